@@ -1,0 +1,166 @@
+"""Errors of the application, one tree: the class says who must act, the message what on.
+
+* StreamAppError                      exit 1
+  - SettingsError                     exit 2   a setting is missing or impossible
+  - SourceError                       exit 3   the data folder is missing, unreadable or empty
+    + SourceChangedError              exit 3   a file is not what it was when it was found
+  - DeliveryError                     exit 4   not every block is acknowledged as persisted
+    + InterruptedDeliveryError        exit 130 the user stopped it; the same command resumes
+  - BlockError                        exit 10  one block is unusable; the stream goes on
+    + BlockMalformedError             exit 10  the bytes are no record of ours at all
+    + BlockCorruptError               exit 11  a block's bytes do not match its digest
+    + BlockConflictError              exit 12  another content is stored under the same block
+  - StoreError                        exit 20  the store is unusable; the stream must wait
+    + StoreFullError                  exit 21  the volume has no room for the next block
+    + StoreBusyError                  exit 22  another worker owns the data folder
+    + VerificationError               exit 23  a stored block is not what was acknowledged
+  - KafkaError                        exit 30  Kafka refused, or answers something impossible
+    + BrokerUnreachableError          exit 31  no broker answers
+    + BrokerDeniedError               exit 32  the broker does not allow it
+    + TopicError                      exit 33  a topic is missing or not as it must be
+    + RetentionError                  exit 35  Kafka would delete what is sent, unread
+  - ViewError                         exit 34  no worker answers at the address of the views
+  - BrokerError                       exit 40  the embedded Apache Kafka cannot do what was asked
+    + JavaError                       exit 41  no Java 17 or newer
+  - WatchdogError                     exit 75  the worker is stuck; its supervisor restarts it
+
+Nothing else is raised on purpose. Exit code 0 means that all of it is done.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class StreamAppError(Exception):
+    """Parent of every error that this application raises on purpose."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class SettingsError(StreamAppError):
+    """A setting is missing or impossible. The user mends the setting."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class SourceError(StreamAppError):
+    """The data folder cannot be read, or holds nothing to send."""
+
+    exit_code: ClassVar[int] = 3
+
+
+class SourceChangedError(SourceError):
+    """A file changed while it was sent. It is reported, and the other files go on."""
+
+
+class DeliveryError(StreamAppError):
+    """Not every block is acknowledged as persisted. The same command resumes."""
+
+    exit_code: ClassVar[int] = 4
+
+
+class InterruptedDeliveryError(DeliveryError):
+    """The user stopped the producer. The same command resumes."""
+
+    exit_code: ClassVar[int] = 130
+
+
+class BlockError(StreamAppError):
+    """One block is unusable. The block is rejected and the stream goes on."""
+
+    exit_code: ClassVar[int] = 10
+
+
+class BlockMalformedError(BlockError):
+    """The bytes are no record of ours: no header, or one no producer of ours writes."""
+
+
+class BlockCorruptError(BlockError):
+    """A block's bytes do not match its digest or its length: they changed on the way."""
+
+    exit_code: ClassVar[int] = 11
+
+
+class BlockConflictError(BlockError):
+    """Another content is stored already under the same file id and block number."""
+
+    exit_code: ClassVar[int] = 12
+
+
+class StoreError(StreamAppError):
+    """The store is unusable. No block may be acknowledged until it is back."""
+
+    exit_code: ClassVar[int] = 20
+
+
+class StoreFullError(StoreError):
+    """The volume has no room for the next block. Someone must make room."""
+
+    exit_code: ClassVar[int] = 21
+
+
+class StoreBusyError(StoreError):
+    """Another worker owns the data folder."""
+
+    exit_code: ClassVar[int] = 22
+
+
+class VerificationError(StoreError):
+    """A stored block is not what was acknowledged."""
+
+    exit_code: ClassVar[int] = 23
+
+
+class KafkaError(StreamAppError):
+    """Kafka refused a request, or answered something impossible."""
+
+    exit_code: ClassVar[int] = 30
+
+
+class BrokerUnreachableError(KafkaError):
+    """No broker answers at the addresses that were given."""
+
+    exit_code: ClassVar[int] = 31
+
+
+class BrokerDeniedError(KafkaError):
+    """The broker does not allow it: rights (ACLs) or credentials are missing."""
+
+    exit_code: ClassVar[int] = 32
+
+
+class TopicError(KafkaError):
+    """A topic is missing, or its settings make the work impossible."""
+
+    exit_code: ClassVar[int] = 33
+
+
+class RetentionError(KafkaError):
+    """Kafka's retention would delete what is sent before anybody could read it."""
+
+    exit_code: ClassVar[int] = 35
+
+
+class ViewError(StreamAppError):
+    """No worker answers at the address of the web views."""
+
+    exit_code: ClassVar[int] = 34
+
+
+class BrokerError(StreamAppError):
+    """The embedded Apache Kafka cannot do what was asked."""
+
+    exit_code: ClassVar[int] = 40
+
+
+class JavaError(BrokerError):
+    """There is no Java 17 or newer to run the embedded Apache Kafka with."""
+
+    exit_code: ClassVar[int] = 41
+
+
+class WatchdogError(StreamAppError):
+    """The worker makes no progress and must be restarted by its supervisor."""
+
+    exit_code: ClassVar[int] = 75

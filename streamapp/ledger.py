@@ -1,0 +1,92 @@
+"""Acknowledges one partition's events in offset order, in whatever order they finish.
+
+Pure code. Kafka keeps one number for each partition, and everything below it counts as
+done; so an event is acknowledged only when no event before it is still open. Faust must
+never see a gap: its own gap logic commits past an open head (faust-streaming#606).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+
+class Ledger:
+    """The events of one partition that are not acknowledged yet."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[int, tuple[Callable[[], object], float]] = {}  # in offset order
+        self._settled: set[int] = set()
+        self._last: tuple[int | None, int] = (None, -1)
+
+    def __len__(self) -> int:
+        """How many events are entered and not acknowledged."""
+        return len(self._waiting)
+
+    @property
+    def safe_offset(self) -> int | None:
+        """The offset of the oldest event that is not acknowledged; nothing beyond commits."""
+        return next(iter(self._waiting), None)
+
+    @property
+    def safe_stamp(self) -> float | None:
+        """When the oldest event that is not acknowledged was written; None without one."""
+        return next((stamp for _, stamp in self._waiting.values()), None)
+
+    @property
+    def last_offset(self) -> int:
+        """The offset of the newest event that was entered; -1 before the first."""
+        return self._last[1]
+
+    def enter(
+        self,
+        offset: int,
+        *,
+        generation: int | None,
+        ack: Callable[[], object],
+        stamp: float = 0.0,
+    ) -> bool:
+        """Enter the event at *offset*; return whether all that was entered before it is void.
+
+        After a rebalance Kafka delivers from the last commit on: the offset does not
+        increase, or the generation is another one. What was begun will come again.
+        *stamp* is when the event was written, in seconds since 1970.
+        """
+        last_generation, last_offset = self._last
+        void = last_offset >= 0 and (generation != last_generation or offset <= last_offset)
+        if void:
+            self._clear()
+        self._last = (generation, offset)
+        self._waiting[offset] = ack, stamp
+        return void
+
+    def void_unless(self, generation: int | None) -> bool:
+        """Forget all events unless they are of *generation*; return whether they are void.
+
+        For a partition on which nothing comes any more: another worker had it meanwhile.
+        """
+        void = self.last_offset >= 0 and self._last[0] != generation
+        if void:
+            self._clear()
+        return void
+
+    def settle(self, offsets: Iterable[int]) -> None:
+        """Mark *offsets* as done, and acknowledge all that now have none open before them.
+
+        An offset that is not waiting (settled before, or void since) changes nothing.
+        """
+        self._settled.update(self._waiting.keys() & set(offsets))
+        while self._waiting:
+            offset = next(iter(self._waiting))
+            if offset not in self._settled:
+                return
+            self._settled.discard(offset)
+            ack, _ = self._waiting.pop(offset)
+            ack()
+
+    def _clear(self) -> None:
+        self._waiting.clear()
+        self._settled.clear()

@@ -1,0 +1,72 @@
+"""What a file is: its identity, how it is cut into blocks, and its digest.
+
+Pure code: no disk, no clock. The identity needs nothing but what ``stat`` says, so that a
+second run knows a file again without reading it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+FILE_ID_BYTES: Final = 16
+
+IDENTIFIER: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}\Z"
+"""What a machine, hence a source, or a group may be called: Kafka's own rule, less a prefix."""
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """How a file of *file_size* bytes is cut into blocks of *block_size* bytes."""
+
+    file_size: int
+    block_size: int
+
+    @property
+    def blocks(self) -> int:
+        """How many blocks: at least one, an empty file has one empty block."""
+        return max(1, -(-self.file_size // self.block_size))
+
+    def span(self, block: int) -> tuple[int, int]:
+        """Return where *block* starts in the file and its size, in bytes."""
+        start = block * self.block_size
+        return start, min(self.block_size, self.file_size - start)
+
+
+def file_id(*, source: str, name: str, size: int, mtime_ns: int, block_size: int) -> str:
+    """Return the file's id: 32 hexadecimal digits.
+
+    SHA-256, cut to 16 bytes, over the fields in this order, each as UTF-8 text behind its
+    length in bytes (4 bytes, big-endian). An unchanged file has the same id for ever.
+    *name* is the path as Python gives it; bytes of it that are no UTF-8 stand for themselves.
+
+    Raises:
+        UnicodeEncodeError: *name* has half a character, which Windows allows.
+    """
+    digest = hashlib.sha256()
+    for field in (source, name, size, mtime_ns, block_size):
+        text = str(field).encode("utf-8", "surrogateescape")
+        digest.update(len(text).to_bytes(4, "big") + text)
+    return digest.hexdigest()[: 2 * FILE_ID_BYTES]
+
+
+def file_digest(block_digests: Iterable[bytes]) -> str:
+    """Return the file digest: SHA-256 over the SHA-256s (32 bytes each) of its blocks, in order."""
+    digest = hashlib.sha256()
+    for block_digest in block_digests:
+        digest.update(block_digest)
+    return digest.hexdigest()
+
+
+def partition_of(file_id: str, block: int, partitions: int) -> int:
+    """Return the partition of ``data-blocks`` that *block* travels on.
+
+    Consecutive blocks of a file go to consecutive partitions, all frames of one to one.
+    """
+    return (int(file_id[:8], 16) + block) % partitions

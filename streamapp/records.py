@@ -1,0 +1,220 @@
+"""What travels on ``block-acknowledgments`` and ``processing-status``.
+
+Pure code. JSON, so that any Kafka tool shows them; read with hard types, so that a
+stranger's record is refused and never half believed. `docs/protocol.md` is normative.
+Times are seconds since 1970 (UTC), sizes are bytes, digests are hexadecimal.
+
+Numbers have ceilings, so that what is computed from them (a bitmap, a sum, a date) cannot
+fail or fill the memory, whatever a stranger wrote.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal, TypeVar
+
+import msgspec
+
+from msgspec import Meta
+
+from streamapp.errors import BlockMalformedError
+from streamapp.manifest import IDENTIFIER
+from streamapp.names import MAX_NAME_BYTES
+from streamapp.wire import MAX_ATTEMPT, MAX_BLOCK_BYTES, MAX_BLOCKS, MAX_FILE_BYTES
+
+
+MAX_RECORD_BYTES: Final = 256 * 1024
+"""More than any record of ours needs, were every character of it escaped to six bytes."""
+
+MAX_FAILED_BLOCKS_LISTED: Final = 100
+MAX_REASON: Final = 2000
+MAX_FAILED_BLOCK_REASON: Final = 200
+
+FileId = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
+Digest = Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?\Z")]
+Identifier = Annotated[str, Meta(pattern=IDENTIFIER)]
+Count = Annotated[int, Meta(ge=0, lt=1 << 53)]  # what every JSON reader can hold exactly
+BlockNumber = Annotated[int, Meta(ge=0, lt=MAX_BLOCKS)]
+BlockCount = Annotated[int, Meta(ge=1, le=MAX_BLOCKS)]
+BlockBytes = Annotated[int, Meta(ge=0, le=MAX_BLOCK_BYTES)]
+FileBytes = Annotated[int, Meta(ge=0, le=MAX_FILE_BYTES)]
+Attempt = Annotated[int, Meta(ge=0, le=MAX_ATTEMPT)]
+Partition = Annotated[int, Meta(ge=0, lt=1 << 31)]
+Seconds = Annotated[float, Meta(ge=0, lt=253_402_300_800)]  # up to the year 9999
+Rate = Annotated[float, Meta(ge=0)]
+Label = Annotated[str, Meta(max_length=255)]
+Reason = Annotated[str, Meta(max_length=MAX_REASON)]
+Name = Annotated[str, Meta(max_length=MAX_NAME_BYTES)]
+_Key = bytes  # `Heartbeat` has a field of that name
+
+
+class _Record(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
+    """Parent of all records. Unknown fields are passed over: newer writers may add some."""
+
+    reason: Reason = ""
+    at: Seconds = 0.0
+
+    def __post_init__(self) -> None:
+        """A reason may quote anything, of any length: what no reader takes is never written."""
+        msgspec.structs.force_setattr(self, "reason", _readable(self.reason, MAX_REASON))
+
+
+class BlockAck(_Record, frozen=True, kw_only=True, tag="block"):
+    """A worker's answer to one attempt at one block."""
+
+    file_id: FileId
+    block: BlockNumber
+    blocks: BlockCount
+    group: Identifier
+    machine: Identifier
+    outcome: Literal["persisted", "lost", "rejected"]
+    attempt: Attempt
+    size: BlockBytes
+    sha256: Digest = ""
+    name: Name = ""
+    file_size: FileBytes = 0
+    block_size: BlockBytes = 0
+    source: Label = ""
+
+    @property
+    def key(self) -> bytes:
+        """The record's key: compaction keeps one for each file, block and group.
+
+        A rejection has a key of its own: it speaks of one attempt, and must never displace
+        the record that the block is persisted. Only ``lost`` takes that back.
+        """
+        suffix = ":rejected" if self.outcome == "rejected" else ""
+        return f"{self.file_id}:{self.block}:{self.group}{suffix}".encode()
+
+
+class FailedBlock(msgspec.Struct, frozen=True):
+    """A block that was given up after the last attempt, and why."""
+
+    block: BlockNumber
+    reason: Annotated[str, Meta(max_length=MAX_FAILED_BLOCK_REASON)]
+
+    def __post_init__(self) -> None:
+        """As for every reason, see `_Record`."""
+        text = _readable(self.reason, MAX_FAILED_BLOCK_REASON)
+        msgspec.structs.force_setattr(self, "reason", text)
+
+
+class FileStatus(_Record, frozen=True, kw_only=True, tag="file"):
+    """What the producer says of a file; keyed by the file id, the newest counts."""
+
+    file_id: FileId
+    state: Literal["announced", "sent", "complete", "failed", "changed"]
+    name: Name
+    size: FileBytes
+    blocks: BlockCount
+    block_size: BlockBytes
+    source: Label
+    digest: Digest = ""
+    failed_blocks: Annotated[
+        tuple[FailedBlock, ...], Meta(max_length=MAX_FAILED_BLOCKS_LISTED)
+    ] = ()
+
+    @property
+    def key(self) -> bytes:
+        """The record's key, the file id."""
+        return self.file_id.encode()
+
+
+class Heartbeat(_Record, frozen=True, kw_only=True, tag="machine"):
+    """What a worker says of itself; keyed by the machine id, the newest counts."""
+
+    machine: Identifier
+    group: Identifier
+    state: Literal["running", "holding", "stopping", "stopped"]
+    started_at: Seconds = 0.0
+    blocks: Count = 0
+    bytes: Count = 0
+    repeated: Count = 0
+    rejected: Count = 0
+    quarantined: Count = 0
+    corrupt: Count = 0
+    deleted_unread: Count = 0
+    retention_left: float | None = None
+    rate: Rate = 0.0
+    free_disk: Count = 0
+    open_blocks: Count = 0
+    partitions: Annotated[tuple[Partition, ...], Meta(max_length=1000)] = ()
+    data_dir: Name = ""
+    web_url: Name = ""
+    version: Label = ""
+
+    @property
+    def key(self) -> _Key:
+        """The record's key, the machine id."""
+        return self.machine.encode()
+
+
+class Quarantined(_Record, frozen=True, kw_only=True, tag="quarantined"):
+    """A record that a worker set aside: where it is on the topic, where it lies, and why."""
+
+    machine: Identifier
+    group: Identifier
+    topic: Label
+    partition: Partition
+    offset: Count
+    path: Name = ""
+    file_id: Annotated[str, Meta(pattern=r"^([0-9a-f]{32})?\Z")] = ""
+    block: BlockNumber = 0
+
+    @property
+    def key(self) -> bytes:
+        """The record's key: one for each place on the topic."""
+        return f"{self.group}:{self.topic}:{self.partition}:{self.offset}".encode()
+
+
+Status = FileStatus | Heartbeat | Quarantined
+
+_R = TypeVar("_R")
+_ACK: Final = msgspec.json.Decoder(BlockAck)
+_STATUS: Final[msgspec.json.Decoder[Status]] = msgspec.json.Decoder(Status)
+
+
+def encode(record: _Record) -> bytes:
+    """Return *record* as JSON."""
+    return msgspec.json.encode(record)
+
+
+def decode_ack(raw: bytes | None) -> BlockAck:
+    """Return the acknowledgement in *raw*.
+
+    Raises:
+        BlockMalformedError: it is none.
+    """
+    ack = _decode(_ACK, raw)
+    if ack.blocks <= ack.block:
+        message = f"an acknowledgement of block {ack.block} of {ack.blocks}"
+        raise BlockMalformedError(message)
+    if ack.outcome == "persisted" and not ack.sha256:
+        message = f"block {ack.block} of {ack.file_id} is called persisted, without its SHA-256"
+        raise BlockMalformedError(message)
+    return ack
+
+
+def decode_status(raw: bytes | None) -> Status:
+    """Return the status record in *raw*.
+
+    Raises:
+        BlockMalformedError: it is none.
+    """
+    return _decode(_STATUS, raw)
+
+
+def _readable(text: str, limit: int) -> str:
+    if len(text) > limit or not text.isascii():  # a path in it may be no Unicode
+        return text.encode("utf-8", "backslashreplace").decode()[:limit]
+    return text
+
+
+def _decode(decoder: msgspec.json.Decoder[_R], raw: bytes | None) -> _R:
+    if raw is None or len(raw) > MAX_RECORD_BYTES:
+        message = f"a record of {len(raw or b'')} bytes, expected 1 to {MAX_RECORD_BYTES}"
+        raise BlockMalformedError(message)
+    try:
+        return decoder.decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        message = f"no record of ours: {error}"
+        raise BlockMalformedError(message) from error

@@ -1,0 +1,80 @@
+"""Sizes, durations and rates as people write and read them.
+
+Pure code. ``8MiB``, ``128MiB``, ``1GB`` or plain bytes come in; binary units go out.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+
+from typing import Final
+
+from streamapp.errors import SettingsError
+
+
+KIB: Final = 1 << 10
+MIB: Final = 1 << 20
+GIB: Final = 1 << 30
+
+_FACTORS: Final[dict[str, int]] = {
+    "": 1,
+    "B": 1,
+    **{f"{p}B": 1000**n for n, p in enumerate("KMGTP", start=1)},
+    **{f"{p}IB": 1024**n for n, p in enumerate("KMGTP", start=1)},
+}
+_SIZE: Final = re.compile(r"\s*([0-9]{1,18})(\.[0-9]{1,9})?\s*([A-Za-z]*)\s*")
+_MINUTE: Final = 60
+_HOUR: Final = 3600
+
+
+def parse_size(text: str | int) -> int:
+    """Return *text* (``8MiB``, ``1GB``, ``1.5 GiB`` or bytes) in bytes.
+
+    Raises:
+        SettingsError: it is no size.
+    """
+    found = _SIZE.fullmatch(str(text))
+    factor = _FACTORS.get(found[3].upper(), 0) if found else 0
+    if not found or not factor or (found[2] and factor == 1):
+        message = (
+            f"{text!r:.100} is no size: write bytes, or a number with KiB, MiB, GiB, KB, MB or GB"
+        )
+        raise SettingsError(message)
+    return int(found[1]) * factor + round(float(found[2] or 0) * factor)
+
+
+def parse_rate(text: str | int) -> int:
+    """Return *text* (``20MiB/s``, or a size alone) in bytes per second.
+
+    Raises:
+        SettingsError: it is no rate.
+    """
+    return parse_size(str(text).removesuffix("/s"))
+
+
+def format_size(size: float) -> str:
+    """Return *size* bytes in the largest binary unit that leaves at least 1.0 of it."""
+    value = float(size)
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        digits = 0 if unit == "B" else 1
+        if abs(round(value, digits)) < KIB:
+            return f"{value:.{digits}f} {unit}"
+        value /= KIB
+    return f"{value:.1f} PiB"
+
+
+def format_rate(bytes_per_second: float) -> str:
+    """Return a rate in bytes per second as people read it."""
+    return f"{format_size(bytes_per_second)}/s"
+
+
+def format_duration(seconds: float) -> str:
+    """Return *seconds* as ``4.2 s``, ``3 min 07 s`` or ``2 h 05 min``; "unknown" if infinite."""
+    if not math.isfinite(seconds):
+        return "unknown"
+    if seconds < _MINUTE:
+        return f"{seconds:.1f} s"
+    if seconds < _HOUR:
+        return f"{int(seconds // _MINUTE)} min {int(seconds % _MINUTE):02d} s"
+    return f"{int(seconds // _HOUR)} h {int(seconds % _HOUR // _MINUTE):02d} min"
