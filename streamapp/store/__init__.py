@@ -1,0 +1,128 @@
+"""Blocks on disk: proven before they are named, durable before they are acknowledged.
+
+A worker has one data folder or several; a block goes where there is most room, and a folder
+that cannot be used does not stop the others. Nothing here knows Kafka or Faust.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from typing import TYPE_CHECKING
+
+from streamapp.errors import StoreBusyError, StoreError
+from streamapp.store.root import Root
+
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from streamapp.store.metadata import BlockFile
+    from streamapp.store.writer import BlockWriter
+    from streamapp.wire import BlockMeta
+
+__all__ = ["BlockStore"]
+
+logger = logging.getLogger(__name__)
+
+
+class BlockStore:
+    """The data folders of one machine."""
+
+    def __init__(self, paths: Sequence[Path], *, min_free: int) -> None:
+        self.roots = [Root(path, min_free=min_free) for path in paths]
+
+    def open(self) -> None:
+        """Take all data folders.
+
+        Raises:
+            StoreBusyError: another worker has one of them.
+            StoreError: none of them can be used.
+        """
+        failed: list[tuple[Root, StoreError]] = []
+        for root in self.roots:
+            try:
+                root.open()
+            except StoreBusyError:
+                self.close()
+                raise
+            except StoreError as error:
+                logger.error("%s", error)  # noqa: TRY400 - expected, no traceback
+                failed.append((root, error))
+        if len(failed) == len(self.roots):
+            raise failed[0][1]
+        for root, _ in failed:
+            self.roots.remove(root)
+
+    def close(self) -> None:
+        """Give all data folders back."""
+        for root in self.roots:
+            root.close()
+
+    @property
+    def free(self) -> int:
+        """Bytes that may be written, over all data folders."""
+        return sum(max(0, free) for _, free in self._by_room())
+
+    def stored(self, file_id: str, block: int) -> BlockFile | None:
+        """Return the metadata of a block that is persisted here; None when it is not.
+
+        Raises:
+            StoreError: it is in no folder that can be read, and one cannot.
+        """
+        failure: StoreError | None = None
+        for root in self.roots:
+            try:
+                found = root.stored(file_id, block)
+            except StoreError as error:
+                failure = error
+            else:
+                if found:
+                    return found
+        if failure:
+            raise failure
+        return None
+
+    def begin(self, file_id: str, block: int, meta: BlockMeta) -> BlockWriter:
+        """Return a writer for a block, in the folder with most room that takes it.
+
+        Raises:
+            BlockMalformedError: the file's name can be no name anywhere.
+            StoreFullError: there is no room for it.
+            StoreError: no folder can be written.
+        """
+        failure: StoreError | None = None
+        for root, _ in self._by_room():
+            try:
+                return root.begin(file_id, block, meta)
+            except StoreError as error:
+                failure = failure or error
+        raise failure or StoreError("no data folder can be used")
+
+    def is_healthy(self) -> bool:
+        """Return whether every data folder takes and keeps bytes, as far as a probe can tell."""
+        try:
+            for root in self.roots:
+                root.probe()
+        except StoreError as error:
+            logger.debug("%s", error)
+            return False
+        return True
+
+    def set_aside(self, name: str, reason: dict[str, object], value: bytes) -> Path:
+        """Keep a bad record under ``quarantine/`` of the first folder; return where.
+
+        Raises:
+            StoreError: it cannot be kept.
+        """
+        return self.roots[0].set_aside(name, reason, value)
+
+    def _by_room(self) -> list[tuple[Root, int]]:
+        rooms = []
+        for root in self.roots:
+            try:
+                rooms.append((root, root.free))
+            except StoreError as error:
+                logger.warning("%s", error)
+        return sorted(rooms, key=lambda pair: -pair[1])

@@ -1,0 +1,200 @@
+"""Folders and files below one data folder, reached by descriptors and never by a path.
+
+A name from elsewhere is walked component by component with ``dir_fd`` and ``O_NOFOLLOW``:
+a symlink that someone planted is refused, whatever it points at. What must survive a power
+cut is fsynced, the folder that names it included: without that a renamed file was gone on
+ext4 and on xfs after the power went.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+
+from typing import TYPE_CHECKING, Final
+
+from streamapp.errors import StoreError, StoreFullError
+
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+FOLDER_MODE: Final = 0o755
+FILE_MODE: Final = 0o644
+_PARENT_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_FOLDER_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+# O_NONBLOCK: opening a pipe that someone planted must not wait for a writer.
+_READ_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+_ROT: Final = frozenset(
+    {errno.EIO, errno.EBADMSG, errno.EUCLEAN, errno.EILSEQ, errno.ENODATA, errno.ELOOP}
+)
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_NO_FILE: Final = frozenset({errno.ENOENT, errno.ELOOP, errno.ENXIO})
+
+
+@contextlib.contextmanager
+def as_store_errors(doing: str) -> Iterator[None]:
+    """Turn the system's errors into ours: a full volume, or any other failure while *doing*.
+
+    Raises:
+        StoreFullError: the volume, a quota or a file size limit is full.
+        StoreError: anything else that the system refuses.
+    """
+    try:
+        yield
+    except OSError as error:
+        message = f"{doing}: {error.strerror or error}"
+        raise (StoreFullError if error.errno in _FULL else StoreError)(message) from error
+
+
+def is_rot(error: OSError) -> bool:
+    """Return whether *error* says that the bytes are bad, and not that we could not look."""
+    return error.errno in _ROT
+
+
+@contextlib.contextmanager
+def closing(fd: int) -> Iterator[int]:
+    """Close *fd* at the end."""
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def make_path(path: Path) -> None:
+    """Make the folder *path* and those above it; all that are new are durable then.
+
+    Raises:
+        OSError: it cannot be.
+    """
+    if not path.is_dir():
+        make_path(path.parent)
+        path.mkdir(exist_ok=True)
+    # Also when it was there: the process that made it may have died before it came to this.
+    with contextlib.suppress(PermissionError), closing(os.open(path.parent, _PARENT_FLAGS)) as fd:
+        os.fsync(fd)
+
+
+def sync_or_undo(fd: int, undo: Callable[[], None]) -> None:
+    """Make durable which names the folder *fd* has; when that fails, *undo* what was named.
+
+    The kernel may forget a name whose fsync failed, and call it durable the next time: so it
+    is taken back at once, and given anew by whoever tries again.
+
+    Raises:
+        OSError: the names are not durable.
+    """
+    try:
+        os.fsync(fd)
+    except OSError:
+        with contextlib.suppress(OSError):
+            undo()
+        raise
+
+
+def open_folder(name: str, *, at: int, create: bool = False) -> int:
+    """Return a descriptor of the folder *name* in the folder *at*; made durable if new.
+
+    Raises:
+        OSError: it cannot be, or is no folder (a file or a symlink has the name).
+    """
+    if create:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(name, FOLDER_MODE, dir_fd=at)
+            sync_or_undo(at, lambda: os.rmdir(name, dir_fd=at))
+    return os.open(name, _FOLDER_FLAGS, dir_fd=at)
+
+
+def open_path(parts: tuple[str, ...], *, at: int, create: bool = False) -> int:
+    """Return a descriptor of the folder *parts* below the folder *at*.
+
+    Raises:
+        OSError: a component cannot be, or is no folder.
+    """
+    fd = os.dup(at)
+    for part in parts:
+        with closing(fd) as parent:
+            fd = open_folder(part, at=parent, create=create)
+    return fd
+
+
+def create_file(name: str, *, at: int) -> int:
+    """Return a descriptor of the new file *name* in the folder *at*; it must not be there.
+
+    Raises:
+        OSError: it is there, or cannot be made.
+    """
+    return os.open(name, _NEW_FLAGS, FILE_MODE, dir_fd=at)
+
+
+def write_all(fd: int, data: bytes | memoryview, *, offset: int) -> None:
+    """Write all of *data* at *offset*; the system may write less at a time.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(fd, view, offset)
+        view = view[written:]
+        offset += written
+
+
+def write_durably(name: str, data: bytes, *, at: int) -> None:
+    """Give the file *name* in the folder *at* the content *data*, all or nothing.
+
+    The folder itself is not fsynced: the caller does so, once for all names that it gives.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    part = f"{name}.part"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(part, dir_fd=at)
+    with closing(create_file(part, at=at)) as fd:
+        write_all(fd, data, offset=0)
+        os.fsync(fd)
+    os.rename(part, name, src_dir_fd=at, dst_dir_fd=at)
+
+
+def read_file(name: str, *, at: int, limit: int) -> bytes | None:
+    """Return the first *limit* bytes of the file *name* in the folder *at*; None if not there.
+
+    Something else that has the name (a symlink, a pipe) counts as not there: it is never read
+    through, and what is written under that name replaces it.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    try:
+        fd = os.open(name, _READ_FLAGS, dir_fd=at)
+    except OSError as error:
+        if error.errno in _NO_FILE:
+            return None
+        raise
+    with closing(fd):
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            return None
+        data = b""
+        while len(data) < limit and (more := os.read(fd, limit - len(data))):
+            data += more
+        return data
+
+
+def names_in(fd: int) -> list[str]:
+    """Return the names in the folder *fd*, in order.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    return sorted(os.listdir(fd))
+
+
+def free_bytes(fd: int) -> int:
+    """Return how many bytes the volume of *fd* has for us."""
+    volume = os.fstatvfs(fd)
+    return volume.f_bavail * volume.f_frsize

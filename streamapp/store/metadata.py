@@ -1,0 +1,189 @@
+"""What stands beside the blocks on disk: one JSON file for each block, one for each file.
+
+Pure code. `docs/state.md` is normative. Sizes and offsets are bytes, times are seconds since
+1970 (UTC) or, where the name ends so, nanoseconds.
+"""
+
+from __future__ import annotations
+
+import re
+
+from typing import TYPE_CHECKING, Final, Literal
+
+import msgspec
+
+from streamapp import manifest
+from streamapp.errors import VerificationError
+from streamapp.records import BlockAck
+
+
+if TYPE_CHECKING:
+    from streamapp.wire import BlockMeta
+
+FORMAT: Final = 1
+FILE_JSON: Final = "file.json"
+MAX_METADATA_BYTES: Final = 64 * 1024
+_MIN_DIGITS: Final = 4
+BIN: Final = re.compile(r"block_(\d{4,})\.bin")
+BLOCK: Final = re.compile(r"(block_(\d{4,}))(?:\.bin|_metadata\.json)")
+"""Either file of a block: its stem, and its number."""
+
+
+class BlockFile(msgspec.Struct, frozen=True, kw_only=True):
+    """The content of ``block_NNNN_metadata.json``."""
+
+    format: int = FORMAT
+    file_id: str
+    name: str
+    file_size: int
+    blocks: int
+    block_size: int
+    block: int
+    start: int
+    end: int
+    size: int
+    sha256: str
+    source: str
+    mtime_ns: int
+    sent_ns: int
+    stored_at: float
+    machine: str
+    group: str
+
+    def encode(self) -> bytes:
+        """Return the JSON, indented: people read it."""
+        return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
+
+    def acknowledgement(
+        self,
+        *,
+        group: str,
+        machine: str,
+        at: float,
+        attempt: int = 0,
+        outcome: Literal["persisted", "lost"] = "persisted",
+    ) -> BlockAck:
+        """Return what *machine* says of the block; *at* is when, in seconds since 1970."""
+        return BlockAck(
+            file_id=self.file_id,
+            block=self.block,
+            blocks=self.blocks,
+            group=group,
+            machine=machine,
+            outcome=outcome,
+            attempt=attempt,
+            size=self.size,
+            sha256=self.sha256,
+            name=self.name,
+            file_size=self.file_size,
+            block_size=self.block_size,
+            source=self.source,
+            at=at,
+        )
+
+
+class FileFile(msgspec.Struct, frozen=True, kw_only=True):
+    """The content of ``file.json``: what the folder's blocks are of."""
+
+    format: int = FORMAT
+    file_id: str
+    name: str
+    size: int
+    blocks: int
+    block_size: int
+    mtime_ns: int
+    source: str
+
+    def encode(self) -> bytes:
+        """Return the JSON, indented: people read it."""
+        return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
+
+    @property
+    def is_possible(self) -> bool:
+        """Whether a file can be so: its blocks are as many as its size makes."""
+        if self.format != FORMAT or self.block_size < 1 or self.size < 0:
+            return False
+        plan = manifest.Plan(file_size=self.size, block_size=self.block_size)
+        return plan.blocks == self.blocks
+
+    @property
+    def identifies_itself(self) -> bool:
+        """Whether the id is the digest of the rest, as it is unless the name was no Unicode."""
+        return self.is_possible and self.file_id == manifest.file_id(
+            source=self.source,
+            name=self.name,
+            size=self.size,
+            mtime_ns=self.mtime_ns,
+            block_size=self.block_size,
+        )
+
+
+_BLOCK: Final = msgspec.json.Decoder(BlockFile)
+_FILE: Final = msgspec.json.Decoder(FileFile)
+
+
+def file_of(file_id: str, meta: BlockMeta) -> FileFile:
+    """Return what ``file.json`` says of the file whose block *meta* describes."""
+    return FileFile(
+        file_id=file_id,
+        name=meta.name,
+        size=meta.file_size,
+        blocks=meta.blocks,
+        block_size=meta.block_size,
+        mtime_ns=meta.mtime_ns,
+        source=meta.source,
+    )
+
+
+def file_of_block(block: BlockFile) -> FileFile:
+    """Return what ``file.json`` says where *block* lies: its metadata say it too."""
+    return FileFile(
+        file_id=block.file_id,
+        name=block.name,
+        size=block.file_size,
+        blocks=block.blocks,
+        block_size=block.block_size,
+        mtime_ns=block.mtime_ns,
+        source=block.source,
+    )
+
+
+def decode_block(raw: bytes) -> BlockFile:
+    """Return the block metadata in *raw*.
+
+    Raises:
+        VerificationError: it is none.
+    """
+    try:
+        return _BLOCK.decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        message = f"block metadata that cannot be read: {error}"
+        raise VerificationError(message) from error
+
+
+def decode_file(raw: bytes) -> FileFile:
+    """Return the file metadata in *raw*.
+
+    Raises:
+        VerificationError: it is none.
+    """
+    try:
+        return _FILE.decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        message = f"{FILE_JSON} that cannot be read: {error}"
+        raise VerificationError(message) from error
+
+
+def stem(block: int, blocks: int) -> str:
+    """Return ``block_0000``: four digits, or as many as the file's last block needs."""
+    return f"block_{block:0{max(_MIN_DIGITS, len(str(blocks - 1)))}d}"
+
+
+def bin_name(block: int, blocks: int) -> str:
+    """Return the name of the block's bytes."""
+    return f"{stem(block, blocks)}.bin"
+
+
+def metadata_name(block: int, blocks: int) -> str:
+    """Return the name of the block's metadata."""
+    return f"{stem(block, blocks)}_metadata.json"

@@ -1,0 +1,114 @@
+"""Decides which folder a file's blocks get, so that no two files ever share one.
+
+Names come from elsewhere and may be alike, may be taken by a link that someone planted, or be
+one of ours. A folder is a file's own when its ``file.json`` says so, and by nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+
+from typing import TYPE_CHECKING, Final
+
+from streamapp import names
+from streamapp.errors import BlockConflictError, BlockMalformedError
+from streamapp.store import folders, mending, metadata
+from streamapp.store.quarantine import QUARANTINE
+
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from streamapp.store.metadata import FileFile
+
+LOCK: Final = ".lock"
+PROBE: Final = ".probe"
+PRIVATE: Final = frozenset({QUARANTINE, ".streamapp"})
+"""Folders at the top that hold no files of users; a file of that name gets ``~<id>``."""
+
+MAX_SAME_NAME: Final = 1000
+"""Files of one name whose ids begin alike: by chance there are never two."""
+
+_RESERVED: Final = PRIVATE | {LOCK, PROBE, f"{PROBE}.part"}
+_BLOCKED: Final = frozenset({errno.ENOTDIR, errno.ELOOP})
+
+
+def new_folder(root: int, file: FileFile) -> tuple[tuple[str, ...], int]:
+    """Return where below the folder *root* the blocks of *file* go, and a descriptor of it.
+
+    Raises:
+        OSError: a folder cannot be made.
+        BlockMalformedError: the file's name can be no name here.
+    """
+    wanted = names.folder_parts(file.name)
+    parts: tuple[str, ...] = ()
+    fd = os.dup(root)
+    for depth, part in enumerate(wanted, start=1):
+        with folders.closing(fd) as parent:
+            chosen = _free_name(part, file, parent, first=depth == 1, last=depth == len(wanted))
+            fd = folders.open_folder(chosen, at=parent, create=True)
+            parts += (chosen,)
+    return parts, fd
+
+
+def identify(folder: int, file: FileFile) -> None:
+    """Make sure that ``file.json`` in *folder* is there, and speaks of *file*.
+
+    Raises:
+        OSError: it cannot be written.
+        BlockConflictError: it speaks of a file that is cut otherwise: an id is a file's own.
+    """
+    found = mending.said(folder)
+    if found is None:
+        folders.write_durably(metadata.FILE_JSON, file.encode(), at=folder)
+        folders.sync_or_undo(folder, lambda: os.unlink(metadata.FILE_JSON, dir_fd=folder))
+    elif _cut(found) != _cut(file):
+        message = (
+            f"file {file.file_id}: {file.size} bytes in {file.blocks} blocks, but another file "
+            f"is kept under that id: {found.size} bytes in {found.blocks} blocks"
+        )
+        raise BlockConflictError(message)
+
+
+def _cut(file: FileFile) -> tuple[str, int, int, int]:
+    return file.file_id, file.size, file.blocks, file.block_size
+
+
+def _free_name(part: str, file: FileFile, parent: int, *, first: bool, last: bool) -> str:
+    """Return *part*, or ``part~<id>`` where another file, a link or ours has the name."""
+    for chosen in _candidates(part, file.file_id):
+        if first and chosen.casefold() in _RESERVED:
+            continue
+        try:
+            fd = folders.open_folder(chosen, at=parent)
+        except FileNotFoundError:
+            return chosen
+        except OSError as error:
+            if error.errno in _BLOCKED:
+                continue
+            raise
+        with folders.closing(fd):
+            if not last or _is_free_for(file, fd):
+                return chosen
+    message = f"no folder is left for {file.name[:200]!r}: {MAX_SAME_NAME} of that name are taken"
+    raise BlockMalformedError(message)
+
+
+def _candidates(part: str, file_id: str) -> Iterator[str]:
+    unique = names.with_suffix(part, file_id)
+    yield part
+    yield unique
+    yield from (f"{unique}~{number}" for number in range(2, MAX_SAME_NAME))
+
+
+def _is_free_for(file: FileFile, folder: int) -> bool:
+    found = mending.said(folder)
+    if found is not None:
+        return found.file_id == file.file_id
+    with contextlib.suppress(FileNotFoundError):
+        os.stat(metadata.FILE_JSON, dir_fd=folder, follow_symlinks=False)
+        believed = mending.believed(folder)  # damaged: the blocks beside it may tell
+        return believed is None or believed.file_id == file.file_id
+    return True

@@ -1,0 +1,325 @@
+"""One data folder, ``processed_data_<machine>``: who owns it, what is in it, where a file goes.
+
+A worker owns its data folders alone, by a lock that dies with it. What is in a folder is
+read from ``file.json`` and the blocks' metadata, never from memory of an earlier run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import stat
+import threading
+import time
+
+from typing import TYPE_CHECKING, Any, Final
+
+from streamapp.errors import StoreBusyError, StoreFullError, VerificationError
+from streamapp.store import folders, mending, metadata, placing, quarantine
+from streamapp.store.placing import LOCK, PRIVATE, PROBE
+from streamapp.store.writer import BlockWriter
+from streamapp.units import format_size
+
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from streamapp.wire import BlockMeta
+
+logger = logging.getLogger(__name__)
+
+QUARANTINE: Final = quarantine.QUARANTINE
+
+
+class Root:
+    """One data folder. Every method may be called from any thread."""
+
+    def __init__(self, path: Path, *, min_free: int) -> None:
+        self.path = path
+        self.min_free = min_free
+        self.naming = threading.Lock()  # "is it there?" and "give it the name" are one step
+        self._fd = -1
+        self._lock_fd = -1
+        self._folders: dict[str, tuple[str, ...]] = {}  # file id -> where its blocks are
+        self._writers: set[BlockWriter] = set()
+        # Bad blocks that could not be moved away: as good as not there.
+        self._condemned: set[tuple[str, int]] = set()
+
+    def open(self) -> None:
+        """Take the folder: make it, lock it, clear what was left half written, see what is in it.
+
+        Raises:
+            StoreBusyError: another worker has it.
+            StoreError: it cannot be used.
+        """
+        try:
+            with folders.as_store_errors(f"cannot use the data folder {self.path}"):
+                folders.make_path(self.path)
+                self._fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                self._take_lock()
+                for parts, folder_fd, file_names in self._walk():
+                    self._clear_parts(folder_fd, file_names)
+                    if metadata.FILE_JSON in file_names and parts[:1] != (QUARANTINE,):
+                        self._index(parts, folder_fd)
+                    # A worker that died may have named what it had not made durable yet.
+                    os.fsync(folder_fd)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Give the folder back; blocks that are not kept yet are thrown away."""
+        for writer in list(self._writers):
+            writer.abort()
+        for fd in (self._lock_fd, self._fd):
+            if fd >= 0:
+                os.close(fd)
+        self._fd = self._lock_fd = -1
+
+    @property
+    def free(self) -> int:
+        """Bytes that may be written here: less what must stay free and what is promised."""
+        with folders.as_store_errors(f"cannot ask {self.path}"):
+            free = folders.free_bytes(self._fd)
+        return free - self.min_free - sum(writer.reserved for writer in list(self._writers))
+
+    def stored(self, file_id: str, block: int) -> metadata.BlockFile | None:
+        """Return the metadata of a block that is persisted here; None when it is not.
+
+        Raises:
+            StoreError: the folder cannot be read.
+        """
+        parts = self._folders.get(file_id)
+        if parts is None:
+            return None
+        # The lock: a block has its name a moment before that is durable.
+        with self.naming, folders.as_store_errors(f"cannot read {self.path}"):
+            try:
+                fd = folders.open_path(parts, at=self._fd)
+            except FileNotFoundError:
+                self._folders.pop(file_id, None)
+                return None
+            with folders.closing(fd):
+                file = mending.said(fd)
+                if file is None or file.file_id != file_id:  # it rotted since we looked last
+                    file = mending.believed(fd)
+                if file is None or file.file_id != file_id:
+                    return None
+                found = self.read_metadata(fd, block, file.blocks)
+                is_it = found is not None and (found.file_id, found.block) == (file_id, block)
+                return found if is_it else None
+
+    def begin(self, file_id: str, block: int, meta: BlockMeta) -> BlockWriter:
+        """Return a writer for a block; its room is reserved.
+
+        Raises:
+            StoreFullError: there is no room for it.
+            StoreError: the folder cannot be written.
+        """
+        with self.naming:  # asking for room and taking it are one step
+            free = self.free
+            if free < meta.size:
+                have, need = format_size(max(0, free + self.min_free)), format_size(meta.size)
+                message = (
+                    f"disk full: {have} free in {self.path}, needs {need} "
+                    f"and {format_size(self.min_free)} that stay free"
+                )
+                raise StoreFullError(message)
+            with folders.as_store_errors(f"cannot make a folder in {self.path}"):
+                fd = self._file_folder(file_id, meta)
+            try:
+                writer = BlockWriter(self, fd, block=block, blocks=meta.blocks, size=meta.size)
+            except BaseException:
+                os.close(fd)
+                raise
+            self._writers.add(writer)
+            return writer
+
+    def probe(self) -> None:
+        """Prove that the folder takes and keeps bytes.
+
+        Raises:
+            StoreError: it does not.
+        """
+        with folders.as_store_errors(f"cannot write to {self.path}"):
+            folders.write_durably(PROBE, b"probe", at=self._fd)
+            os.unlink(PROBE, dir_fd=self._fd)
+
+    def set_aside(self, name: str, reason: dict[str, object], value: bytes) -> Path:
+        """Keep a bad record under ``quarantine/`` with its reason; return where.
+
+        Raises:
+            StoreError: it cannot be kept.
+        """
+        text = json.dumps(reason, indent=2, default=str).encode() + b"\n"
+        with (
+            folders.as_store_errors(f"cannot set aside in {self.path}"),
+            folders.closing(folders.open_folder(QUARANTINE, at=self._fd, create=True)) as fd,
+        ):
+            folders.write_durably(f"{name}.bin", value, at=fd)
+            folders.write_durably(f"{name}.json", text, at=fd)
+            os.fsync(fd)
+        return self.path / QUARANTINE / f"{name}.json"
+
+    def quarantine(self, parts: tuple[str, ...], stem: str, name: str, why: dict[str, Any]) -> Path:
+        """Move a bad block to ``quarantine/``, under *name* and with *why*; return where.
+
+        Raises:
+            StoreError: it cannot be moved.
+        """
+        with self.naming, folders.as_store_errors(f"cannot quarantine in {self.path}"):
+            chosen = quarantine.move(self._fd, parts, stem, name, why)
+        return self.path / QUARANTINE / f"{chosen}.bin"
+
+    def condemn(self, file_id: str, block: int) -> bool:
+        """Take a bad block that cannot be moved for not stored, until a good one replaces it.
+
+        Returns whether it is new that it is bad.
+        """
+        is_new = (file_id, block) not in self._condemned
+        self._condemned.add((file_id, block))
+        return is_new
+
+    def untold_losses(self) -> list[tuple[str, dict[str, Any]]]:
+        """Return name and record of every block in ``quarantine/`` of which nobody was told.
+
+        Raises:
+            StoreError: they cannot be read.
+        """
+        with folders.as_store_errors(f"cannot read the quarantine of {self.path}"):
+            return list(quarantine.untold(self._fd))
+
+    def mark_told(self, name: str) -> None:
+        """Note that Kafka knows of the loss of the block *name* in ``quarantine/``.
+
+        Raises:
+            StoreError: it cannot be noted; it is told again then, which does no harm.
+        """
+        with folders.as_store_errors(f"cannot note a loss in {self.path}"):
+            quarantine.mark_told(self._fd, name, time.time())
+
+    def mend(self, parts: tuple[str, ...]) -> None:
+        """Write the ``file.json`` of the folder *parts* anew, from what its blocks say.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        with (
+            self.naming,
+            folders.as_store_errors(f"cannot mend a folder in {self.path}"),
+            folders.closing(folders.open_path(parts, at=self._fd)) as fd,
+        ):
+            file = mending.mend(fd)
+            if file is not None:
+                self._folders.setdefault(file.file_id, parts)
+
+    def forget(self, writer: BlockWriter) -> None:
+        """Release what *writer* had reserved."""
+        self._writers.discard(writer)
+
+    def read_metadata(self, fd: int, block: int, blocks: int) -> metadata.BlockFile | None:
+        """Return the metadata of a block in the folder *fd*; None unless its bytes are there.
+
+        Raises:
+            OSError: the folder cannot be read.
+        """
+        name = metadata.metadata_name(block, blocks)
+        try:
+            raw = folders.read_file(name, at=fd, limit=metadata.MAX_METADATA_BYTES)
+            if raw is None:
+                return None
+            meta = metadata.decode_block(raw)
+            found = os.stat(metadata.bin_name(block, blocks), dir_fd=fd, follow_symlinks=False)
+        except (VerificationError, FileNotFoundError) as error:
+            logger.debug("block %d in %s is not whole: %s", block, self.path, error)
+            return None
+        except OSError as error:
+            if not folders.is_rot(error):
+                raise
+            return None
+        is_whole = stat.S_ISREG(found.st_mode) and found.st_size == meta.size
+        if not is_whole or (meta.file_id, meta.block) in self._condemned:
+            return None
+        return meta
+
+    def named(self, meta: metadata.BlockFile) -> None:
+        """Note that a good block has its name: what was there before is gone."""
+        self._condemned.discard((meta.file_id, meta.block))
+
+    def _take_lock(self) -> None:
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        self._lock_fd = os.open(LOCK, flags, folders.FILE_MODE, dir_fd=self._fd)
+        try:
+            fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            owner = os.pread(self._lock_fd, 100, 0).decode("utf-8", "replace").strip()
+            message = (
+                f"the data folder {self.path} belongs to another worker ({owner or 'unknown'}): "
+                "stop it, or give this one another --machine-id or --data-dir"
+            )
+            raise StoreBusyError(message) from error
+        os.ftruncate(self._lock_fd, 0)
+        started = time.strftime("%Y-%m-%d %H:%M:%S")
+        os.pwrite(self._lock_fd, f"pid {os.getpid()}, since {started}\n".encode(), 0)
+
+    def _walk(self) -> Iterator[tuple[tuple[str, ...], int, list[str]]]:
+        for path, subfolders, file_names, fd in os.fwalk(
+            ".", dir_fd=self._fd, onerror=_passed_over
+        ):
+            parts = tuple(part for part in path.split("/") if part != ".")
+            if not parts:  # what is ours is not searched for files, but cleared of what is left
+                subfolders[:] = [n for n in subfolders if n not in PRIVATE or n == QUARANTINE]
+            yield parts, fd, file_names
+
+    def _clear_parts(self, folder_fd: int, file_names: list[str]) -> None:
+        for name in file_names:
+            if name.endswith(".part"):
+                self._clear_metadata(name, folder_fd, file_names)
+                os.unlink(name, dir_fd=folder_fd)
+
+    @staticmethod
+    def _clear_metadata(part: str, folder_fd: int, file_names: list[str]) -> None:
+        """Metadata beside a ``.part`` were written just before its name: nobody was told.
+
+        Any other metadata whose bytes are not there tell of a block that was lost.
+        """
+        if found := metadata.BLOCK.match(part):
+            beside = f"{found[1]}_metadata.json"
+            if beside in file_names and f"{found[1]}.bin" not in file_names:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(beside, dir_fd=folder_fd)
+
+    def _index(self, parts: tuple[str, ...], folder_fd: int) -> None:
+        """Note where the file's blocks are; its ``file.json`` is mended if it must be."""
+        file = mending.said(folder_fd)
+        if file is None:
+            logger.error("%s has rotted in the folder %s", metadata.FILE_JSON, "/".join(parts))
+            file = mending.mend(folder_fd)
+        if file is not None:
+            self._folders[file.file_id] = parts
+
+    def _file_folder(self, file_id: str, meta: BlockMeta) -> int:
+        """Return a descriptor of the file's folder, making it and its ``file.json`` if need be."""
+        file = metadata.file_of(file_id, meta)
+        parts = self._folders.get(file_id)
+        fd = -1
+        if parts is not None:
+            with contextlib.suppress(FileNotFoundError):
+                fd = folders.open_path(parts, at=self._fd)
+        if parts is None or fd < 0:
+            parts, fd = placing.new_folder(self._fd, file)
+        try:
+            placing.identify(fd, file)
+        except BaseException:
+            os.close(fd)
+            raise
+        self._folders[file_id] = parts
+        return fd
+
+
+def _passed_over(error: OSError) -> None:
+    logger.error("passed over a folder that cannot be read: %s", error)

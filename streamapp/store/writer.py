@@ -1,0 +1,157 @@
+"""Writes one block: into a ``.part`` file first, under its name only when it is proven.
+
+The order is the promise: the bytes are fsynced, then named, then the folder is fsynced; and
+only a block that has gone all the way may be acknowledged. An fsync that failed is never
+tried again on the same file: the kernel may have forgotten what it could not write, and
+would say that all is well. The bytes are copied into a new file and proven again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import os
+import threading
+
+from typing import TYPE_CHECKING, Final
+
+from streamapp.errors import BlockConflictError, BlockCorruptError, StoreError
+from streamapp.store import folders
+from streamapp.store.metadata import BlockFile, bin_name, metadata_name
+from streamapp.units import MIB
+
+
+if TYPE_CHECKING:
+    from streamapp.store.root import Root
+
+_part_numbers: Final = itertools.count()
+
+
+class BlockWriter:
+    """One block on its way to the disk. Every method may be called from any thread."""
+
+    def __init__(self, root: Root, fd: int, *, block: int, blocks: int, size: int) -> None:
+        """Open a new ``.part`` file in the folder *fd*, which the writer owns from now on."""
+        self._root = root
+        self._folder = fd
+        self._block, self._blocks, self._size = block, blocks, size
+        # A writer that a rebalance cancelled may still be at work in its thread while the
+        # next one begins: every writer has a file of its own, and a lock around it.
+        self._lock = threading.Lock()
+        self._suspect = False
+        self._file = -1
+        self._part = ""
+        with folders.as_store_errors(f"cannot begin a block in {root.path}"):
+            self._open_part()
+        self.reserved = size
+        self.is_open = True
+
+    def write(self, data: bytes, *, offset: int) -> None:
+        """Write *data* at *offset* bytes into the block; may be repeated after a failure.
+
+        Raises:
+            StoreError: it cannot be written now.
+        """
+        with self._lock, folders.as_store_errors(f"cannot write in {self._root.path}"):
+            self._check_open()
+            folders.write_all(self._file, data, offset=offset)
+            self.reserved = max(0, self._size - offset - len(data))
+
+    def commit(self, meta: BlockFile) -> None:
+        """Make the block durable and give it its name; may be repeated after a failure.
+
+        A block that is there already with the same SHA-256 is left as it is.
+
+        Raises:
+            StoreError: it cannot be made durable now.
+            BlockConflictError: another content has the name already.
+            BlockCorruptError: after a failed fsync the bytes could not be read back.
+        """
+        with self._lock, folders.as_store_errors(f"cannot keep a block in {self._root.path}"):
+            self._check_open()
+            if self._suspect:
+                self._copy_anew(meta.sha256)
+            try:
+                os.fsync(self._file)
+            except OSError:
+                self._suspect = True
+                raise
+            with self._root.naming:
+                self._name(meta)
+            self._close()
+
+    def abort(self) -> None:
+        """Throw away what was written. Does nothing when the block is kept or thrown away."""
+        with self._lock:
+            if self.is_open:
+                with contextlib.suppress(OSError):
+                    os.unlink(self._part, dir_fd=self._folder)
+                self._close()
+
+    def _name(self, meta: BlockFile) -> None:
+        stored = self._root.read_metadata(self._folder, self._block, self._blocks)
+        if stored is not None:
+            if (stored.file_id, stored.sha256) != (meta.file_id, meta.sha256):
+                message = (
+                    f"file {meta.file_id}, block {meta.block}: SHA-256 {meta.sha256}, "
+                    f"but {stored.sha256} is stored already"
+                )
+                raise BlockConflictError(message)
+            with contextlib.suppress(FileNotFoundError):  # a failed try may have named it
+                os.unlink(self._part, dir_fd=self._folder)
+            os.fsync(self._folder)
+            return
+        at, part, name = self._folder, self._part, bin_name(self._block, self._blocks)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=at)  # damaged bytes must not meet the metadata of good ones
+        folders.write_durably(metadata_name(self._block, self._blocks), meta.encode(), at=at)
+        os.rename(part, name, src_dir_fd=at, dst_dir_fd=at)
+        folders.sync_or_undo(at, lambda: os.rename(name, part, src_dir_fd=at, dst_dir_fd=at))
+        self._root.named(meta)
+
+    def _copy_anew(self, sha256: str) -> None:
+        """Copy the bytes out of a file whose fsync failed, proving them on the way."""
+        old, old_part = self._file, self._part
+        self._open_part()
+        try:
+            digest = self._copy(old_part)
+            os.unlink(old_part, dir_fd=self._folder)
+        except BaseException:  # the old file stays the one to copy from
+            os.close(self._file)
+            with contextlib.suppress(OSError):
+                os.unlink(self._part, dir_fd=self._folder)
+            self._file, self._part = old, old_part
+            raise
+        os.close(old)
+        self._suspect = False
+        if digest != sha256:
+            message = f"block {self._block}: the disk lost bytes when fsync failed"
+            raise BlockCorruptError(message)
+
+    def _copy(self, part: str) -> str:
+        digest = hashlib.sha256()
+        offset = 0
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+        with folders.closing(os.open(part, flags, dir_fd=self._folder)) as source:
+            while data := os.pread(source, MIB, offset):
+                folders.write_all(self._file, data, offset=offset)
+                digest.update(data)
+                offset += len(data)
+        return digest.hexdigest()
+
+    def _open_part(self) -> None:
+        part = f"{bin_name(self._block, self._blocks)}.{next(_part_numbers)}.part"
+        self._file, self._part = folders.create_file(part, at=self._folder), part
+
+    def _check_open(self) -> None:
+        if not self.is_open:
+            message = f"block {self._block} was thrown away while it was being written"
+            raise StoreError(message)
+
+    def _close(self) -> None:
+        self.is_open = False
+        self.reserved = 0
+        os.close(self._file)
+        os.close(self._folder)
+        self._root.forget(self)
