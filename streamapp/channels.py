@@ -1,0 +1,52 @@
+"""The topics as Faust's agents read and write them; values travel raw.
+
+`data_blocks` is keyed by file id and block, so a file uses every partition and the frames
+of one block stay in order on one of them. `acks` and `status` travel on the partition of
+their file id or machine id alone, as the tables that they fill are routed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from streamapp import records, topics
+from streamapp.app import app
+from streamapp.routing import partition_of
+
+
+if TYPE_CHECKING:
+    from faust.types import TopicT
+
+
+def _raw(name: str, partitions: int) -> TopicT:
+    return app.topic(
+        name,
+        key_type=bytes,
+        value_type=bytes,
+        key_serializer="raw",
+        value_serializer="raw",
+        partitions=partitions,
+        internal=False,
+    )
+
+
+_names = topics.names(app.settings)
+data_blocks = _raw(_names.data_blocks, topics.BLOCK_PARTITIONS)
+acks = _raw(_names.acks, topics.FILE_PARTITIONS)
+status = _raw(_names.status, topics.FILE_PARTITIONS)
+
+
+async def tell(record: records.BlockAck | records.Heartbeat | records.Quarantined) -> None:
+    """Write *record* to its topic; return when all in-sync replicas have it.
+
+    Raises:
+        Exception: whatever Faust or aiokafka could not do; the record is not written then.
+    """
+    topic = acks if isinstance(record, records.BlockAck) else status
+    routing_key = record.file_id if isinstance(record, records.BlockAck) else record.machine
+    queued = await topic.send(
+        key=record.key,
+        value=records.encode(record),
+        partition=partition_of(routing_key.encode()),
+    )
+    await queued  # the first wait only queues

@@ -1,0 +1,197 @@
+"""What Kafka says of a group and its topics: commits, where logs begin and end, who is up.
+
+Offsets are by place: a topic and a partition.
+"""
+
+from __future__ import annotations
+
+import time
+
+from typing import TYPE_CHECKING, Any, Final
+
+from confluent_kafka import KafkaError as Code
+from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka.admin import OffsetSpec
+
+from streamapp import kafka
+from streamapp.errors import BrokerUnreachableError
+
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from confluent_kafka import Consumer
+    from confluent_kafka.admin import AdminClient
+
+    from streamapp.settings import Settings
+
+Place = tuple[str, int]
+
+COORDINATOR_SECONDS: Final = 30.0
+"""How long a group's coordinator may take to load; on a new cluster it takes seconds."""
+
+_COORDINATOR_MOVES: Final = frozenset(
+    {
+        Code.COORDINATOR_LOAD_IN_PROGRESS,
+        Code.COORDINATOR_NOT_AVAILABLE,
+        Code.NOT_COORDINATOR,
+    }
+)
+_LEADER_MOVES: Final = frozenset(
+    {
+        Code.LEADER_NOT_AVAILABLE,
+        Code.NOT_LEADER_FOR_PARTITION,
+        Code.FENCED_LEADER_EPOCH,  # asked with what was known of a topic before it moved,
+        Code.UNKNOWN_LEADER_EPOCH,  # or before it was made anew
+        Code.UNKNOWN_TOPIC_OR_PART,  # made a moment ago, and not known to every broker yet
+        Code._UNKNOWN_PARTITION,  # noqa: SLF001 - librdkafka's own name for the same
+    }
+)
+_POLL_SECONDS: Final = 0.2
+_NO_ANSWER: Final = f"no answer from Kafka within {2 * kafka.REQUEST_SECONDS:.0f} s"
+
+
+def reader(settings: Settings, group: str) -> Consumer:
+    """Return a client that asks and tells Kafka about *group* without being in it.
+
+    A consumer, and not the admin client: while a coordinator is still loading (a new cluster,
+    a broker that just came up) librdkafka's admin request for commits fails, and has crashed
+    the process; a consumer's own request waits and goes on.
+    """
+    return kafka.consumer(settings, **{"group.id": group})
+
+
+def committed(client: Consumer, places: Iterable[Place]) -> dict[Place, int]:
+    """Return the group's committed offsets; places without one are left out.
+
+    Raises:
+        KafkaError: the broker does not answer, or refuses.
+    """
+    wanted = [TopicPartition(*place) for place in places]
+    deadline = time.monotonic() + COORDINATOR_SECONDS
+    while True:
+        try:
+            found = client.committed(wanted, timeout=COORDINATOR_SECONDS)
+            break
+        except KafkaException as error:
+            if error.args[0].code() not in _COORDINATOR_MOVES or time.monotonic() > deadline:
+                raise kafka.translated(error, "cannot see the group's commits") from error
+            time.sleep(_POLL_SECONDS)
+    return {(p.topic, p.partition): p.offset for p in found if p.offset >= 0}
+
+
+def names(admin: AdminClient) -> list[str]:
+    """Return the names of all groups of the cluster.
+
+    Raises:
+        KafkaError: the broker does not answer, or refuses.
+    """
+    future = admin.list_consumer_groups(request_timeout=kafka.REQUEST_SECONDS)
+    return [group.group_id for group in result(future, "cannot list groups").valid]
+
+
+def rewind(client: Consumer, admin: AdminClient, places: Iterable[Place]) -> None:
+    """Have the group read the *places* from their beginning.
+
+    Raises:
+        KafkaError: the broker does not answer, or members of the group are up.
+    """
+    wanted = [TopicPartition(*place, offset) for place, offset in starts(admin, places).items()]
+    try:
+        client.commit(offsets=wanted, asynchronous=False)
+    except KafkaException as error:
+        raise kafka.translated(error, "cannot rewind the group") from error
+
+
+def starts(admin: AdminClient, places: Iterable[Place]) -> dict[Place, int]:
+    """Return where the logs begin.
+
+    Raises:
+        KafkaError: the broker does not answer, or refuses.
+    """
+    return _bounds(admin, places, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
+
+
+def ends(admin: AdminClient, places: Iterable[Place]) -> dict[Place, int]:
+    """Return where the logs end: the offset of the next record.
+
+    Raises:
+        KafkaError: the broker does not answer, or refuses.
+    """
+    return _bounds(admin, places, OffsetSpec.latest())  # type: ignore[no-untyped-call]
+
+
+def members(admin: AdminClient, group: str) -> int:
+    """Return how many members of the group are up.
+
+    Raises:
+        KafkaError: the broker does not answer, or refuses.
+    """
+    deadline = time.monotonic() + COORDINATOR_SECONDS
+    while True:
+        futures = admin.describe_consumer_groups([group], request_timeout=kafka.REQUEST_SECONDS)
+        try:
+            return len(futures[group].result(timeout=2 * kafka.REQUEST_SECONDS).members)
+        except KafkaException as error:
+            code = error.args[0].code()
+            if code == Code.GROUP_ID_NOT_FOUND:
+                return 0
+            if code not in _COORDINATOR_MOVES or time.monotonic() > deadline:
+                raise kafka.translated(error, f"cannot see group {group}") from error
+            time.sleep(_POLL_SECONDS)
+
+
+def delete(admin: AdminClient, group: str) -> None:
+    """Delete *group*, whose members were stopped: Kafka may wait for one that was killed.
+
+    Raises:
+        KafkaError: the broker does not answer, or refuses, or members are still up.
+    """
+    deadline = time.monotonic() + COORDINATOR_SECONDS
+    while True:
+        futures = admin.delete_consumer_groups([group], request_timeout=kafka.REQUEST_SECONDS)
+        try:
+            futures[group].result(timeout=2 * kafka.REQUEST_SECONDS)
+        except KafkaException as error:
+            code = error.args[0].code()
+            if code == Code.GROUP_ID_NOT_FOUND:
+                return
+            waits = code in _COORDINATOR_MOVES or code == Code.NON_EMPTY_GROUP
+            if not waits or time.monotonic() > deadline:
+                raise kafka.translated(error, f"cannot delete group {group}") from error
+            time.sleep(_POLL_SECONDS)
+        else:
+            return
+
+
+def result(future: Any, doing: str) -> Any:  # noqa: ANN401 - confluent-kafka's futures have no type
+    """Return what *future* brings.
+
+    Raises:
+        KafkaError: it failed; *doing* says what.
+    """
+    try:
+        return future.result(timeout=2 * kafka.REQUEST_SECONDS)
+    except KafkaException as error:
+        raise kafka.translated(error, doing) from error
+    except TimeoutError as error:
+        raise BrokerUnreachableError(f"{doing}: {_NO_ANSWER}") from error
+
+
+def _bounds(admin: AdminClient, places: Iterable[Place], which: OffsetSpec) -> dict[Place, int]:
+    asked = {TopicPartition(*place): which for place in places}
+    deadline = time.monotonic() + COORDINATOR_SECONDS
+    while True:
+        futures = admin.list_offsets(asked, request_timeout=kafka.REQUEST_SECONDS)
+        try:
+            return {
+                (place.topic, place.partition): future.result(2 * kafka.REQUEST_SECONDS).offset
+                for place, future in futures.items()
+            }
+        except KafkaException as error:
+            if error.args[0].code() not in _LEADER_MOVES or time.monotonic() > deadline:
+                raise kafka.translated(error, "cannot ask where logs begin and end") from error
+            time.sleep(_POLL_SECONDS)
+        except TimeoutError as error:
+            message = f"cannot ask where logs begin and end: {_NO_ANSWER}"
+            raise BrokerUnreachableError(message) from error

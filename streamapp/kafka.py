@@ -1,0 +1,183 @@
+"""How we talk to Kafka outside of Faust: clients with our settings, errors in our words.
+
+confluent-kafka (librdkafka) needs a third of aiokafka's processor time to send, repeats and
+orders by itself, and its memory has a bound. Faust alone uses aiokafka.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from typing import TYPE_CHECKING, Any, Final
+
+from confluent_kafka import Consumer, KafkaException, Producer
+from confluent_kafka import KafkaError as Code
+from confluent_kafka.admin import AdminClient
+
+from streamapp.errors import BrokerDeniedError, BrokerUnreachableError, KafkaError
+from streamapp.units import KIB, MIB
+
+
+if TYPE_CHECKING:
+    from streamapp.settings import Settings
+
+__all__ = [
+    "REQUEST_SECONDS",
+    "AdminClient",
+    "admin",
+    "brokers",
+    "consumer",
+    "is_already_there",
+    "producer",
+    "topics",
+    "translated",
+]
+
+logger = logging.getLogger(__name__)
+
+REQUEST_SECONDS: Final = 10.0
+"""How long one request may take before we say that no broker answers (promise: 15 s)."""
+
+BATCH_BYTES: Final = 4 * MIB + 64 * KIB
+"""Four frames of 1 MiB, with their headers, go to one partition in one request: fewer, larger
+requests spare the brokers."""
+
+LINGER_MS: Final = 200
+"""How long frames wait for a batch to be full. librdkafka's threads spin while a frame that
+has waited longer cannot be sent yet: at 20 ms that was a third of our processor time."""
+
+DELIVERY_SECONDS: Final = 24 * 3600
+"""How long librdkafka repeats a send by itself: longer than any outage one waits out."""
+
+_DENIED: Final = frozenset(
+    {
+        Code.TOPIC_AUTHORIZATION_FAILED,
+        Code.GROUP_AUTHORIZATION_FAILED,
+        Code.CLUSTER_AUTHORIZATION_FAILED,
+        Code.SASL_AUTHENTICATION_FAILED,
+        Code._AUTHENTICATION,  # noqa: SLF001 - librdkafka's own name for a local error
+    }
+)
+_UNREACHABLE: Final = frozenset(
+    {
+        Code._TRANSPORT,  # noqa: SLF001 - librdkafka's own names for local errors
+        Code._ALL_BROKERS_DOWN,  # noqa: SLF001
+        Code._TIMED_OUT,  # noqa: SLF001
+        Code._RESOLVE,  # noqa: SLF001
+    }
+)
+
+
+def common(settings: Settings) -> dict[str, Any]:
+    """Return what every client of ours is configured with."""
+    return {
+        "bootstrap.servers": settings.brokers,
+        "client.id": f"streamapp-{settings.machine_id}",
+        "socket.keepalive.enable": True,
+        "reconnect.backoff.max.ms": 2000,
+        "topic.metadata.refresh.interval.ms": 30_000,
+        "logger": logger,
+        "error_cb": _log_error,
+    }
+
+
+def admin(settings: Settings) -> AdminClient:
+    """Return an admin client."""
+    return AdminClient(common(settings))
+
+
+def producer(
+    settings: Settings,
+    *,
+    max_message_bytes: int = MIB,
+    **extra: Any,  # noqa: ANN401 - librdkafka's settings
+) -> Producer:
+    """Return a producer: acknowledged by all in-sync replicas, idempotent, bounded in memory.
+
+    *max_message_bytes* is the topic's: a produce batch is never larger.
+    """
+    return Producer(
+        common(settings)
+        | {
+            "acks": "all",
+            "enable.idempotence": True,
+            "delivery.timeout.ms": DELIVERY_SECONDS * 1000,
+            "message.max.bytes": max_message_bytes,
+            "batch.size": min(BATCH_BYTES, max_message_bytes - 64 * KIB),
+            "linger.ms": LINGER_MS,
+            "queue.buffering.max.kbytes": settings.send_buffer // KIB,
+            "queue.buffering.max.messages": 100_000,
+            "compression.type": "none",
+            "partitioner": "murmur2_random",  # as Faust and Java route: tables rely on it
+            "max.in.flight.requests.per.connection": 5,
+        }
+        | extra
+    )
+
+
+def consumer(settings: Settings, **extra: Any) -> Consumer:  # noqa: ANN401 - librdkafka's settings
+    """Return a consumer that reads by assignment and commits nothing."""
+    return Consumer(
+        common(settings)
+        | {
+            "group.id": f"streamapp-{settings.machine_id}-reader",
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "auto.offset.reset": "earliest",
+            "enable.partition.eof": True,
+            "queued.max.messages.kbytes": 16 * KIB,
+        }
+        | extra
+    )
+
+
+def brokers(client: AdminClient, settings: Settings) -> int:
+    """Return how many brokers the cluster has.
+
+    Raises:
+        KafkaError: none answers.
+    """
+    return len(_metadata(client, settings).brokers)
+
+
+def topics(client: AdminClient, settings: Settings) -> dict[str, list[int]]:
+    """Return the topics of the cluster: for each partition its number of replicas.
+
+    Raises:
+        KafkaError: no broker answers.
+    """
+    return {
+        name: [len(partition.replicas) for partition in topic.partitions.values()]
+        for name, topic in _metadata(client, settings).topics.items()
+    }
+
+
+def is_already_there(error: KafkaException) -> bool:
+    """Return whether *error* says that a topic exists already."""
+    return bool(error.args[0].code() == Code.TOPIC_ALREADY_EXISTS)
+
+
+def translated(error: KafkaException, doing: str, settings: Settings | None = None) -> KafkaError:
+    """Return *error* as one of ours: who must act, and *doing* what it happened."""
+    cause = error.args[0]
+    code = cause.code()
+    if code in _DENIED:
+        return BrokerDeniedError(f"{doing}: {cause.str()}. Ask for the right, or mend the login")
+    if code in _UNREACHABLE:
+        where = f" at {settings.brokers}" if settings else ""
+        return BrokerUnreachableError(
+            f"{doing}: no Kafka broker answers{where}. Is it running, is --brokers right?"
+        )
+    return KafkaError(f"{doing}: {cause.str()} ({cause.name()})")
+
+
+def _metadata(client: AdminClient, settings: Settings) -> Any:  # noqa: ANN401 - has no public type
+    try:
+        return client.list_topics(timeout=REQUEST_SECONDS)
+    except KafkaException as error:
+        raise translated(error, "cannot reach Kafka", settings) from error
+
+
+def _log_error(error: Code) -> None:
+    """Librdkafka goes on by itself after these; they explain a wait, and are no failure."""
+    logger.debug("kafka: %s", error.str())

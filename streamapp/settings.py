@@ -1,0 +1,391 @@
+"""Every setting, once: its name, type, default and what it means.
+
+A setting is a flag (``--machine-id``; secrets have none), a variable
+(``STREAMAPP_MACHINE_ID``) and a key of the config file (``machine_id``), in that order of
+precedence. The config file is TOML, at ``STREAMAPP_CONFIG`` or ``streamapp.toml`` in the
+current folder. All are read once, checked and frozen; an error names the setting, what was
+found and what was expected.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import socket
+import tomllib
+
+from pathlib import Path
+from typing import Annotated, Any, Final, Self, get_args
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from streamapp import manifest
+from streamapp.codec import Compression
+from streamapp.errors import SettingsError
+from streamapp.units import GIB, KIB, MIB, format_size, parse_size
+from streamapp.wire import MAX_BLOCK_BYTES, MAX_FRAME_BYTES, MAX_FRAMES
+
+
+ENV_PREFIX: Final = "STREAMAPP_"
+CONFIG_VARIABLE: Final = "STREAMAPP_CONFIG"
+CONFIG_FILE: Final = "streamapp.toml"
+
+
+_NOT_GIVEN: Final = (None, "", ())
+_HOST: Final = re.compile(r"[A-Za-z0-9._:\[\]-]+")
+_PORT: Final = re.compile(r"[1-9][0-9]{0,4}")
+
+
+def _size(value: object) -> int:
+    try:
+        return parse_size(str(value))
+    except SettingsError as error:
+        raise ValueError(error) from error
+
+
+def _rate(value: object) -> int:
+    return _size(str(value).removesuffix("/s"))
+
+
+def _folders(value: object) -> object:
+    """A list of folders travels in one variable as a path list does: ``A:B`` (``A;B``)."""
+    if isinstance(value, str):
+        return [part for part in value.split(os.pathsep) if part]
+    return [value] if isinstance(value, Path) else value
+
+
+def _folder(value: object) -> object:
+    """No folder is "", which Python takes for the current one; and each can be written as JSON."""
+    if not str(value) or re.search("[\0\ud800-\udfff]", str(value)):
+        message = "a folder's name must be there, and be Unicode without NUL"
+        raise ValueError(message)
+    return value
+
+
+def _brokers(value: object) -> object:
+    """Brokers come as one list with commas, or as several flags that may have commas."""
+    parts = value if isinstance(value, (list, tuple)) else [value]
+    return ",".join(p.strip() for part in parts for p in str(part).split(",") if p.strip())
+
+
+def _addresses(brokers: str) -> str:
+    for address in brokers.split(","):
+        host, _, port = address.rpartition(":")
+        if not _HOST.fullmatch(host) or not _PORT.fullmatch(port) or int(port) >= 1 << 16:
+            message = f"{address!r:.100} is no broker address: write host:port, several with commas"
+            raise ValueError(message)
+    return brokers
+
+
+Size = Annotated[int, BeforeValidator(_size)]
+Rate = Annotated[int, BeforeValidator(_rate)]
+Identifier = Annotated[str, Field(pattern=manifest.IDENTIFIER)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Token = Annotated[SecretStr, Field(min_length=8)]
+Folder = Annotated[Path, BeforeValidator(_folder)]
+
+
+class Settings(BaseSettings):
+    """What is in force, read once and frozen."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX,
+        env_ignore_empty=True,
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+        regex_engine="python-re",
+        validate_default=True,
+    )
+
+    # --- who and where
+    machine_id: Identifier = Field(
+        default_factory=socket.gethostname, description="Name of this machine."
+    )
+    group_id: Identifier = Field(
+        "distributed-processors",
+        description="Group of machines that share the blocks; each further group gets all of them.",
+    )
+    brokers: Annotated[str, NoDecode, BeforeValidator(_brokers), AfterValidator(_addresses)] = (
+        Field("127.0.0.1:9092", description="Kafka brokers, host:port, several with commas.")
+    )
+
+    # --- producer
+    data_folder: Folder | None = Field(None, description="Folder whose files are sent.")
+    block_size: Annotated[Size, Field(ge=1, le=MAX_BLOCK_BYTES)] = Field(
+        128 * MIB, description="Size of a block: the unit of storage, hash and retry."
+    )
+    frame_size: Annotated[Size, Field(ge=KIB, le=MAX_FRAME_BYTES)] = Field(
+        MIB, description="Most bytes of a block in one Kafka record; less where the topic wants it."
+    )
+    compression: Compression = Field(
+        Compression.AUTO, description="Compression of frames: auto, zstd, gzip or none."
+    )
+    max_attempts: Annotated[int, Field(ge=1, le=1000)] = Field(
+        5, description="How often a block is sent before it is reported as failed."
+    )
+    ack_grace: Seconds = Field(
+        15.0,
+        description="Seconds an acknowledgement may lag behind the group's commit before "
+        "the block is sent again.",
+    )
+    retry_base: Seconds = Field(1.0, description="Seconds before the first repeat; then doubled.")
+    readers: Annotated[int, Field(ge=1, le=64)] = Field(
+        3, description="Blocks that are read, hashed and sent at once."
+    )
+    send_buffer: Annotated[Size, Field(ge=4 * MIB, le=2 * GIB)] = Field(
+        32 * MIB, description="Most bytes that wait in memory for Kafka."
+    )
+
+    window: Annotated[Size, Field(ge=1)] | None = Field(
+        None, description="Most bytes that are sent and not persisted yet; default: no limit."
+    )
+    release: bool = Field(
+        False,  # noqa: FBT003 - a field's default
+        description="Have Kafka delete what every group has, while sending.",
+    )
+    ignore_retention: bool = Field(
+        False,  # noqa: FBT003 - a field's default
+        description="Send even if Kafka's retention may delete blocks before they are read.",
+    )
+
+    # --- worker
+    data_dir: Annotated[list[Folder], NoDecode, BeforeValidator(_folders), Field(min_length=1)] = (
+        Field(
+            [Path()],
+            description="Where processed_data_<machine> goes; several: placed by free room.",
+        )
+    )
+    state_dir: Folder | None = Field(
+        None, description="Where the tables live; default: inside the first data folder."
+    )
+    max_blocks: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="Stop cleanly after this many blocks."
+    )
+    min_free: Size = Field(256 * MIB, description="Free disk space that the worker never touches.")
+    block_timeout: Seconds = Field(
+        60.0, description="Seconds without a frame after which an unfinished block is given up."
+    )
+    heartbeat: Seconds = Field(3.0, description="Seconds between two status records of a worker.")
+    session_timeout: Annotated[Seconds, Field(ge=6, le=600)] = Field(
+        30.0, description="Seconds after which Kafka gives a silent worker's blocks to others."
+    )
+    watchdog_patience: Seconds = Field(
+        120.0,
+        description="Seconds with records to do and no progress before the worker ends itself; "
+        "at least twice the block timeout.",
+    )
+    recovery_patience: Seconds = Field(
+        600.0, description="Seconds until the tables must be recovered; then they are wiped."
+    )
+    scrub_rate: Annotated[Rate, Field(ge=0)] = Field(
+        20 * MIB,  # a TiB in 15 hours, a few per cent of any disk and of one core
+        description="Bytes a second at which stored blocks are read again and verified; 0: never.",
+    )
+    scrub_every: Annotated[float, Field(ge=0.0001, le=876_000)] = Field(
+        24.0, description="Hours between the starts of two readings of all stored blocks."
+    )
+    web_host: str = Field("127.0.0.1", description="Address that the web views listen on.")
+    web_port: Annotated[int, Field(ge=1, lt=1 << 16)] = Field(
+        6066, description="Port of the web views."
+    )
+    web_advertise: str | None = Field(
+        None, description="Host name by which other workers reach the web views."
+    )
+    web_token: Token | None = Field(
+        None, description="Token the web views ask for; needed when they leave loopback."
+    )
+
+    # --- topics
+    topic_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{0,100}$")] = Field(
+        "", description="What the topics' names begin with: separates two users of a cluster."
+    )
+    replication: Annotated[int, Field(ge=1, le=32)] | None = Field(
+        None, description="Replicas of new topics; default: 3, or as many as there are brokers."
+    )
+    retention_hours: Annotated[Seconds, Field(ge=0.01, le=876_000)] = Field(
+        72.0, description="Hours that new data-blocks topics keep what was sent."
+    )
+    retention_size: Annotated[Size, Field(ge=1)] | None = Field(
+        None, description="Bytes a partition of a new data-blocks topic keeps; default: no limit."
+    )
+
+    _flags: frozenset[str] = PrivateAttr(default=frozenset())
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic's signature
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic's signature
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags before variables before the config file."""
+        toml = TomlConfigSettingsSource(settings_cls, toml_file=config_file())
+        return init_settings, env_settings, toml
+
+    @model_validator(mode="after")
+    def _web_is_guarded(self) -> Self:
+        if not is_loopback(self.web_host) and self.web_token is None:
+            message = (
+                f"{label_of('web_host')}: {self.web_host} is reachable by others: "
+                f"set {label_of('web_token')}, or bind to 127.0.0.1"
+            )
+            raise ValueError(message)
+        return self
+
+    @model_validator(mode="after")
+    def _frames_fit(self) -> Self:
+        if 2 * self.frame_size > self.send_buffer:  # librdkafka would wait for ever
+            message = (
+                f"{label_of('frame_size')}: {format_size(self.frame_size)}, expected at most "
+                f"half of {label_of('send_buffer')}, {format_size(self.send_buffer)}"
+            )
+            raise ValueError(message)
+        if self.block_size > MAX_FRAMES * self.frame_size:
+            message = (
+                f"{label_of('block_size')}: {format_size(self.block_size)} is more than "
+                f"{MAX_FRAMES} frames of {label_of('frame_size')}, {format_size(self.frame_size)}"
+            )
+            raise ValueError(message)
+        return self
+
+    @classmethod
+    def load(cls, **flags: Any) -> Self:  # noqa: ANN401 - flags are checked by the model
+        """Return the settings in force; *flags* that are None or empty count as not given.
+
+        Raises:
+            SettingsError: a setting is missing or impossible.
+        """
+        given = {name: value for name, value in flags.items() if value not in _NOT_GIVEN}
+        if os.environ.get(CONFIG_VARIABLE) and not config_file().is_file():
+            message = f"{CONFIG_VARIABLE}: there is no file {config_file()}"
+            raise SettingsError(message)
+        try:
+            settings = cls(**given)
+        except ValidationError as error:
+            raise SettingsError(_describe(error)) from error
+        except (OSError, ValueError) as error:
+            message = f"config file {config_file()}: {error}"
+            raise SettingsError(message) from error
+        settings._flags = frozenset(given)
+        return settings
+
+    @property
+    def bootstrap_servers(self) -> list[str]:
+        """The brokers, one ``host:port`` each."""
+        return self.brokers.split(",")
+
+    @property
+    def data_roots(self) -> list[Path]:
+        """The machine's data folders, ``processed_data_<machine>`` each."""
+        return [folder / f"processed_data_{self.machine_id}" for folder in self.data_dir]
+
+    @property
+    def tables_dir(self) -> Path:
+        """Where the tables' RocksDB databases live, one folder for each worker."""
+        return self.state_dir or self.data_roots[0] / ".streamapp"
+
+    def origins(self) -> dict[str, tuple[str, str]]:
+        """Return every setting's value as text, secrets hidden, and where it came from."""
+        in_file = _keys_of(config_file())
+        variables = {name.upper() for name, value in os.environ.items() if value}
+        found = {}
+        for name in type(self).model_fields:
+            origin = "default"
+            if name in self._flags:
+                origin = "flag"
+            elif variable_of(name) in variables:
+                origin = variable_of(name)
+            elif name in in_file:
+                origin = str(config_file())
+            value = getattr(self, name)
+            shown = os.pathsep.join(map(str, value)) if isinstance(value, list) else str(value)
+            found[name] = ("" if value is None else shown, origin)
+        return found
+
+
+def config_file() -> Path:
+    """Return where the config file is, whether or not it exists."""
+    return Path(os.environ.get(CONFIG_VARIABLE) or CONFIG_FILE)
+
+
+def variable_of(name: str) -> str:
+    """Return the environment variable of the setting *name*."""
+    return f"{ENV_PREFIX}{name.upper()}"
+
+
+def flag_of(name: str) -> str:
+    """Return the command line flag of the setting *name*."""
+    return f"--{name.replace('_', '-')}"
+
+
+def is_secret(name: str) -> bool:
+    """Return whether the setting *name* is never shown, and has no flag: `ps` shows those."""
+    return Token in get_args(Settings.model_fields[name].annotation)
+
+
+def label_of(name: str) -> str:
+    """Return the setting *name* as errors call it: key, flag and variable."""
+    flag = "" if is_secret(name) else f"{flag_of(name)}, "
+    return f"{name} ({flag}{variable_of(name)})"
+
+
+def default_text(name: str) -> str:
+    """Return the default of the setting *name* as people write it."""
+    field = Settings.model_fields[name]
+    if field.default_factory is not None:
+        return "this host's name"
+    default = field.default
+    if isinstance(default, list):
+        return "the current folder"
+    if isinstance(default, int) and default >= KIB and name != "web_port":
+        return format_size(default).replace(".0 ", "")
+    return "" if default is None else str(default)
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether *host* can be reached from this machine alone."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _keys_of(path: Path) -> set[str]:
+    try:
+        return set(tomllib.loads(path.read_text("utf-8")))
+    except OSError:
+        return set()
+
+
+def _describe(error: ValidationError) -> str:
+    lines = []
+    for problem in error.errors(include_url=False):
+        name = str(problem["loc"][0]) if problem["loc"] else ""
+        text = problem["msg"].removeprefix("Value error, ")
+        if not name:
+            lines.append(text)
+        elif name not in Settings.model_fields:
+            lines.append(f"{name}: no such setting (in {config_file()})")
+        else:
+            found = "a secret" if is_secret(name) else f"{problem['input']!r:.200}"
+            lines.append(f"{label_of(name)}: {text}, found {found}")
+    return "; ".join(lines)

@@ -1,0 +1,308 @@
+"""Every topic, once: its name, width and settings; and how topics are made and checked.
+
+Topics are created explicitly, before any worker reads: a broker that creates one by itself
+gives it another width, and Faust's tables need the width of the topics that fill them.
+`acknowledgments` and `status` have the same width because both write a file's row.
+"""
+
+from __future__ import annotations
+
+import time
+
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from confluent_kafka import KafkaError as KafkaCode
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import ConfigResource, NewTopic, ResourceType
+
+from streamapp import kafka
+from streamapp.errors import TopicError
+from streamapp.units import MIB
+from streamapp.wire import MAX_FRAMES, OVERHEAD_BYTES
+
+
+if TYPE_CHECKING:
+    from streamapp.settings import Settings
+
+DATA_BLOCKS: Final = "data-blocks"
+STATUS: Final = "processing-status"
+ACKS: Final = "block-acknowledgments"
+
+BLOCK_PARTITIONS: Final = 6
+FILE_PARTITIONS: Final = 3
+"""Width of acknowledgments, status and of all tables: they are read and written together."""
+
+FILES_TABLE: Final = "files"
+BLOCK_MAP_TABLE: Final = "block_map"
+MACHINES_TABLE: Final = "machines"
+TABLES: Final = (FILES_TABLE, BLOCK_MAP_TABLE, MACHINES_TABLE)
+
+WANTED_REPLICAS: Final = 3
+MAX_MESSAGE_BYTES: Final = 8 * MIB
+"""Several 1 MiB frames to a produce batch: a third less processor time in the brokers."""
+
+SEGMENT_BYTES: Final = 256 * MIB
+_MIN_FRAME_BYTES: Final = 1024
+SPREAD_SECONDS: Final = 10.0
+"""How long a broker may not know a topic that another one has just made."""
+
+_HOUR_MS: Final = 3_600_000
+_POLL_SECONDS: Final = 0.2
+_UNREAD_COMPRESSION: Final = ("snappy", "lz4")  # `streamapp.batches` would refuse every record
+
+
+class Names(msgspec.Struct, frozen=True):
+    """What the topics are called on the cluster."""
+
+    data_blocks: str = DATA_BLOCKS
+    status: str = STATUS
+    acks: str = ACKS
+
+
+PLAIN_NAMES: Final = Names()
+
+
+def names(settings: Settings) -> Names:
+    """Return what the topics are called: `topic_prefix`, then their own names."""
+    prefix = settings.topic_prefix
+    return Names(prefix + DATA_BLOCKS, prefix + STATUS, prefix + ACKS)
+
+
+class TopicSpec(msgspec.Struct, frozen=True):
+    """What a topic must be: *config* holds Kafka's own setting names."""
+
+    name: str
+    partitions: int
+    config: dict[str, str]
+
+
+def specs(settings: Settings) -> tuple[TopicSpec, ...]:
+    """Return all topics as *settings* wants new ones to be."""
+    compacted = {"cleanup.policy": "compact", "compression.type": "producer"}
+    retention = -1 if settings.retention_size is None else settings.retention_size
+    called = names(settings)
+    return (
+        TopicSpec(
+            called.data_blocks,
+            BLOCK_PARTITIONS,
+            {
+                "cleanup.policy": "delete",
+                "compression.type": "producer",
+                "max.message.bytes": str(MAX_MESSAGE_BYTES),
+                "retention.ms": str(int(settings.retention_hours * _HOUR_MS)),
+                "retention.bytes": str(retention),
+                "segment.bytes": str(SEGMENT_BYTES),
+            },
+        ),
+        TopicSpec(called.status, FILE_PARTITIONS, compacted),
+        TopicSpec(called.acks, FILE_PARTITIONS, compacted),
+    )
+
+
+def changelogs(settings: Settings) -> tuple[TopicSpec, ...]:
+    """Return the changelog topics of the group's tables, under the names Faust gives them."""
+    compacted = {"cleanup.policy": "compact", "compression.type": "producer"}
+    return tuple(
+        TopicSpec(f"{settings.group_id}-{table}-changelog", FILE_PARTITIONS, compacted)
+        for table in TABLES
+    )
+
+
+class TopicState(msgspec.Struct, frozen=True):
+    """What a topic is on the cluster."""
+
+    name: str
+    partitions: int
+    replicas: int
+    config: dict[str, str]
+
+    @property
+    def max_message_bytes(self) -> int:
+        """The largest batch of records that the topic takes."""
+        return int(self.config["max.message.bytes"])
+
+    @property
+    def retention_bytes(self) -> int | None:
+        """How many bytes a partition keeps, read or not; None without a limit."""
+        size = int(self.config.get("retention.bytes", -1))
+        return None if size < 0 else size
+
+    @property
+    def retention_seconds(self) -> float | None:
+        """How long a record is kept, read or not; None without a limit."""
+        milliseconds = int(self.config.get("retention.ms", -1))
+        return None if milliseconds < 0 else milliseconds / 1000
+
+
+def ensure(settings: Settings, *, with_changelogs: bool = False) -> dict[str, TopicState]:
+    """Create the topics that are missing, check all, and return what they are, by full name.
+
+    A worker also needs the changelogs of its group's tables: *with_changelogs*.
+
+    Raises:
+        KafkaError: no broker answers, or it does not allow it.
+        TopicError: a topic is not as it must be; the message has the command that mends it.
+    """
+    admin = kafka.admin(settings)
+    brokers = kafka.brokers(admin, settings)
+    found = kafka.topics(admin, settings)
+    wanted = specs(settings) + (changelogs(settings) if with_changelogs else ())
+    missing = [spec for spec in wanted if spec.name not in found]
+    if missing:
+        _create(admin, missing, replicas=settings.replication or min(WANTED_REPLICAS, brokers))
+    return check(settings, patience=SPREAD_SECONDS if missing else 0.0)
+
+
+def check(settings: Settings, *, patience: float = 0.0) -> dict[str, TopicState]:
+    """Return what the topics are on the cluster; missing ones may appear within *patience*.
+
+    Raises:
+        KafkaError: no broker answers, or it does not allow it.
+        TopicError: a topic is missing, or not as it must be.
+    """
+    admin = kafka.admin(settings)
+    deadline = time.monotonic() + patience
+    while True:
+        found = kafka.topics(admin, settings)
+        missing = [spec.name for spec in specs(settings) if spec.name not in found]
+        if not missing or time.monotonic() >= deadline:
+            break
+        time.sleep(_POLL_SECONDS)
+    if missing:
+        message = f"topics missing: {', '.join(missing)}. Create them: streamapp topics create"
+        raise TopicError(message)
+    states = {
+        spec.name: TopicState(
+            name=spec.name,
+            partitions=len(found[spec.name]),
+            replicas=min(found[spec.name]),
+            config=_config(admin, spec.name),
+        )
+        for spec in specs(settings)
+    }
+    problems = [p for spec in specs(settings) for p in _problems(spec, states[spec.name], settings)]
+    if problems:
+        raise TopicError("; ".join(problems))
+    return states
+
+
+def delete(settings: Settings, names: list[str]) -> None:
+    """Delete the topics *names*; return when the cluster has forgotten them.
+
+    Raises:
+        KafkaError: no broker answers, it does not allow it, or it takes too long.
+    """
+    admin = kafka.admin(settings)
+    doomed = [name for name in names if name in kafka.topics(admin, settings)]
+    if not doomed:
+        return
+    futures = admin.delete_topics(doomed, operation_timeout=kafka.REQUEST_SECONDS)
+    for name, future in futures.items():
+        try:
+            future.result()
+        except KafkaException as error:
+            raise kafka.translated(error, f"cannot delete the topic {name}") from error
+    deadline = time.monotonic() + kafka.REQUEST_SECONDS
+    while any(name in kafka.topics(admin, settings) for name in doomed):
+        if time.monotonic() > deadline:
+            message = f"topics {', '.join(doomed)} are being deleted for too long: try again"
+            raise TopicError(message)
+        time.sleep(_POLL_SECONDS)
+
+
+def frame_bytes(settings: Settings, data_blocks: TopicState) -> int:
+    """Return how many bytes of a block fit in one record of *data_blocks*.
+
+    Raises:
+        TopicError: a block would have more frames than a worker takes.
+    """
+    size = min(settings.frame_size, data_blocks.max_message_bytes - OVERHEAD_BYTES)
+    if settings.block_size > MAX_FRAMES * size:
+        message = (
+            f"blocks of {settings.block_size} bytes in records of {size}, which topic "
+            f"{data_blocks.name} takes, are more than {MAX_FRAMES}: give a smaller --block-size"
+        )
+        raise TopicError(message)
+    return size
+
+
+def _create(admin: kafka.AdminClient, wanted: list[TopicSpec], *, replicas: int) -> None:
+    config = {"min.insync.replicas": str(max(1, replicas - 1))}
+    futures = admin.create_topics(
+        [
+            NewTopic(
+                spec.name,
+                num_partitions=spec.partitions,
+                replication_factor=replicas,
+                config=config | spec.config,
+            )
+            for spec in wanted
+        ],
+        operation_timeout=kafka.REQUEST_SECONDS,
+        request_timeout=kafka.REQUEST_SECONDS,
+    )
+    for name, future in futures.items():
+        try:
+            future.result()
+        except KafkaException as error:
+            if not kafka.is_already_there(error):  # another of us was quicker
+                raise kafka.translated(error, f"cannot create the topic {name}") from error
+
+
+def _config(admin: kafka.AdminClient, name: str) -> dict[str, str]:
+    resource = ConfigResource(ResourceType.TOPIC, name)
+    deadline = time.monotonic() + SPREAD_SECONDS
+    while True:
+        try:
+            described = admin.describe_configs([resource], request_timeout=kafka.REQUEST_SECONDS)
+            return {k: e.value or "" for k, e in described[resource].result().items()}
+        except KafkaException as error:
+            is_new = error.args[0].code() == KafkaCode.UNKNOWN_TOPIC_OR_PART
+            if not is_new or time.monotonic() >= deadline:
+                message = f"cannot read the settings of topic {name}"
+                raise kafka.translated(error, message) from error
+            time.sleep(_POLL_SECONDS)
+
+
+def _problems(spec: TopicSpec, state: TopicState, settings: Settings) -> list[str]:
+    at = f"--bootstrap-server {settings.brokers}"
+    blocks = names(settings).data_blocks
+    problems = []
+    if state.partitions != spec.partitions:
+        problems.append(
+            f"topic {spec.name} has {state.partitions} partitions, expected {spec.partitions}: "
+            f"kafka-topics.sh {at} --delete --topic {spec.name}, then streamapp topics create"
+            if state.partitions > spec.partitions
+            else f"topic {spec.name} has {state.partitions} partitions, expected "
+            f"{spec.partitions}: kafka-topics.sh {at} --alter --topic {spec.name} "
+            f"--partitions {spec.partitions}"
+        )
+    smallest = _MIN_FRAME_BYTES + OVERHEAD_BYTES
+    if spec.name == blocks and state.max_message_bytes < smallest:
+        problems.append(
+            f"topic {spec.name} takes records of {state.max_message_bytes} bytes, expected "
+            f"{smallest} or more: kafka-configs.sh {at} --alter --entity-type topics "
+            f"--entity-name {spec.name} --add-config max.message.bytes={MAX_MESSAGE_BYTES}"
+        )
+    if spec.name == blocks and "compact" in state.config["cleanup.policy"]:
+        # All frames of a block have one key: compaction would keep the last of them.
+        problems.append(
+            f"topic {spec.name} has cleanup.policy={state.config['cleanup.policy']}, expected "
+            f"delete: kafka-configs.sh {at} --alter --entity-type topics "
+            f"--entity-name {spec.name} --add-config cleanup.policy=delete"
+        )
+    if spec.name != blocks and "compact" not in state.config["cleanup.policy"]:
+        problems.append(
+            f"topic {spec.name} has cleanup.policy={state.config['cleanup.policy']}, expected "
+            f"compact: kafka-configs.sh {at} --alter --entity-type topics "
+            f"--entity-name {spec.name} --add-config cleanup.policy=compact"
+        )
+    if (compression := state.config["compression.type"]) in _UNREAD_COMPRESSION:
+        problems.append(
+            f"topic {spec.name} has compression.type={compression}, which workers do not read, "
+            f"expected producer: kafka-configs.sh {at} --alter --entity-type topics "
+            f"--entity-name {spec.name} --add-config compression.type=producer"
+        )
+    return problems

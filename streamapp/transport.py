@@ -1,0 +1,113 @@
+"""Faust's transport, with the two rules that it lacks: on what is stale, and what is poison.
+
+While partitions move, Faust's pure-Python stream acknowledges events that it skips, and an
+agent may still finish what it began before. Such an acknowledgement belongs to a position
+that is void; with nothing committed yet Faust would commit past everything before it
+(faust-streaming#606). The events come again, so refusing is safe.
+
+Nor do they all come again by themselves. A seek takes a request for each partition, while
+records go on coming in: some from before it, some after it, and the later ones hide the
+earlier ones. So what was fetched meanwhile counts for nothing.
+
+And a record that aiokafka cannot decode must not hold up its partition for ever: ADR 7.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+
+from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
+
+from aiokafka.consumer import fetcher
+from faust.transport.drivers import aiokafka as driver
+
+from streamapp import batches
+
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from faust.tables.manager import TableManager
+    from faust.types.transports import ConsumerT
+    from faust.types.tuples import TP, Message
+
+
+logger = logging.getLogger(__name__)
+
+SEEK_RETRY_SECONDS: Final = 0.5
+
+
+class SafeConsumer(driver.Consumer):
+    """A consumer that refuses stale acknowledgements, and reads without holes after a seek."""
+
+    _seeks = 0
+    _is_astray = False
+
+    def ack(self, message: Message) -> bool:
+        """Mark *message* as done, unless its position is void; return whether it was."""
+        current = self.app.consumer_generation_id
+        if message.generation_id != current or not self.app.flow_control.is_active():
+            return False
+        return super().ack(message)
+
+    async def perform_seek(self) -> None:
+        """Go back to what is committed; where nothing is, to the beginning."""
+        self._seeks += 1
+        try:
+            await super().perform_seek()
+            await self._seek_uncommitted()
+        finally:
+            self._seeks += 1
+
+    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Message]]:  # noqa: ASYNC109
+        """Yield records; what was fetched across a seek is dropped, and fetched again."""
+        if self._is_astray and not await self._went_back():
+            return
+        seeks = self._seeks
+        async with contextlib.aclosing(cast("Any", super().getmany(timeout))) as records:
+            async for tp, message in records:
+                if seeks != self._seeks:
+                    break
+                yield tp, message
+        self._is_astray = seeks != self._seeks
+
+    async def _went_back(self) -> bool:
+        """Go back to what is committed; return whether that could be done now."""
+        try:
+            await self.perform_seek()
+        except Exception as error:  # noqa: BLE001 - a rebalance, a broker that is gone: try again
+            logger.warning("cannot go back to what is committed: %r", error)
+            await self.sleep(SEEK_RETRY_SECONDS)
+            return False
+        return True
+
+    async def _seek_uncommitted(self) -> None:
+        """Do for partitions without a commit what aiokafka leaves out."""
+        changelogs = cast("TableManager", self.app.tables).changelog_topics
+        uncommitted = [
+            tp
+            for tp in self.assignment()
+            if tp.topic not in changelogs and not self._committed_offset[tp]
+        ]
+        if uncommitted:
+            for tp, offset in (await self.earliest_offsets(*uncommitted)).items():
+                await self.seek(tp, offset)
+
+    async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
+        """Count what was deleted as done, and not the record behind it as well."""
+        await super()._add_gap(tp, offset_from, offset_to - 1)
+
+
+class SafeTransport(driver.Transport):
+    """The aiokafka transport with `SafeConsumer`."""
+
+    Consumer: ClassVar[type[ConsumerT]] = SafeConsumer
+
+
+def read_without_belief() -> None:
+    """Have this process read record batches with `streamapp.batches`; for workers alone.
+
+    aiokafka has no hook for it: its fetcher takes the class by this name from its own module.
+    """
+    fetcher.MemoryRecords = batches.MemoryRecords
