@@ -1,0 +1,154 @@
+"""The Faust application object and nothing else.
+
+Agents, tables and views import `app`; this module imports none of them. Faust finds them by
+the names in `AUTODISCOVER` when the worker starts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from typing import TYPE_CHECKING, Any, Final
+
+import faust
+
+from yarl import URL
+
+from streamapp import ending, logs, topics, transport, watching, worker
+from streamapp.flow import FETCHED_RECORDS, FlowControl, StreamQueue
+from streamapp.kafka import BATCH_BYTES
+from streamapp.settings import Settings
+from streamapp.store import BlockStore
+from streamapp.units import KIB, MIB
+from streamapp.vitals import Vitals
+from streamapp.web import guard
+from streamapp.web_client import base_url
+
+
+if TYPE_CHECKING:
+    import logging
+
+    from faust.types.transports import ConsumerT, TransportT
+
+    from streamapp.watchdog import WatchdogThread
+
+AUTODISCOVER: Final = ("tables", "agents")
+
+FRAME_BUFFER: Final = 8
+"""Frames that may wait in one stream's buffer. Faust counts events, not bytes: its default
+of 4096 would hold 4 GiB of 1 MiB frames a stream."""
+
+FETCH_BYTES: Final = BATCH_BYTES
+"""Bytes of a partition in one fetch: a whole produce batch, so that none is fetched alone."""
+
+REQUEST_SECONDS: Final = 60.0
+"""Patience with a broker beyond the session timeout; Faust refuses to start with less than that."""
+
+POLL_SECONDS: Final = 7 * 24 * 3600.0
+"""How long a worker may hold its partitions, for example while a disk is full, and keep them."""
+
+LAST_COMMIT_SECONDS: Final = 3.0
+"""How long partitions that move may wait for a commit; the other workers wait for it too."""
+
+ROCKSDB_OPTIONS: Final = {
+    "block_cache_size": 8 * MIB,  # per partition and table; Faust's default is 2 GiB
+    "write_buffer_size": 4 * MIB,
+    "max_write_buffer_number": 2,
+    "max_open_files": 64,
+}
+
+
+class StreamApp(faust.App):
+    """A Faust application with what our agents and views share."""
+
+    settings: Settings
+    block_store: BlockStore
+    vitals: Vitals
+    watchdog: WatchdogThread
+
+    async def on_start(self) -> None:
+        """Start the watchdog with the application: a recovery may be what does not end."""
+        await super().on_start()
+        logs.quiet_libraries()  # again: the worker has set up its handlers by now
+        self.watchdog = watching.start(self, asyncio.get_running_loop())
+
+    async def on_stop(self) -> None:
+        """Stop the watchdog. The data folders stay locked: threads may still write to them."""
+        self.vitals.stopping = True
+        ending.end_within()
+        self.watchdog.stop()
+        await super().on_stop()
+
+    async def _consumer_wait_empty(self, consumer: ConsumerT, logger: logging.Logger) -> None:
+        """Commit what is done before partitions move: who gets them need not keep it again."""
+        await super()._consumer_wait_empty(consumer, logger)
+        try:
+            await asyncio.wait_for(consumer.commit(), LAST_COMMIT_SECONDS)
+        except Exception as error:  # noqa: BLE001 - then some blocks are kept twice, no harm
+            logger.warning("no commit before partitions moved: %r", error)
+
+    def FlowControlQueue(  # noqa: N802 - Faust's name
+        self, maxsize: int | None = None, *, clear_on_resume: bool = False
+    ) -> StreamQueue:
+        """Return a queue that holds up no other one."""
+        return StreamQueue(
+            maxsize=maxsize, flow_control=self.flow_control, clear_on_resume=clear_on_resume
+        )
+
+    def _new_transport(self) -> TransportT:
+        return transport.SafeTransport(self.conf.broker_consumer, self)
+
+
+def create_app(settings: Settings) -> StreamApp:
+    """Build the application from *settings*; touches no network and no disk."""
+    created = StreamApp(
+        settings.group_id,
+        version=1,
+        broker=[URL(f"kafka://{address}") for address in settings.bootstrap_servers],
+        broker_client_id=f"streamapp-{settings.machine_id}",
+        store="rocksdb://",
+        datadir=str(settings.tables_dir),
+        autodiscover=list(AUTODISCOVER),
+        topic_disable_leader=True,
+        topic_partitions=topics.FILE_PARTITIONS,
+        reply_create_topic=False,
+        table_standby_replicas=0,
+        stream_buffer_maxsize=FRAME_BUFFER,
+        stream_wait_empty=False,  # a stream that acknowledges late must not outlive SIGTERM
+        stream_publish_on_commit=False,
+        producer_acks=-1,
+        producer_linger=0.0,
+        producer_max_request_size=MIB + 64 * KIB,
+        consumer_max_fetch_size=FETCH_BYTES,
+        consumer_auto_offset_reset="earliest",
+        broker_session_timeout=settings.session_timeout,
+        broker_request_timeout=settings.session_timeout + REQUEST_SECONDS,
+        broker_heartbeat_interval=settings.session_timeout / 10,
+        broker_rebalance_timeout=max(60.0, settings.session_timeout),
+        broker_max_poll_interval=POLL_SECONDS,
+        broker_max_poll_records=FETCHED_RECORDS,
+        broker_commit_interval=1.0,
+        web_bind=settings.web_host,
+        web_host=settings.web_advertise or settings.web_host,
+        web_port=settings.web_port,
+        canonical_url=base_url(settings),
+        web_tables_enabled=False,
+        web_router_enabled=False,
+        web_application_options={"middlewares": [guard(settings)]},
+        worker_redirect_stdouts=False,
+    )
+    created.settings = settings
+    created.block_store = BlockStore(settings.data_roots, min_free=settings.min_free)
+    created.vitals = Vitals()
+    created.flow_control = FlowControl()
+    return created
+
+
+settings = Settings.load()
+app = create_app(settings)
+
+
+@app.on_worker_init.connect
+def _prepare(sender: Any, /, *_: Any, **__: Any) -> None:  # noqa: ANN401 - Faust's signal type
+    transport.read_without_belief()
+    worker.prepare(sender)

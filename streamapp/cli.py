@@ -1,0 +1,324 @@
+"""The commands: they parse, call, print, and decide nothing.
+
+Every flag is a setting (`streamapp.settings`); what a command does is in the module it calls,
+imported when it is called. Nothing here needs Faust, so the producer runs without it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+import streamapp
+
+from streamapp import options
+from streamapp.options import settings_options
+from streamapp.reporting import ReportingGroup
+from streamapp.settings import Settings, flag_of
+from streamapp.units import parse_rate
+
+
+@click.group(cls=ReportingGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(streamapp.__version__, prog_name="streamapp")
+def cli() -> None:
+    """Move files of any size to many machines through Apache Kafka, losing nothing.
+
+    Every flag is also a variable (--machine-id: STREAMAPP_MACHINE_ID) and a key of
+    streamapp.toml (machine_id).
+    """
+
+
+@cli.command()
+@settings_options(*options.PRODUCER, "replication", "retention_hours", "retention_size")
+@click.option("--no-wait", is_flag=True, help="Leave when Kafka has everything.")
+@click.option("--only-failed", is_flag=True, help="Send only files that an earlier run gave up.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def producer(*, no_wait: bool, only_failed: bool, as_json: bool, **flags: object) -> None:
+    """Send the files of a folder, and wait until machines have all of it on disk.
+
+    Exit code 0 means that every block is persisted and verified. Anything else: the same
+    command resumes.
+    """
+    from streamapp import producer as sender  # noqa: PLC0415 - light start
+    from streamapp.producer.report import reporter  # noqa: PLC0415
+
+    settings = Settings.load(**flags)
+    sender.run(
+        settings,
+        wait=not no_wait,
+        only_failed=only_failed,
+        report=reporter(as_json=as_json),
+        stop=_stop_on_signals(),
+    )
+
+
+@cli.command()
+@settings_options(*options.WORKER, "replication", "retention_hours", "retention_size")
+@click.option(
+    "--loglevel",
+    default="info",
+    show_default=True,
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    help="What is logged.",
+)
+@click.option("--supervise", is_flag=True, help="Start it again when it dies or is stuck.")
+def worker(*, loglevel: str, supervise: bool, **flags: object) -> None:
+    """Receive blocks on this machine: verify, keep and acknowledge them.
+
+    The same as `faust -A streamapp.app worker` with the settings in the environment.
+    """
+    Settings.load(**flags)  # say what is wrong before Faust is loaded
+    os.environ.update(options.as_environment(flags))
+    if supervise:
+        from streamapp import supervisor  # noqa: PLC0415 - light start
+
+        command = [sys.executable, "-m", "streamapp", "worker", "--loglevel", loglevel]
+        sys.exit(supervisor.supervise(command))
+    from streamapp import worker as runner  # noqa: PLC0415 - Faust is for workers alone
+
+    runner.run(loglevel=loglevel)
+
+
+@cli.group()
+def topics() -> None:
+    """Create and check the Kafka topics."""
+
+
+@topics.command("create")
+@settings_options(*options.TOPICS)
+def topics_create(**flags: object) -> None:
+    """Create the topics that are missing, and check all."""
+    from streamapp import topics as all_topics  # noqa: PLC0415 - light start
+
+    _print_topics(all_topics.ensure(Settings.load(**flags)))
+
+
+@topics.command("check")
+@settings_options("brokers", "topic_prefix")
+def topics_check(**flags: object) -> None:
+    """Check that the topics are there and as they must be."""
+    from streamapp import topics as all_topics  # noqa: PLC0415 - light start
+
+    _print_topics(all_topics.check(Settings.load(**flags)))
+
+
+@cli.group()
+def broker() -> None:
+    """Run the embedded Apache Kafka: one node on this machine, for trials and development."""
+
+
+_FOLDER = click.option(
+    "--folder", type=click.Path(path_type=Path), help="Where its data are kept between starts."
+)
+
+
+@broker.command("start")
+@_FOLDER
+@click.option("--port", type=click.IntRange(1, 65535), help="Port to listen on.  [default: 9092]")
+def broker_start(folder: Path | None, port: int | None) -> None:
+    """Start it, or say that it runs already."""
+    from streamapp import broker as embedded  # noqa: PLC0415 - light start
+
+    cluster = embedded.Cluster(
+        folder or embedded.default_folder(), port=port or embedded.DEFAULT_PORT
+    )
+    cluster.start()
+    click.echo(f"Apache Kafka is up at {cluster.bootstrap}")
+
+
+@broker.command("stop")
+@_FOLDER
+def broker_stop(folder: Path | None) -> None:
+    """Stop it; its data stay."""
+    from streamapp import broker as embedded  # noqa: PLC0415 - light start
+
+    cluster = embedded.Cluster(folder or embedded.default_folder())
+    was_running = any(node.running for node in cluster.status())
+    cluster.stop()
+    click.echo("Apache Kafka is stopped" if was_running else "Apache Kafka was not running")
+
+
+@broker.command("status")
+@_FOLDER
+def broker_status(folder: Path | None) -> None:
+    """Say whether it runs; exit code 1 when it does not."""
+    from streamapp import broker as embedded  # noqa: PLC0415 - light start
+
+    nodes = embedded.Cluster(folder or embedded.default_folder()).status()
+    for node in nodes:
+        state = f"up at {node.host}:{node.port}, pid {node.pid}" if node.running else "down"
+        click.echo(f"node {node.number}: {state}, data in {node.folder}")
+    if not any(node.running for node in nodes):
+        click.echo("Apache Kafka is not running: streamapp broker start")
+        sys.exit(1)
+
+
+@cli.command()
+@settings_options(*options.VERIFY)
+@click.option("--rate", metavar="SIZE/s", default="0", help="Read no faster.  [default: no limit]")
+@click.option(
+    "--repair",
+    "with_repair",
+    is_flag=True,
+    help="Move bad blocks to quarantine/ and ask for them again; the worker must be stopped.",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def verify(*, rate: str, with_repair: bool, as_json: bool, **flags: object) -> None:
+    """Read all blocks on this machine again, and compare them with their SHA-256.
+
+    Only reads, beside a running worker too; without --machine-id the folders of every machine
+    in --data-dir. Exit code 0: all good, 1: some are bad, 130: stopped before the end.
+    """
+    from streamapp import verifying  # noqa: PLC0415 - light start
+
+    settings = Settings.load(**flags)
+    report = verifying.Report(as_json=as_json)
+    stop = _stop_on_signals()
+    bytes_a_second = parse_rate(rate)
+    sys.exit(
+        verifying.run(
+            settings, rate=bytes_a_second, with_repair=with_repair, report=report, stop=stop
+        )
+    )
+
+
+@cli.group()
+def tables() -> None:
+    """Bring back the tables that hold the progress; the blocks themselves are not touched."""
+
+
+@tables.command("rebuild")
+@settings_options(*options.COMMON, "data_dir")
+@click.option(
+    "--from",
+    "source",
+    default="acks",
+    show_default=True,
+    type=click.Choice(["acks", "disks"]),
+    help="acks: fold the acknowledgements again (workers stopped). disks: acknowledge again "
+    "what this machine has on disk; on every machine, when the topic itself was lost.",
+)
+def tables_rebuild(*, source: str, **flags: object) -> None:
+    """Rebuild the tables, from the acknowledgements or from the disks."""
+    from streamapp import reacknowledge, tablestate  # noqa: PLC0415 - light start
+
+    settings = Settings.load(**flags)
+    if source == "disks":
+        outcome = reacknowledge.from_disks(settings)
+        click.echo(f"{outcome.blocks} blocks are acknowledged again; workers fold them now")
+    else:
+        tablestate.rebuild_from_acks(settings)
+        click.echo("The tables come back when the workers start: start them now")
+
+
+@cli.command()
+@settings_options("web_host", "web_port", "web_advertise")
+@click.option(
+    "--limit", default=50, show_default=True, type=click.IntRange(1, 1000), help="Most files shown."
+)
+@click.option("--search", default="", help="Only files whose name has this in it.")
+@click.option("--failed", is_flag=True, help="Only files of which blocks were given up, and why.")
+@click.option("--json", "as_json", is_flag=True, help="The web views' JSON.")
+def status(*, limit: int, search: str, failed: bool, as_json: bool, **flags: object) -> None:
+    """Show the files' progress and the machines, as any worker of the group knows them."""
+    from rich.console import Console  # noqa: PLC0415 - light start
+
+    from streamapp import status as views  # noqa: PLC0415
+
+    settings = Settings.load(**flags)
+    state = "failed" if failed else ""
+    if as_json:
+        answer = views.ask_all(settings, limit=limit, search=search, state=state)
+        click.echo(json.dumps(answer))
+    else:
+        views.show(settings, Console(), limit=limit, search=search, state=state)
+
+
+@cli.command()
+@click.option(
+    "--data",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder to send; without it the demo makes one of 1 GiB.",
+)
+@click.option(
+    "--folder",
+    default=Path("streamapp-demo"),
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Where the demo works; its last run there is cleared first.",
+)
+@click.option("--keep", is_flag=True, help="Leave broker and workers running.")
+def demo(data: Path | None, folder: Path, *, keep: bool) -> None:
+    """Send a folder through a real Apache Kafka to two workers, and prove that it arrived."""
+    from streamapp import demo as show  # noqa: PLC0415 - light start
+
+    sys.exit(show.run(folder.resolve(), data=data and data.resolve(), keep=keep))
+
+
+@cli.command()
+@settings_options("brokers", "replication")
+@click.option("--keep", is_flag=True, help="Leave topics, group and folder for a closer look.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def selftest(*, keep: bool, as_json: bool, **flags: object) -> None:
+    """Kill, drop, double and spoil on your own cluster, and see what is lost.
+
+    In about a minute: two workers and a producer on this machine, some 60 MiB through topics
+    and a group of their own, nine faults. After each one the disks are read and compared with
+    what was sent and with every acknowledgement. Brokers are not harmed, other topics not
+    touched; topics, group and files are deleted at the end, Ctrl-C or not.
+
+    Exit code 0: every promise was held. 1: something was lost.
+    """
+    from streamapp import selftest as chaos  # noqa: PLC0415 - light start
+    from streamapp.selftest.report import Report  # noqa: PLC0415
+
+    settings = Settings.load(**flags)
+    stop = _stop_on_signals(second_ends=False)  # it stops in seconds, and then tidies up
+    sys.exit(chaos.run(settings, keep=keep, report=Report(as_json=as_json), stop=stop))
+
+
+@cli.command("config")
+def show_config() -> None:
+    """Print the settings in force and where each came from; secrets are hidden."""
+    settings = Settings.load()
+    for name, (value, origin) in settings.origins().items():
+        click.echo(f"{flag_of(name):20} {value:40} {origin}")
+
+
+_EXIT_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+
+
+def _stop_on_signals(*, second_ends: bool = True) -> threading.Event:
+    """Return an event that Ctrl-C and SIGTERM set; the second of them ends the process."""
+    stop = threading.Event()
+
+    def on_signal(number: int, _frame: object) -> None:
+        if stop.is_set() and second_ends:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        stop.set()
+
+    for number in _EXIT_SIGNALS:
+        signal.signal(number, on_signal)
+    return stop
+
+
+def _print_topics(states: dict[str, Any]) -> None:
+    for state in states.values():
+        click.echo(
+            f"{state.name}: {state.partitions} partitions, {state.replicas} replicas, "
+            f"records up to {state.max_message_bytes} bytes"
+        )
+
+
+def main() -> None:
+    """Run the command line."""
+    cli(prog_name="streamapp")

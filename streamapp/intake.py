@@ -1,0 +1,352 @@
+"""What a worker does with the records of one partition: frames in, persisted blocks out.
+
+The promise: a record is acknowledged only when its block is persisted and Kafka has the
+acknowledgement, or when it can never become part of a block and that is on record. What
+cannot be written now is held, not skipped. No Faust here; the agent is a loop around it.
+
+A frame whose block was not seen from its first frame is an orphan: it is *not* done because
+it looks useless. It waits until its block is known to be persisted, or is given up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+
+from typing import TYPE_CHECKING, Any, Final
+
+from streamapp import codec, wire
+from streamapp.answers import Answers
+from streamapp.assembly import Assembly, Step
+from streamapp.errors import BlockError
+from streamapp.holding import Holding
+from streamapp.ledger import Ledger
+from streamapp.pending import Beginning, OpenBlock, Pending, in_a_thread
+from streamapp.store.metadata import BlockFile
+
+
+if TYPE_CHECKING:
+    from streamapp.desk import AttemptKey, Desk, Record
+
+logger = logging.getLogger(__name__)
+
+MAX_OPEN_BLOCKS: Final = 64
+"""Blocks of one partition that may be open; a producer of ours has one or two."""
+
+MAX_ATTEMPTS: Final = 1024
+"""Attempts without an open block that are remembered: closed, repeated, or never begun."""
+
+
+class Intake:
+    """The blocks of one partition that are begun and not kept yet."""
+
+    def __init__(self, topic: str, partition: int, desk: Desk, *, committed: int = 0) -> None:
+        """*committed* is the group's commit: the first record is there, or it was deleted."""
+        self.topic, self.partition = topic, partition
+        self._committed = committed
+        self._desk = desk
+        self._ledger = Ledger()
+        self._lock = asyncio.Lock()  # the clock's `expire` must not meet a frame half taken
+        self._open: dict[AttemptKey, OpenBlock] = {}
+        self._orphans: dict[AttemptKey, Pending] = {}  # without their first frame
+        self._repeats: dict[AttemptKey, BlockFile] = {}
+        self._closed: dict[AttemptKey, None] = {}
+        self._answers = Answers(topic, partition, desk)
+        place = f"{topic}-{partition}"
+        self._holding = Holding(place, desk, gone_on=self._nobody_is_late)
+
+    @property
+    def safe_offset(self) -> int | None:
+        """The oldest offset that is not done; Kafka's commit stays below it."""
+        return self._ledger.safe_offset
+
+    @property
+    def safe_stamp(self) -> float | None:
+        """When the oldest record that is not done was written; None when all is done."""
+        return self._ledger.safe_stamp
+
+    @property
+    def last_offset(self) -> int:
+        """The newest offset that was taken; -1 before the first."""
+        return self._ledger.last_offset
+
+    async def take(self, record: Record) -> None:
+        """Do what *record* asks for; return when it needs no more of us for now."""
+        async with self._lock:
+            missing = self._missing_before(record)
+            if self._ledger.enter(
+                record.offset, generation=record.generation, ack=record.ack, stamp=record.stamp
+            ):
+                self._forget()
+            elif missing:
+                await self._answers.deleted_unread(record.offset - missing, record.offset)
+            try:
+                frame = wire.parse(record.headers)
+            except BlockError as error:
+                await self._answers.set_aside(record, str(error))
+                self._ledger.settle([record.offset])
+                return
+            await self._take_frame(frame, record)
+
+    async def expire(self, *, highwater: int) -> None:
+        """Give up blocks of which no frame came for long; the partition ends at *highwater*."""
+        if self._lock.locked():
+            return
+        async with self._lock:
+            patience = self._desk.settings.block_timeout
+            since, read = time.monotonic() - patience, self.last_offset + 1
+            for key, block in list(self._open.items()):
+                if block.is_overdue(since=since, highwater=highwater, read=read):
+                    reason = f"given up: no frame of it came for {patience:.0f} s"
+                    await self._reject(key, block, reason)
+            for key, orphans in list(self._orphans.items()):
+                if orphans.is_overdue(since=since, highwater=highwater, read=read):
+                    self._give_up_orphans(key)
+
+    async def forget_older(self, generation: int) -> None:
+        """Throw away what was begun before *generation*: it comes again, or others had it."""
+        if self._lock.locked():
+            return
+        async with self._lock:
+            if self._ledger.void_unless(generation):
+                self._forget()
+
+    def drop(self) -> None:
+        """Throw away what is begun, without a word to Kafka: it will come again."""
+        self._forget()
+        self._holding.go_on()
+
+    async def _take_frame(self, frame: wire.Frame, record: Record) -> None:
+        key = (frame.file_id, frame.block, frame.attempt)
+        if key in self._closed:
+            self._ledger.settle([record.offset])
+            return
+        if frame.meta and key not in self._open and key not in self._repeats:
+            await self._begin(key, frame, frame.meta, record)
+        block = self._open.get(key)
+        if block is not None:
+            await self._take_open(key, block, frame, record)
+        elif key not in self._closed:
+            await self._take_repeated_or_orphan(key, frame, record)
+
+    def _missing_before(self, record: Record) -> int:
+        """Return how many offsets there are between the last record and this one.
+
+        Nothing is compacted or transactional on the topic, so its offsets have no gaps, but
+        for what retention deleted before it was read.
+        """
+        expected = self.last_offset + 1 or self._committed
+        return max(0, record.offset - expected) if expected else 0
+
+    async def _begin(
+        self, key: AttemptKey, frame: wire.Frame, meta: wire.BlockMeta, record: Record
+    ) -> None:
+        """Open the block, or find out that it is persisted already or can never be."""
+        stored = await self._stored(key)
+        if stored is not None:
+            self._settle_whole_block(key, [])
+            self._repeats[key] = stored
+            _trim(self._repeats)
+            return
+        await self._make_place()
+        await self._desk.may_begin()
+        beginning = Beginning(
+            lambda: self._desk.store.begin(frame.file_id, frame.block, meta),
+        )
+        try:
+            writer = await self._holding.run(beginning.make, meanwhile=self._make_room)
+        except asyncio.CancelledError:
+            beginning.give_up()
+            self._desk.begun_in_vain()
+            raise
+        except BlockError as error:  # for example a name that can be no name here
+            self._desk.begun_in_vain()
+            await self._answers.set_aside(record, str(error), frame)
+            await self._answers.rejected(key, meta, str(error))
+            self._close(key, [record.offset])
+            return
+        self._open[key] = OpenBlock(Assembly(frame, meta), writer)
+        self._desk.vitals.open_blocks += 1
+
+    async def _take_open(
+        self, key: AttemptKey, block: OpenBlock, frame: wire.Frame, record: Record
+    ) -> None:
+        block.offsets.append(record.offset)
+        block.touch()
+        if frame.abort:
+            self._drop_open(key)
+            self._close(key, block.offsets)
+            return
+        try:
+            if block.assembly.place(frame) is Step.REPEATED:
+                return
+            await self._write(block, frame, record.value)
+            if frame.seal:
+                block.assembly.check(frame)
+                await self._keep(key, block)
+        except BlockError as error:
+            await self._answers.set_aside(record, str(error), frame)
+            await self._reject(key, block, str(error))
+
+    async def _write(self, block: OpenBlock, frame: wire.Frame, value: bytes) -> None:
+        def work() -> None:
+            data = codec.decode(value, frame.codec, length=frame.length)
+            block.writer.write(data, offset=frame.offset)
+            block.assembly.add(frame, data)
+
+        await self._holding.run(work)
+        self._desk.vitals.received(frame.length)
+
+    async def _keep(self, key: AttemptKey, block: OpenBlock) -> None:
+        meta = self._metadata_of(block)
+        async with self._desk.turns.of(key[0], key[1]):
+            await self._holding.run(lambda: block.writer.commit(meta))
+            del self._open[key]
+            self._desk.vitals.open_blocks -= 1
+            self._desk.vitals.persisted(meta.size)
+            try:
+                await self._answers.persisted(key[2], meta)
+            finally:  # kept it is, even if it is told only when it comes again
+                self._desk.kept()
+        logger.debug("kept file %s block %d", key[0], key[1])
+        self._settle_whole_block(key, block.offsets)
+
+    async def _take_repeated_or_orphan(
+        self, key: AttemptKey, frame: wire.Frame, record: Record
+    ) -> None:
+        stored = self._repeats.get(key)
+        if stored is None:
+            stored = await self._stored(key)
+            if stored is None:
+                self._take_orphan(key, frame, record)
+                return
+            self._settle_whole_block(key, [])
+        if frame.seal:
+            self._repeats.pop(key, None)
+            await self._answer_repeated(key, frame.seal, stored, record)
+        self._ledger.settle([record.offset])
+
+    def _take_orphan(self, key: AttemptKey, frame: wire.Frame, record: Record) -> None:
+        orphans = self._orphans.setdefault(key, Pending())
+        orphans.offsets.append(record.offset)
+        orphans.touch()
+        if frame.abort:
+            self._close(key, [])
+        elif len(self._orphans) > MAX_ATTEMPTS:
+            self._give_up_orphans(next(iter(self._orphans)))
+
+    async def _stored(self, key: AttemptKey) -> BlockFile | None:
+        """Return the metadata of a block that is persisted; None when nothing tells that it is."""
+        try:
+            return await self._holding.run(lambda: self._desk.store.stored(key[0], key[1]))
+        except BlockError as error:
+            logger.warning("taken for not stored: file %s block %d: %s", key[0], key[1], error)
+            return None
+
+    async def _answer_repeated(
+        self, key: AttemptKey, seal: wire.Seal, stored: BlockFile, record: Record
+    ) -> None:
+        async with self._desk.turns.of(key[0], key[1]):
+            # Looked at again: it may have been found bad since the first frame came.
+            now = await self._stored(key)
+            if now is not None and seal.sha256.hex() == now.sha256:
+                self._desk.vitals.repeated += 1
+                await self._answers.persisted(key[2], now)
+                return
+        if now is None:
+            reason = "what was stored was found bad meanwhile"
+        else:
+            reason = f"SHA-256 {seal.sha256.hex()}, but {now.sha256} is stored already"
+            await self._answers.set_aside(record, reason)
+        await self._answers.rejected_repeat(key[2], stored, reason)
+
+    async def _reject(self, key: AttemptKey, block: OpenBlock, reason: str) -> None:
+        logger.warning("rejected file %s block %d: %s", key[0], key[1], reason)
+        self._drop_open(key)
+        await self._answers.rejected(key, block.assembly.meta, reason)
+        self._close(key, block.offsets)
+
+    async def _make_place(self) -> None:
+        """Reject the block that is idle the longest while a partition has too many open.
+
+        Nothing more of a partition is read while it waits for its next block to begin: its
+        own open blocks would wait for ever.
+        """
+        while self._open and (len(self._open) >= MAX_OPEN_BLOCKS or self._desk.is_full):
+            key = min(self._open, key=lambda k: self._open[k].last_seen)
+            reason = f"given up for another block: {len(self._open)} are open in its partition"
+            await self._reject(key, self._open[key], reason)
+
+    async def _make_room(self) -> None:
+        """Reject what is idle for long, while there is no room for a block that waits for it."""
+        since = time.monotonic() - self._desk.settings.block_timeout
+        for key, block in list(self._open.items()):
+            if block.last_seen < since:
+                await self._reject(key, block, "given up: there is no room for all that is open")
+
+    def _metadata_of(self, block: OpenBlock) -> BlockFile:
+        meta, assembly = block.assembly.meta, block.assembly
+        return BlockFile(
+            file_id=assembly.file_id,
+            name=meta.name,
+            file_size=meta.file_size,
+            blocks=meta.blocks,
+            block_size=meta.block_size,
+            block=assembly.block,
+            start=meta.start,
+            end=meta.end,
+            size=meta.size,
+            sha256=assembly.sha256.hex(),
+            source=meta.source,
+            mtime_ns=meta.mtime_ns,
+            sent_ns=meta.sent_ns,
+            stored_at=time.time(),
+            machine=self._desk.settings.machine_id,
+            group=self._desk.settings.group_id,
+        )
+
+    def _settle_whole_block(self, key: AttemptKey, offsets: list[int]) -> None:
+        """The block is persisted: every frame of it, of any attempt, is done."""
+        for other in [k for k in self._open if k[:2] == key[:2]]:
+            offsets = offsets + self._open[other].offsets
+            self._drop_open(other)
+        for other in [k for k in self._orphans if k[:2] == key[:2]]:
+            offsets = offsets + self._orphans.pop(other).offsets
+        self._ledger.settle(offsets)
+
+    def _drop_open(self, key: AttemptKey) -> None:
+        block = self._open.pop(key)
+        self._desk.vitals.open_blocks -= 1
+        self._desk.begun_in_vain()
+        in_a_thread(block.writer.abort)
+
+    def _close(self, key: AttemptKey, offsets: list[int]) -> None:
+        """Mark an attempt as over: what came of it, and what still comes, is done at once."""
+        orphans = self._orphans.pop(key, None)
+        self._closed[key] = None
+        _trim(self._closed)
+        self._ledger.settle(offsets + orphans.offsets if orphans else offsets)
+
+    def _give_up_orphans(self, key: AttemptKey) -> None:
+        count = len(self._orphans[key].offsets)
+        logger.info("gave up %d frames of file %s block %d without their first", count, *key[:2])
+        self._close(key, [])
+
+    def _nobody_is_late(self) -> None:
+        """Nothing was read while the partition was held."""
+        for pending in (*self._open.values(), *self._orphans.values()):
+            pending.touch()
+
+    def _forget(self) -> None:
+        for key in list(self._open):
+            self._drop_open(key)
+        self._orphans.clear()
+        self._repeats.clear()
+        self._closed.clear()
+
+
+def _trim(attempts: dict[AttemptKey, Any]) -> None:
+    """Forget the oldest of too many *attempts*: a stranger can make up any number."""
+    while len(attempts) > MAX_ATTEMPTS:
+        del attempts[next(iter(attempts))]

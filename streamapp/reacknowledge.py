@@ -1,0 +1,97 @@
+"""Acknowledges again what this machine has on disk: the way back when the topic is gone.
+
+The blocks on disk and their metadata are the truth. Every one of them gets its ``persisted``
+record again; the workers fold them as any other, so doing this twice changes nothing.
+"""
+
+from __future__ import annotations
+
+import time
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from streamapp import joining, kafka, records, topics
+from streamapp.errors import KafkaError, SourceError
+from streamapp.routing import partition_of
+from streamapp.store import metadata
+
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from confluent_kafka import KafkaError as Code
+    from confluent_kafka import Message
+
+    from streamapp.settings import Settings
+
+
+class Outcome(msgspec.Struct):
+    """How many blocks were acknowledged again."""
+
+    blocks: int = 0
+    refused: int = 0
+
+
+def from_disks(settings: Settings) -> Outcome:
+    """Write a ``persisted`` record for every block in this machine's data folders.
+
+    Raises:
+        SourceError: there is no data folder.
+        KafkaError: the broker does not answer, or did not take them all.
+    """
+    roots = [root for root in settings.data_roots if root.is_dir()]
+    if not roots:
+        message = f"no data folder {settings.data_roots[0]}: give --machine-id and --data-dir"
+        raise SourceError(message)
+    topics.ensure(settings)
+    return write(settings, _acks(settings, roots))
+
+
+def write(settings: Settings, acks: Iterable[records.BlockAck]) -> Outcome:
+    """Write *acks* to their topic; return when Kafka has all of them.
+
+    Raises:
+        KafkaError: the broker does not answer, or did not take them all.
+    """
+    outcome = Outcome()
+
+    def on_delivery(error: Code | None, _message: Message) -> None:
+        if error is None:
+            outcome.blocks += 1
+        else:
+            outcome.refused += 1
+
+    producer = kafka.producer(settings)
+    for ack in acks:
+        while True:
+            try:
+                producer.produce(
+                    topics.names(settings).acks,
+                    value=records.encode(ack),
+                    key=ack.key,
+                    partition=partition_of(ack.file_id.encode()),
+                    on_delivery=on_delivery,
+                )
+                break
+            except BufferError:
+                producer.poll(kafka.REQUEST_SECONDS)
+    left = producer.flush(6 * kafka.REQUEST_SECONDS)
+    if left or outcome.refused:
+        message = f"Kafka did not take {left + outcome.refused} acknowledgements: run it again"
+        raise KafkaError(message)
+    return outcome
+
+
+def _acks(settings: Settings, roots: list[Path]) -> Iterator[records.BlockAck]:
+    for joined in joining.collect(roots).values():
+        for block, places in joined.blocks.items():
+            name = metadata.metadata_name(block, joined.file.blocks)
+            path = places[0].with_name(name)
+            if path.exists():
+                stored = metadata.decode_block(path.read_bytes())
+                yield stored.acknowledgement(
+                    group=settings.group_id, machine=settings.machine_id, at=time.time()
+                )

@@ -1,0 +1,152 @@
+"""Takes back a block that has rotted: moved to quarantine, and said to be lost.
+
+The order is the promise. The block is moved first, because while it has its name it is met as
+stored and would be acknowledged again; then Kafka is told; and what was moved and not told
+stays on record beside the bytes, so that whoever comes next tells it.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from streamapp import manifest, verify
+from streamapp.errors import BlockMalformedError, StoreError
+from streamapp.records import BlockAck, decode_ack, encode
+from streamapp.verify import Pace, State, Verdict
+
+
+if TYPE_CHECKING:
+    from streamapp.store import BlockStore
+    from streamapp.store.root import Root
+
+logger = logging.getLogger(__name__)
+
+_LOSS: Final = "the block was stored, and is not what it was: "
+
+
+class Loss(msgspec.Struct, frozen=True, kw_only=True):
+    """A block that is not stored any more: what Kafka must be told, and where its bytes lie.
+
+    *name* is its name in the quarantine of *root*, empty when it could not be moved there.
+    """
+
+    root: Path
+    reason: str
+    acks: tuple[BlockAck, ...]
+    name: str = ""
+
+
+def take_back(
+    store: BlockStore, root: Root, bad: Verdict, *, group: str, machine: str
+) -> Loss | None:
+    """Quarantine the block that *bad* is about; None when there is nothing to do.
+
+    There is nothing to do when a second look finds it good, when it was found before and could
+    not be moved, and for a bad ``file.json``: that is written anew, and nothing is lost.
+
+    Raises:
+        StoreError: it could not be looked at again, or ``file.json`` not be written.
+    """
+    if bad.state is State.FILE_JSON:
+        root.mend(bad.parts)
+        return None
+    seen = verify.again(bad, Pace())
+    if seen is None or seen.is_good:
+        logger.warning("%s was bad (%s), and is not at a second look", bad.path, bad.reason)
+        return None
+    acks = _acks(seen, group=group, machine=machine)
+    file_id = seen.file.file_id if seen.file else "unknown"
+    why = {
+        "state": seen.state.value,
+        "reason": seen.reason,
+        "file": str(seen.path.relative_to(root.path)),
+        "at": time.time(),
+        "acks": [encode(ack).decode() for ack in acks],
+    }
+    name = ""
+    try:
+        name = root.quarantine(seen.parts, seen.stem, f"{file_id}-{seen.block}", why).stem
+    except StoreError as error:
+        if not root.condemn(file_id, seen.block):
+            return None
+        logger.error("%s stays where it is: %s", seen.path, error)  # noqa: TRY400 - expected
+    return Loss(root=root.path, reason=seen.reason, acks=_still_lost(store, acks), name=name)
+
+
+def untold(store: BlockStore) -> list[Loss]:
+    """Return the losses that were not told before an earlier run ended.
+
+    A block that is stored again meanwhile is none: its newer acknowledgement is right.
+
+    Raises:
+        StoreError: the quarantine cannot be read.
+    """
+    found = []
+    for root in store.roots:
+        for name, record in root.untold_losses():
+            acks = tuple(ack for text in record.get("acks", ()) if (ack := _ack(text)))
+            reason = str(record.get("reason", ""))
+            lost = _still_lost(store, acks)
+            found.append(Loss(root=root.path, reason=reason, acks=lost, name=name))
+    return found
+
+
+def told(store: BlockStore, loss: Loss) -> None:
+    """Note that Kafka has what is to be said of *loss*."""
+    for root in store.roots:
+        if loss.name and root.path == loss.root:
+            try:
+                root.mark_told(loss.name)
+            except StoreError as error:
+                logger.warning("%s", error)
+
+
+def _acks(bad: Verdict, *, group: str, machine: str) -> tuple[BlockAck, ...]:
+    """Return the acknowledgements that take the block back, from every group that has it."""
+    file = bad.file
+    if file is None or bad.block >= file.blocks:
+        logger.error("nothing tells whose block %s was: nobody can send it again", bad.path)
+        return ()
+    groups = {group}
+    if bad.meta and re.match(manifest.IDENTIFIER, bad.meta.group):
+        groups.add(bad.meta.group)  # the machine may have been in another group then
+    plan = manifest.Plan(file_size=file.size, block_size=file.block_size)
+    return tuple(
+        BlockAck(
+            file_id=file.file_id,
+            block=bad.block,
+            blocks=file.blocks,
+            group=name,
+            machine=machine,
+            outcome="lost",
+            attempt=0,
+            size=plan.span(bad.block)[1],
+            name=file.name,
+            file_size=file.size,
+            block_size=file.block_size,
+            source=file.source,
+            reason=_LOSS + bad.reason,
+            at=time.time(),
+        )
+        for name in sorted(groups)
+    )
+
+
+def _still_lost(store: BlockStore, acks: tuple[BlockAck, ...]) -> tuple[BlockAck, ...]:
+    """Leave out what another data folder of this machine has: that is not lost."""
+    return tuple(ack for ack in acks if store.stored(ack.file_id, ack.block) is None)
+
+
+def _ack(text: object) -> BlockAck | None:
+    try:
+        return decode_ack(str(text).encode())
+    except BlockMalformedError as error:
+        logger.warning("passed over a record in the quarantine: %s", error)
+        return None

@@ -1,0 +1,50 @@
+"""How errors reach the person at the terminal: one line, one exit code, no traceback."""
+
+from __future__ import annotations
+
+import os
+import traceback
+
+from typing import Any, Final
+
+import click
+
+from streamapp.errors import StreamAppError
+
+
+DEBUG_VARIABLE: Final = "STREAMAPP_DEBUG"
+EXIT_UNFORESEEN: Final = 70
+"""EX_SOFTWARE of sysexits.h: an error that nobody foresaw."""
+
+
+class ReportedError(click.ClickException):
+    """Shows one of our errors in one line and exits with its own code."""
+
+    def __init__(self, error: StreamAppError) -> None:
+        super().__init__(str(error))
+        self.exit_code = error.exit_code
+
+
+class ReportingGroup(click.Group):
+    """A group of commands whose errors are reported so."""
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's signature
+        """Invoke the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except StreamAppError as error:
+            raise ReportedError(error) from error
+        except (click.ClickException, click.exceptions.Exit, click.Abort, EOFError):
+            raise
+        except BrokenPipeError:  # `| head`: click ends quietly
+            raise
+        except Exception as error:
+            if os.environ.get(DEBUG_VARIABLE):
+                traceback.print_exc()
+            message = (
+                f"unforeseen {type(error).__name__}: {' '.join(str(error).split())} "
+                f"({DEBUG_VARIABLE}=1 shows where; please report it)"
+            )
+            unforeseen = click.ClickException(message)
+            unforeseen.exit_code = EXIT_UNFORESEEN
+            raise unforeseen from error

@@ -1,0 +1,250 @@
+"""The tables' databases on disk: whether they can be used, and the way back when not.
+
+Tables are caches. A database that is damaged, or that belongs to another life of its
+changelog topic, is wiped, and comes back from the changelog; a changelog that is gone comes
+back from the acknowledgements; and those come back from the disks (`streamapp tables`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import shutil
+import time
+
+from typing import TYPE_CHECKING, Final
+
+from confluent_kafka import TopicCollection
+
+from streamapp import groups, kafka, topics
+from streamapp.errors import KafkaError, SettingsError, StoreBusyError
+from streamapp.topics import MACHINES_TABLE
+
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from confluent_kafka import Consumer
+
+    from streamapp.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+MARK: Final = "changelogs.json"
+"""Which topics the databases were filled from: name to Kafka's topic id."""
+
+TABLES: Final = "v*/tables"
+"""Where Faust puts the databases: a folder for each version of the application."""
+
+OFFSET_KEY: Final = b"__faust\0offset__"
+"""Under this key Faust keeps how far of the changelog a database has."""
+
+WIPE: Final = "wipe"
+"""A file of this name asks the next start to wipe the databases."""
+
+_OF_MACHINES: Final = f"-{MACHINES_TABLE}-changelog"
+"""The machines say all of it again every few seconds."""
+
+_POLL_SECONDS: Final = 1.0
+
+
+def make_usable(settings: Settings) -> None:
+    """Wipe databases that cannot be used, before Faust opens them.
+
+    Raises:
+        KafkaError: the broker does not answer.
+        StoreBusyError: another worker has them open.
+    """
+    folder = settings.tables_dir
+    folder.mkdir(parents=True, exist_ok=True)
+    ids = _topic_ids(settings)
+    reason = _why_unusable(folder, ids, _changelog_ends(settings))
+    if reason:
+        logger.warning("wiping the tables in %s, they come back by themselves: %s", folder, reason)
+        wipe(folder)
+    (folder / MARK).write_text(json.dumps(ids), "utf-8")
+    group = groups.reader(settings, settings.group_id)
+    try:
+        lost = _lost_changelog(settings, group)
+        if lost:
+            logger.warning("%s has lost records: all acknowledgements are folded again", lost)
+            _rewind(settings, group)
+    finally:
+        group.close()
+
+
+def _rewind(settings: Settings, group: Consumer) -> None:
+    """Have all folded again, as soon as a worker that was killed counts as gone.
+
+    Where others run, the group cannot go back: one of them was first and did it, or has all.
+    """
+    admin = kafka.admin(settings)
+    deadline = time.monotonic() + settings.session_timeout + _POLL_SECONDS
+    while groups.members(admin, settings.group_id):
+        if time.monotonic() > deadline:
+            logger.warning(
+                "other workers of group %s run: if progress is missing afterwards, stop all and "
+                "run streamapp tables rebuild",
+                settings.group_id,
+            )
+            return
+        time.sleep(_POLL_SECONDS)
+    try:
+        groups.rewind(group, admin, _folded(settings))
+    except KafkaError:
+        if not groups.members(admin, settings.group_id):
+            raise
+        logger.info("another worker of the group was first")
+
+
+def ask_for_wipe(folder: Path) -> None:
+    """Have the next start wipe the databases in *folder*."""
+    with contextlib.suppress(OSError):
+        (folder / WIPE).touch()
+
+
+def wipe(folder: Path) -> None:
+    """Remove the databases in *folder*, and nothing else: it may be anybody's."""
+    for tables in folder.glob(TABLES):
+        shutil.rmtree(tables)
+    for name in (MARK, WIPE):
+        (folder / name).unlink(missing_ok=True)
+
+
+def rebuild_from_acks(settings: Settings) -> None:
+    """Throw the tables of the whole group away and have them folded anew at the next start.
+
+    The changelogs are made anew, so that every machine wipes what it has of them.
+
+    Raises:
+        SettingsError: workers of the group are running.
+        KafkaError: the broker does not answer, or refuses.
+    """
+    admin = kafka.admin(settings)
+    if groups.members(admin, settings.group_id):
+        message = (
+            f"workers of group {settings.group_id} are running: stop them all, rebuild, "
+            "start them again"
+        )
+        raise SettingsError(message)
+    topics.delete(settings, [spec.name for spec in topics.changelogs(settings)])
+    topics.ensure(settings, with_changelogs=True)
+    group = groups.reader(settings, settings.group_id)
+    try:
+        groups.rewind(group, admin, _folded(settings))
+    finally:
+        group.close()
+
+
+def _why_unusable(folder: Path, ids: dict[str, str], ends: dict[str, int]) -> str:
+    if (folder / WIPE).exists():
+        return "the last run could not recover them"
+    try:
+        known = json.loads((folder / MARK).read_text("utf-8"))
+    except (OSError, ValueError):
+        known = None
+    if known is None and any(_databases(folder)):
+        return "it is not known which topics they are from"
+    if known is not None and known != ids:
+        return "they are from topics that are no more"
+    for database in _databases(folder):
+        damage, offset = _read_through(database)
+        if damage:
+            return f"{database.name} is damaged: {damage}"
+        end = ends.get(database.stem, offset + 1)
+        if offset >= end:  # Faust would refuse it at every start
+            return f"{database.name} has offset {offset}, its changelog ends at {end}"
+    return ""
+
+
+def _databases(folder: Path) -> Iterator[Path]:
+    return (path for path in sorted(folder.glob(f"{TABLES}/*.db")) if path.is_dir())
+
+
+def _read_through(database: Path) -> tuple[str, int]:
+    """Read all of *database*, every checksum with it; return what is wrong, and its offset.
+
+    Raises:
+        StoreBusyError: another process has it open.
+    """
+    from rocksdict import Options, Rdict  # noqa: PLC0415 - for workers alone
+
+    if not (database / "CURRENT").exists():
+        return "its file CURRENT is missing", -1
+    opened = None
+    try:
+        opened = Rdict(str(database), options=Options(raw_mode=True))
+        rows = opened.iter()
+        rows.seek_to_first()
+        while rows.valid():
+            rows.next()
+        rows.status()  # raises: an iterator that meets damage just ends
+        return "", int(opened.get(OFFSET_KEY) or -1)
+    except Exception as error:  # RocksDB raises bare exceptions
+        if "lock" in str(error).lower() and "LOCK" in str(error):
+            message = (
+                f"another worker has the tables in {database.parent}: give each its own --state-dir"
+            )
+            raise StoreBusyError(message) from error
+        return str(error)[:200], -1
+    finally:
+        if opened is not None:
+            opened.close()
+
+
+def _topic_ids(settings: Settings) -> dict[str, str]:
+    """Return the changelogs' ids; those just made may not be known to every broker yet."""
+    names = [spec.name for spec in topics.changelogs(settings)]
+    admin = kafka.admin(settings)
+    groups.ends(admin, _changelog_places(settings))  # waits for them
+    described = admin.describe_topics(TopicCollection(names), request_timeout=kafka.REQUEST_SECONDS)
+    return {
+        name: str(groups.result(future, f"cannot see the changelog {name}").topic_id)
+        for name, future in described.items()
+    }
+
+
+def _lost_changelog(settings: Settings, group: Consumer) -> str:
+    """Return a changelog that has not all it was told; empty when there is none.
+
+    Compaction alone never moves where a log begins. And one that has nothing, though the
+    group has folded acknowledgements, was made anew.
+    """
+    admin = kafka.admin(settings)
+    folded = groups.committed(group, _folded(settings))
+    acks = topics.names(settings).acks
+    changelogs = [p for p in _changelog_places(settings) if not p[0].endswith(_OF_MACHINES)]
+    places = changelogs + _folded(settings)
+    first, last = groups.starts(admin, places), groups.ends(admin, places)
+    for place in changelogs:
+        was_told = folded.get((acks, place[1]), 0) > first[acks, place[1]]
+        if first[place] > 0 or (last[place] == 0 and was_told):
+            return f"{place[0]}-{place[1]}"
+    return ""
+
+
+def _changelog_ends(settings: Settings) -> dict[str, int]:
+    """Return where the changelogs end, by the names that Faust gives their databases."""
+    ends = groups.ends(kafka.admin(settings), _changelog_places(settings))
+    prefix, suffix = f"{settings.group_id}-", "-changelog"
+    return {
+        f"{name.removeprefix(prefix).removesuffix(suffix)}-{number}": end
+        for (name, number), end in ends.items()
+    }
+
+
+def _changelog_places(settings: Settings) -> list[groups.Place]:
+    names = [spec.name for spec in topics.changelogs(settings)]
+    return [(name, number) for name in names for number in range(topics.FILE_PARTITIONS)]
+
+
+def _folded(settings: Settings) -> list[groups.Place]:
+    """Return the partitions that the tables are folded from."""
+    called = topics.names(settings)
+    return [
+        (topic, number)
+        for topic in (called.acks, called.status)
+        for number in range(topics.FILE_PARTITIONS)
+    ]

@@ -1,0 +1,94 @@
+"""Shows the watchdog what there is to see: Faust's state, and the broker's word on progress."""
+
+from __future__ import annotations
+
+import logging
+
+from typing import TYPE_CHECKING, cast
+
+from streamapp import groups, kafka, tablestate, topics
+from streamapp.errors import KafkaError
+from streamapp.watchdog import Sample, Watchdog, WatchdogThread, now
+
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from collections.abc import Callable
+
+    from faust.tables.manager import TableManager
+
+    from streamapp.app import StreamApp
+    from streamapp.watchdog import Place
+
+logger = logging.getLogger(__name__)
+
+
+class WatchedWorker:
+    """A running worker, as seen from the watchdog's thread."""
+
+    def __init__(self, app: StreamApp, loop: asyncio.AbstractEventLoop) -> None:
+        self._app = app
+        self._loop = loop
+        self._admin = kafka.admin(app.settings)
+        self._group = groups.reader(app.settings, app.settings.group_id)
+
+    def sample(self, *, loop_answered: bool) -> Sample:
+        """Return what there is to see now; it may take as long as the broker does."""
+        app = self._app
+        ready = is_ready(app)
+        taken = dict(app.vitals.taken)  # before the commits: taken and then committed has moved
+        committed, ends = self._progress() if ready else (None, None)
+        return Sample(
+            now=now(),
+            loop_answered=loop_answered,
+            ready=ready,
+            holding=app.vitals.state != "running",
+            taken=taken,
+            committed=committed,
+            ends=ends,
+        )
+
+    def _progress(self) -> tuple[dict[Place, int] | None, dict[Place, int] | None]:
+        """Return commits and ends of what this worker reads; None where the broker is silent."""
+        read = {spec.name for spec in topics.specs(self._app.settings)}
+        assigned = self._app.consumer.assignment()
+        places = [(tp.topic, tp.partition) for tp in assigned if tp.topic in read]
+        try:
+            return groups.committed(self._group, places), groups.ends(self._admin, places)
+        except KafkaError as error:
+            logger.debug("watchdog: %s", error)
+            return None, None
+
+    def ask_loop(self, answer: Callable[[], object]) -> None:
+        """Have the event loop call *answer*."""
+        self._loop.call_soon_threadsafe(answer)
+
+    def before_exit(self, reason: str) -> None:
+        """Have tables that could not be recovered wiped at the next start."""
+        if not is_ready(self._app):
+            tablestate.ask_for_wipe(self._app.settings.tables_dir)
+        self._app.vitals.hold("watchdog", reason)
+
+
+def is_ready(app: StreamApp) -> bool:
+    """Return whether the worker has its partitions and their tables."""
+    recovery = cast("TableManager", app.tables).recovery
+    return recovery.completed.is_set() and not app.rebalancing
+
+
+def block_partitions(app: StreamApp) -> list[int]:
+    """Return the partitions of the blocks' topic that the worker reads."""
+    blocks = topics.names(app.settings).data_blocks
+    return sorted(tp.partition for tp in app.consumer.assignment() if tp.topic == blocks)
+
+
+def start(app: StreamApp, loop: asyncio.AbstractEventLoop) -> WatchdogThread:
+    """Start the watchdog of *app*."""
+    watchdog = Watchdog(
+        patience=max(app.settings.watchdog_patience, 2 * app.settings.block_timeout),
+        recovery_patience=app.settings.recovery_patience,
+    )
+    thread = WatchdogThread(WatchedWorker(app, loop), watchdog)
+    thread.start()
+    return thread

@@ -1,0 +1,61 @@
+"""Starts a worker: `faust worker` with its flags set safely, after a look at what it needs.
+
+The look (topics, data folders, the lock) is also taken by a plain ``faust -A streamapp.app
+worker``; what is wrong is one line and an exit code, before Faust begins.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from streamapp import logs, tablestate, topics
+from streamapp.errors import StreamAppError
+from streamapp.reporting import ReportedError
+
+
+if TYPE_CHECKING:
+    from streamapp.app import StreamApp
+
+
+def prepare(app: StreamApp) -> None:
+    """Make ready what the worker needs: topics, data folders, the folder of its tables.
+
+    Raises:
+        ReportedError: something is missing; the message says what to do.
+    """
+    settings = app.settings
+    logs.quiet_libraries()
+    try:
+        states = topics.ensure(settings, with_changelogs=True)
+        app.block_store.open()
+        tablestate.make_usable(settings)
+    except StreamAppError as error:
+        raise ReportedError(error) from error
+    # Faust declares the changelogs again: another number of replicas than they have would
+    # make it wait for ever.
+    app.vitals.retention_seconds = states[topics.names(settings).data_blocks].retention_seconds
+    app.conf.topic_replication_factor = min(state.replicas for state in states.values())
+
+
+def command_line(*, loglevel: str, web_port: int, web_bind: str) -> list[str]:
+    """Return the arguments of `faust` for a worker."""
+    return [
+        *("-A", "streamapp.app", "worker", "--loglevel", loglevel),
+        *("--web-port", str(web_port), "--web-bind", web_bind),
+    ]
+
+
+def run(*, loglevel: str) -> None:
+    """Run a worker until it is stopped; the settings come from the environment.
+
+    Raises:
+        SystemExit: always, with Faust's exit code or ours.
+    """
+    from faust.cli.faust import cli as faust_cli  # noqa: PLC0415 - Faust is for workers alone
+
+    from streamapp.app import settings  # noqa: PLC0415 - reads the environment when imported
+
+    arguments: Any = command_line(
+        loglevel=loglevel, web_port=settings.web_port, web_bind=settings.web_host
+    )
+    faust_cli(args=arguments, prog_name="streamapp")
