@@ -1,0 +1,119 @@
+"""Sends the files of a folder, and waits until machines of a group have all of it on disk.
+
+`run` is all that others call. It returns only when every block of every file is acknowledged
+as persisted; whatever else happens is an error, and calling it again resumes. It runs on any
+system that Python does, and never imports Faust.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from streamapp import topics
+from streamapp.errors import (
+    DeliveryError,
+    InterruptedDeliveryError,
+    SettingsError,
+    SourceError,
+)
+from streamapp.producer import scan
+from streamapp.producer.engine import Run
+from streamapp.producer.events import FileEvent, Summary
+from streamapp.settings import label_of
+
+
+if TYPE_CHECKING:
+    import threading
+
+    from pathlib import Path
+
+    from streamapp.producer.report import Reporter
+    from streamapp.settings import Settings
+
+__all__ = ["Summary", "run"]
+
+
+def run(
+    settings: Settings,
+    *,
+    wait: bool = True,
+    only_failed: bool = False,
+    report: Reporter,
+    stop: threading.Event,
+) -> Summary:
+    """Send what is missing of the files in the data folder.
+
+    Args:
+        settings: What is in force.
+        wait: Whether to wait until the group has stored everything; else until Kafka has it.
+        only_failed: Whether to send only files that an earlier run gave up.
+        report: Is told what happens, the summary last, from the calling thread.
+        stop: When it is set, the run ends within seconds.
+
+    Raises:
+        SettingsError: there is no data folder among *settings*.
+        SourceError: the folder cannot be read, or holds no file.
+        KafkaError: Kafka is not reachable, or refuses.
+        DeliveryError: not every file is delivered; the message says what is missing.
+    """
+    if settings.data_folder is None:
+        raise SettingsError(f"{label_of('data_folder')}: which folder's files are to be sent?")
+    scan.check_folder(settings.data_folder)
+    try:
+        data_blocks = topics.ensure(settings)[topics.names(settings).data_blocks]
+        sources, problems = _scan(settings, settings.data_folder, report, stop)
+        delivery = Run(
+            settings,
+            settings.data_folder,
+            sources,
+            data_blocks=data_blocks,
+            wait=wait,
+            only_failed=only_failed,
+            report=report,
+            stop=stop,
+        )
+        try:
+            delivery.carry_out()
+        finally:
+            summary = delivery.summary(problems)
+            report(summary)
+    finally:
+        report.close()
+    _judge(summary, wait=wait, is_stopped=stop.is_set())
+    return summary
+
+
+def _scan(
+    settings: Settings, folder: Path, report: Reporter, stop: threading.Event
+) -> tuple[list[scan.Source], int]:
+    sources: list[scan.Source] = []
+    problems = 0
+    for found in scan.scan(folder, machine=settings.machine_id, block_size=settings.block_size):
+        if stop.is_set():
+            raise InterruptedDeliveryError("stopped before anything was sent")
+        if isinstance(found, scan.Source):
+            sources.append(found)
+        else:
+            problems += 1
+            report(FileEvent(name=found.name, state="unreadable", reason=found.reason))
+    if not sources and not problems:
+        raise SourceError(f"the data folder {folder} holds no file")
+    return sources, problems
+
+
+def _judge(summary: Summary, *, wait: bool, is_stopped: bool) -> None:
+    """Raise what the summary amounts to, unless every file is where it should be."""
+    done = summary.delivered + summary.skipped + (0 if wait else summary.sent)
+    missing = summary.files - done
+    if not missing:
+        return
+    counts = {
+        "changed while they were sent": summary.changed,
+        "cannot be read": summary.unreadable,
+        "failed": summary.failed,
+    }
+    parts = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+    text = f"{missing} of {summary.files} files are not delivered{parts and f' ({parts})'}"
+    if is_stopped:
+        raise InterruptedDeliveryError(f"stopped: {text}. The same command resumes")
+    raise DeliveryError(f"{text}. The same command resumes")

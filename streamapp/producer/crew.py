@@ -1,0 +1,44 @@
+"""The threads of a run: whatever ends one of them ends the run, with its error."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from typing import TYPE_CHECKING
+
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Crew:
+    """Threads that end when *closing* is set. They are daemons: a stuck one holds nobody."""
+
+    def __init__(self) -> None:
+        self.closing = threading.Event()
+        self.failure: BaseException | None = None
+        self._threads: list[threading.Thread] = []
+
+    def start(self, name: str, work: Callable[[], None]) -> None:
+        """Start a thread that does *work*."""
+        thread = threading.Thread(target=self._run, args=(work,), name=name, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def fail(self, error: BaseException) -> None:
+        """End the run with *error*, unless another was first."""
+        self.failure = self.failure or error
+
+    def close(self, within: float) -> None:
+        """End all threads, and wait for them, but no longer than *within* seconds."""
+        self.closing.set()
+        deadline = time.monotonic() + within
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _run(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001 - raised again by the thread that steers
+            self.fail(error)

@@ -1,0 +1,373 @@
+"""One run of the producer: starts the threads, and steers until all is done.
+
+Threads: the readers (read, hash, send), one that polls the Kafka producer, one that reads
+acknowledgements, one that looks at the group. The caller's own steers: it reports, sends
+status records and replaces a broken Kafka producer.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+import random
+import secrets
+import time
+
+from typing import TYPE_CHECKING, Final
+
+from confluent_kafka import KafkaException
+
+from streamapp import groups, kafka, records, topics
+from streamapp.errors import BrokerDeniedError, KafkaError, RetentionError
+from streamapp.producer import retention
+from streamapp.producer.acks import AckReader
+from streamapp.producer.crew import Crew
+from streamapp.producer.desk import Desk
+from streamapp.producer.events import FileEvent, Notice, Progress, Summary, Waiting
+from streamapp.producer.meter import Meter
+from streamapp.producer.offsets import Lookout
+from streamapp.producer.outbox import Outbox
+from streamapp.producer.release import Releaser
+from streamapp.producer.sender import Means, Sender
+from streamapp.producer.state import Delivery, Policy
+from streamapp.producer.status import StatusBoard
+from streamapp.units import format_duration
+
+
+if TYPE_CHECKING:
+    import threading
+
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from confluent_kafka import KafkaError as Code
+    from confluent_kafka import Message
+
+    from streamapp.producer.blocks import Block, File
+    from streamapp.producer.report import Reporter
+    from streamapp.producer.scan import Source
+    from streamapp.producer.state import View
+    from streamapp.records import FileStatus
+    from streamapp.settings import Settings
+
+TICK_SECONDS: Final = 0.2
+PROGRESS_SECONDS: Final = 1.0
+REMIND_SECONDS: Final = 30.0
+CLOSE_SECONDS: Final = 1.0
+FLUSH_SECONDS: Final = 5.0
+"""What Kafka has, after Ctrl-C or at the end, to take what was handed to it."""
+
+ANNOUNCE_AHEAD: Final = 1000
+"""Files that are announced before their turn: enough to be seen, too few to flood."""
+
+MAX_RENEWALS: Final = 5
+"""Kafka producers that may fail one after the other without one block getting through."""
+
+
+class Run:
+    """A delivery of *sources* from *folder*, from its first acknowledgement to its summary."""
+
+    def __init__(  # noqa: PLR0913 - all of it is needed, and has a name
+        self,
+        settings: Settings,
+        folder: Path,
+        sources: Iterable[Source],
+        *,
+        data_blocks: topics.TopicState,
+        wait: bool,
+        only_failed: bool,
+        report: Reporter,
+        stop: threading.Event,
+    ) -> None:
+        """*data_blocks* is the topic as it is on the cluster; the rest as for `run`."""
+        self._settings = settings
+        self._names = topics.names(settings)
+        self._wait = wait
+        self._only_failed = only_failed
+        self._report = report
+        self._stop = stop
+        self._started = time.monotonic()
+        self._crew = Crew()
+        self.delivery = Delivery(
+            sources,
+            Policy(
+                block_size=settings.block_size,
+                partitions=data_blocks.partitions,
+                max_attempts=settings.max_attempts,
+                retry_base=settings.retry_base,
+                ack_grace=settings.ack_grace,
+                wait=wait,
+                window=settings.window if wait else None,
+            ),
+            first_attempt=_first_attempt(),
+            chance=random.random,
+        )
+        self._desk = Desk(self.delivery, time.monotonic)
+        self._outbox = Outbox.for_topic(settings, max_message_bytes=data_blocks.max_message_bytes)
+        self._senders = self._make_senders(folder, topics.frame_bytes(settings, data_blocks))
+        self._acks = AckReader(
+            kafka.consumer(settings),
+            group=settings.group_id,
+            on_acks=self._desk.acknowledged,
+            on_status=self._note_status,
+            names=self._names,
+        )
+        self._lookout = Lookout(
+            kafka.admin(settings),
+            groups.reader(settings, settings.group_id),
+            group=settings.group_id,
+            partitions=data_blocks.partitions,
+            has_read=self._acks.wait_until,
+            on_view=self._note_view,
+            names=self._names,
+        )
+        self._data_blocks = data_blocks
+        self._releaser = Releaser(
+            settings, [(data_blocks.name, number) for number in range(data_blocks.partitions)]
+        )
+        self._board = StatusBoard(machine=settings.machine_id, block_size=settings.block_size)
+        self._over = {"complete", "failed", "changed", "unreadable"}
+        if not wait:
+            self._over.add("sent")
+        self._unannounced = iter(self.delivery.files.values())
+        self._open_files = 0
+        self._meter = Meter()
+        self._view: View | None = None
+        self._moved_at, self._moved_to = self._started, 0
+        self._next_progress = self._next_reminder = 0.0
+        self._renewals = self._blocks_at_renewal = 0
+
+    def carry_out(self) -> None:
+        """Send what is missing and, unless nobody waits, wait until the group has it.
+
+        Raises:
+            KafkaError: Kafka refuses, for good.
+        """
+        try:
+            self._acks.catch_up(self._stop)
+            with self._desk.lock:
+                self.delivery.begin(only_failed=self._only_failed)
+            self._look_at_retention()
+            self._start_threads()
+            while not (self.delivery.is_done or self._is_over()):
+                self._tick()
+            if self._wait and self._settings.release and self.delivery.is_done:
+                self._releaser.finish(self._stop)
+        finally:
+            self._end()
+        if self._crew.failure is not None:
+            raise self._crew.failure
+
+    def summary(self, problems: int) -> Summary:
+        """Return what came of it; *problems* lie among the files and cannot be sent."""
+        states = [file.state for file in self.delivery.files.values()]
+        seconds = time.monotonic() - self._started
+        sent = sum(sender.bytes_sent + sender.bytes_resent for sender in self._senders)
+        moved = self.delivery.bytes_persisted if self._wait else sent
+        return Summary(
+            files=len(states) - states.count("passed") + problems,
+            delivered=states.count("complete"),
+            sent=states.count("sent"),
+            skipped=states.count("skipped"),
+            changed=states.count("changed"),
+            unreadable=states.count("unreadable") + problems,
+            failed=states.count("failed"),
+            blocks_sent=self.delivery.blocks_sent,
+            blocks_resent=self.delivery.blocks_resent,
+            bytes_sent=sent,
+            bytes_persisted=self.delivery.bytes_persisted,
+            seconds=seconds,
+            rate=moved / max(seconds, 0.001),
+        )
+
+    def _make_senders(self, folder: Path, frame_bytes: int) -> list[Sender]:
+        means = Means(
+            topic=self._names.data_blocks,
+            folder=folder,
+            machine=self._settings.machine_id,
+            block_size=self._settings.block_size,
+            frame_bytes=frame_bytes,
+            compression=self._settings.compression,
+            desk=self._desk,
+            outbox=self._outbox,
+            is_stopped=self._is_over,
+            on_refused=self._note_refusal,
+            now_ns=time.time_ns,
+        )
+        return [Sender(means) for _ in range(self._settings.readers)]
+
+    def _look_at_retention(self) -> None:
+        """Say, or refuse, what Kafka would delete before it is read.
+
+        Raises:
+            RetentionError: it would, and nobody said that it does not matter.
+        """
+        try:
+            warning = retention.check(
+                self.delivery.bytes_wanted,
+                self._data_blocks,
+                block_size=self._settings.block_size,
+                window=self._settings.window if self._wait else None,
+            )
+        except RetentionError as error:
+            if not self._settings.ignore_retention:
+                raise
+            warning = str(error)
+        if warning:
+            self._report(Notice(text=warning))
+
+    def _is_over(self) -> bool:
+        return self._stop.is_set() or self._crew.closing.is_set() or self._crew.failure is not None
+
+    def _start_threads(self) -> None:
+        closing = self._crew.closing
+        self._crew.start("poll", functools.partial(self._outbox.serve, closing))
+        if self._wait:
+            self._crew.start("acks", functools.partial(self._acks.follow, closing))
+            self._crew.start("lookout", functools.partial(self._lookout.watch, closing))
+            if self._settings.release:
+                self._crew.start("release", functools.partial(self._releaser.watch, closing))
+        for number, sender in enumerate(self._senders):
+            self._crew.start(f"reader-{number}", functools.partial(self._read, sender))
+
+    def _read(self, sender: Sender) -> None:
+        while not self._is_over():
+            if self._outbox.is_broken:  # soon there is another
+                self._crew.closing.wait(TICK_SECONDS)
+            elif (block := self._desk.take(TICK_SECONDS)) is not None:
+                try:
+                    sender.send(block)
+                finally:
+                    self._desk.release(block.partition)
+
+    def _tick(self) -> None:
+        self._announce()
+        self._pass_on(TICK_SECONDS)
+        now = time.monotonic()
+        self._post_statuses(now)
+        if self._outbox.is_broken:
+            self._renew()
+        if now >= self._next_progress:
+            self._next_progress = now + PROGRESS_SECONDS
+            self._show_progress(now)
+        if now >= self._next_reminder and (reason := self._why_waiting(now)):
+            self._next_reminder = now + REMIND_SECONDS
+            self._report(Waiting(reason=f"{reason}. Ctrl-C is safe, the same command resumes"))
+
+    def _why_waiting(self, now: float) -> str | None:
+        group, view = f"group {self._settings.group_id}", self._view
+        if view is not None and view.machines == 0:
+            return f"no machine of {group} is up"
+        idle = now - self._moved_at
+        if not self._wait or idle < REMIND_SECONDS:
+            return None
+        if view is None:
+            return f"nothing was persisted for {format_duration(idle)}, and Kafka does not say why"
+        return (
+            f"nothing was persisted for {format_duration(idle)}; {group} has {view.unread} records "
+            "before it, see `streamapp status`"
+        )
+
+    def _announce(self) -> None:
+        """Announce the next files, so that people see what is to come."""
+        with self._desk.lock:
+            room = max(0, ANNOUNCE_AHEAD - self._open_files)
+            for file in itertools.islice(self._unannounced, room):
+                self.delivery.announce(file)
+
+    def _pass_on(self, within: float) -> None:
+        """Report what happened, and note which files' status has to be sent."""
+        events, touched = self._desk.drain(within)
+        self._board.touch(touched, time.monotonic())
+        for event in events:
+            if isinstance(event, FileEvent):
+                self._open_files += (event.state == "announced") - (event.state in self._over)
+            self._report(event)
+
+    def _post_statuses(self, now: float) -> None:
+        """Send status records as far as there is room: they never hold up the blocks."""
+        with self._desk.lock:
+            due = self._board.take_due(now, time.time())
+        for file, status in due:
+            try:
+                is_posted = self._post_status(file, status)
+            except KafkaError:
+                is_posted = False
+            if not is_posted:
+                self._board.touch([file], now)
+
+    def _post_status(self, file: File, status: FileStatus) -> bool:
+        def note(error: Code | None, _: Message) -> None:
+            if error is not None:
+                with self._desk.lock:
+                    self.delivery.touched[file.source.file_id] = file
+
+        return self._outbox.post(
+            self._names.status, records.encode(status), key=status.key, on_delivery=note
+        )
+
+    def _show_progress(self, now: float) -> None:
+        delivery = self.delivery
+        sent = min(delivery.bytes_wanted, sum(sender.bytes_sent for sender in self._senders))
+        done = delivery.bytes_persisted if self._wait else sent
+        done_states = self._over | {"skipped", "passed"}
+        self._meter.note(now, done)
+        if done != self._moved_to:
+            self._moved_at, self._moved_to = now, done
+        self._report(
+            Progress(
+                files=len(delivery.files),
+                files_done=sum(file.state in done_states for file in delivery.files.values()),
+                bytes=delivery.bytes_wanted,
+                bytes_sent=sent,
+                bytes_persisted=delivery.bytes_persisted,
+                rate=self._meter.rate,
+                waits=self._wait,
+                eta=self._meter.seconds_for(max(0, delivery.bytes_wanted - done)),
+            )
+        )
+
+    def _renew(self) -> None:
+        if self.delivery.blocks_sent > self._blocks_at_renewal:
+            self._renewals = 0
+        self._blocks_at_renewal = self.delivery.blocks_sent
+        self._renewals += 1
+        if self._renewals > MAX_RENEWALS:
+            self._crew.fail(KafkaError(f"Kafka refuses what is sent: {self._outbox.reason}"))
+        else:
+            self._outbox.renew()
+
+    def _end(self) -> None:
+        """End the threads; let Kafka take the last records, but do not wait long."""
+        self._crew.close(CLOSE_SECONDS)
+        self._pass_on(0)
+        self._post_statuses(math.inf)
+        self._outbox.flush(FLUSH_SECONDS)
+        self._acks.close()
+        self._show_progress(time.monotonic())
+
+    def _note_status(self, status: FileStatus) -> None:
+        file = self.delivery.files.get(status.file_id)
+        if file is not None:
+            file.is_recorded = status.state == "complete"
+            file.has_failed = status.state == "failed"
+
+    def _note_view(self, view: View) -> None:
+        self._view = view
+        self._desk.look(view)
+
+    def _note_refusal(self, block: Block, attempt: int, error: Code) -> None:
+        """A frame was refused: for want of rights by all attempts, otherwise by this one."""
+        translated = kafka.translated(
+            KafkaException(error), f"cannot send to topic {self._names.data_blocks}", self._settings
+        )
+        if isinstance(translated, BrokerDeniedError):
+            self._crew.fail(translated)
+        else:
+            self._desk.retry(block, attempt, str(translated))
+
+
+def _first_attempt() -> int:
+    """Return a number above that of every earlier run, and which no other run has."""
+    return (time.time_ns() // 1_000_000 << 20) | secrets.randbits(20)

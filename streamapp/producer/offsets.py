@@ -1,0 +1,118 @@
+"""Looks at Kafka every few seconds: how far the group is, what the log still has, who is up.
+
+It only helps to decide whether waiting has become hopeless, so a look that fails is skipped:
+librdkafka comes back by itself when a broker does.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from typing import TYPE_CHECKING, Final
+
+from confluent_kafka import KafkaError as Code
+from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka.admin import OffsetSpec
+
+from streamapp import groups, topics
+from streamapp.errors import KafkaError
+from streamapp.producer.state import View
+
+
+if TYPE_CHECKING:
+    import threading
+
+    from collections.abc import Callable
+
+    from confluent_kafka import Consumer
+    from confluent_kafka.admin import AdminClient
+
+    from streamapp.producer.acks import Place
+
+logger = logging.getLogger(__name__)
+
+LOOK_SECONDS: Final = 3.0
+_REQUEST_SECONDS: Final = 5.0  # short: the next look is near, and Ctrl-C waits for this one
+_CATCH_UP_SECONDS: Final = 2.0
+# confluent-kafka gives these two no types.
+_EARLIEST: Final[OffsetSpec] = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
+_LATEST: Final[OffsetSpec] = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+
+
+class Lookout:
+    """Shows each new `View` to *on_view*."""
+
+    def __init__(  # noqa: PLR0913 - all of it is needed, and has a name
+        self,
+        admin: AdminClient,
+        reader: Consumer,
+        *,
+        group: str,
+        partitions: int,
+        has_read: Callable[[dict[Place, int], float], bool],
+        on_view: Callable[[View], None],
+        names: topics.Names = topics.PLAIN_NAMES,
+    ) -> None:
+        """*reader* asks for the group's commits; see `groups.reader` why the admin does not.
+
+        *has_read* tells whether acknowledgements were read up to there, and may wait for it.
+        """
+        self._admin = admin
+        self._reader = reader
+        self._group = group
+        self._names = names
+        self._partitions = partitions
+        self._has_read = has_read
+        self._on_view = on_view
+
+    def watch(self, stop: threading.Event) -> None:
+        """Look until *stop*; a thread's whole life."""
+        while not stop.is_set():
+            try:
+                self.look()
+            except (KafkaError, KafkaException) as error:
+                logger.debug("cannot look at group %s: %s", self._group, error)
+            stop.wait(LOOK_SECONDS)
+
+    def look(self) -> None:
+        """Look once.
+
+        The group's commits are read first and the acknowledgements up to now after them; so
+        one that came before a commit is never missed.
+        """
+        committed = self._committed()
+        places = [(self._names.data_blocks, n) for n in range(self._partitions)]
+        starts = self._ask(places, _EARLIEST)
+        ack_places = [(self._names.acks, n) for n in range(topics.FILE_PARTITIONS)]
+        ends = self._ask(places + ack_places, _LATEST)
+        ack_ends = {place: ends.pop(place) for place in ack_places}
+        view = View(
+            committed=committed,
+            starts={number: offset for (_, number), offset in starts.items()},
+            ends={number: offset for (_, number), offset in ends.items()},
+            machines=self._machines(),
+        )
+        if self._has_read(ack_ends, _CATCH_UP_SECONDS):
+            self._on_view(view)
+
+    def _committed(self) -> dict[int, int]:
+        places = [(self._names.data_blocks, n) for n in range(self._partitions)]
+        found = groups.committed(self._reader, places)
+        return {number: offset for (_, number), offset in found.items()}
+
+    def _ask(self, places: list[Place], which: OffsetSpec) -> dict[Place, int]:
+        asked = {TopicPartition(*place): which for place in places}
+        futures = self._admin.list_offsets(asked, request_timeout=_REQUEST_SECONDS)
+        return {(p.topic, p.partition): f.result().offset for p, f in futures.items()}
+
+    def _machines(self) -> int | None:
+        described = self._admin.describe_consumer_groups(
+            [self._group], request_timeout=_REQUEST_SECONDS
+        )
+        try:
+            return len(described[self._group].result().members)
+        except KafkaException as error:
+            if error.args[0].code() == Code.GROUP_ID_NOT_FOUND:
+                return 0
+            logger.debug("cannot ask for the machines of %s: %s", self._group, error)
+            return None

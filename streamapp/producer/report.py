@@ -1,0 +1,205 @@
+"""Shows a delivery: bars on a terminal, a line now and then elsewhere, JSON for programs.
+
+File names are data: what could move the cursor or reverse the text is shown as an escape.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from typing import IO, TYPE_CHECKING, Final, Protocol
+
+import msgspec
+
+from rich.console import Console
+from rich.progress import BarColumn, TaskProgressColumn, TextColumn
+from rich.progress import Progress as Bars
+
+from streamapp.names import printable
+from streamapp.producer.events import (
+    BlockFailed,
+    BlockResent,
+    Event,
+    FileEvent,
+    Notice,
+    Progress,
+    Summary,
+    Waiting,
+)
+from streamapp.units import format_duration, format_rate, format_size
+
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+LINE_SECONDS: Final = 5.0
+MAX_PROBLEM_LINES: Final = 100
+
+
+class Reporter(Protocol):
+    """Is told everything that happens, from one thread."""
+
+    def __call__(self, event: Event) -> None:
+        """Show *event*, or not."""
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+
+
+def reporter(*, as_json: bool, stream: IO[str] | None = None) -> Reporter:
+    """Return what suits *stream* (default: standard output)."""
+    stream = stream or sys.stdout
+    if as_json:
+        return JsonReporter(stream)
+    return BarReporter(stream) if stream.isatty() else LineReporter(stream)
+
+
+class JsonReporter:
+    """One JSON object a line, nothing left out."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def __call__(self, event: Event) -> None:
+        """Write *event*."""
+        self._stream.write(msgspec.json.encode(event).decode() + "\n")
+        self._stream.flush()
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class LineReporter:
+    """A line every few seconds, and one for each problem until there are too many."""
+
+    def __init__(self, stream: IO[str], clock: Callable[[], float] = time.monotonic) -> None:
+        self._stream = stream
+        self._clock = clock
+        self._next_line = clock()
+        self._problems = 0
+
+    def __call__(self, event: Event) -> None:
+        """Write *event* if it is time, or a problem."""
+        if isinstance(event, Progress):
+            if self._clock() < self._next_line:
+                return
+            self._next_line = self._clock() + LINE_SECONDS
+            self.write(progress_line(event))
+        elif line := line_of(event):
+            is_problem = not isinstance(event, (Notice, Waiting, Summary))
+            self._problems += is_problem
+            if self._problems <= MAX_PROBLEM_LINES or not is_problem:
+                self.write(line)
+            if self._problems == MAX_PROBLEM_LINES:
+                self._problems += 1
+                self.write("... further problems are only counted; --json tells all")
+
+    def write(self, line: str) -> None:
+        """Write *line* at once: a log is read while it grows."""
+        print(line, file=self._stream, flush=True)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class BarReporter(LineReporter):
+    """Two bars at the bottom of a terminal, what was sent and what is persisted."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        super().__init__(stream)
+        self._bars = Bars(
+            TextColumn("{task.description:9}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=Console(file=stream),
+            refresh_per_second=4,
+        )
+        self._tasks = [
+            self._bars.add_task(name, total=None, note="") for name in ("sent", "persisted")
+        ]
+
+    def __call__(self, event: Event) -> None:
+        """Move the bars, or write a line above them; the summary below."""
+        if isinstance(event, Summary):
+            self.close()
+        if not isinstance(event, Progress):
+            super().__call__(event)
+            return
+        self._bars.update(self._tasks[1], visible=event.waits)
+        self._bars.start()
+        files = f"{event.files_done} of {event.files} files"
+        speed = f"{format_rate(event.rate)}, {_left(event)}"
+        of = format_size(event.bytes)
+        if not event.waits:
+            files += f", {speed}"
+        notes = (
+            f"{format_size(event.bytes_sent)} of {of}, {files}",
+            f"{format_size(event.bytes_persisted)} of {of}, {speed}",
+        )
+        for task, done, note in zip(
+            self._tasks, (event.bytes_sent, event.bytes_persisted), notes, strict=True
+        ):
+            self._bars.update(task, total=max(event.bytes, 1), completed=done, note=note)
+
+    def write(self, line: str) -> None:
+        """Write *line* above the bars."""
+        self._bars.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def close(self) -> None:
+        """Leave the bars as they were last."""
+        self._bars.stop()
+
+
+def line_of(event: Event) -> str:
+    """Return *event* as a line for people, empty when they need none."""
+    if isinstance(event, FileEvent):
+        if event.state not in {"failed", "changed", "unreadable"}:
+            return ""
+        return f"{event.state}: {printable(event.name)}: {printable(event.reason)}"
+    if isinstance(event, (BlockResent, BlockFailed)):
+        what = "sending again" if isinstance(event, BlockResent) else "given up"
+        return (
+            f"{what}: {printable(event.name)}, block {event.block}, after {event.tries} "
+            f"{'attempt' if event.tries == 1 else 'attempts'}: {printable(event.reason)}"
+        )
+    if isinstance(event, Waiting):
+        return f"waiting: {event.reason}"
+    if isinstance(event, Notice):
+        return f"note: {event.text}"
+    return summary_line(event) if isinstance(event, Summary) else ""
+
+
+def progress_line(event: Progress) -> str:
+    """Return how far it is, in one line."""
+    done = event.bytes_persisted if event.waits else event.bytes_sent
+    part = 100 * done // event.bytes if event.bytes else 100
+    sent = f"{format_size(event.bytes_sent)} sent, " if event.waits else ""
+    return (
+        f"{event.files_done} of {event.files} files; {sent}{format_size(done)} of "
+        f"{format_size(event.bytes)} {'persisted' if event.waits else 'sent'} ({part} %), "
+        f"{format_rate(event.rate)}, {_left(event)}"
+    )
+
+
+def summary_line(event: Summary) -> str:
+    """Return what came of it, in one line."""
+    counts = {
+        "delivered": event.delivered,
+        "sent": event.sent,
+        "there already": event.skipped,
+        "changed": event.changed,
+        "unreadable": event.unreadable,
+        "failed": event.failed,
+    }
+    files = ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "none done"
+    return (
+        f"{event.files} files: {files}; {event.blocks_sent} blocks sent, {event.blocks_resent} of "
+        f"them again; {format_size(event.bytes_sent)} sent, {format_size(event.bytes_persisted)} "
+        f"persisted in {format_duration(event.seconds)}, {format_rate(event.rate)}"
+    )
+
+
+def _left(event: Progress) -> str:
+    return "time left unknown" if event.eta is None else f"{format_duration(event.eta)} left"

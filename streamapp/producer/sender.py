@@ -1,0 +1,199 @@
+"""Sends blocks: reads, hashes, compresses and hands over their frames, in one pass.
+
+There is one for each reader thread; reading, hashing and compressing let the others run. The
+last frame, which makes a block whole, is only sent when the file is still what was found.
+Otherwise, and when the block is not wanted any more, an abort frame tells the worker to drop
+what it has.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import os
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from streamapp import codec, manifest, topics, wire
+from streamapp.errors import KafkaError, SourceChangedError
+from streamapp.producer import reading
+
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from confluent_kafka import KafkaError as Code
+    from confluent_kafka import Message, Producer
+
+    from streamapp.codec import Compression
+    from streamapp.producer.blocks import Block
+    from streamapp.producer.desk import Desk
+    from streamapp.producer.outbox import Outbox
+
+
+@dataclass(frozen=True, kw_only=True)
+class Means:
+    """What all senders share; *on_refused* gets what Kafka answered to a frame."""
+
+    topic: str = topics.DATA_BLOCKS
+    folder: Path
+    machine: str
+    block_size: int
+    frame_bytes: int
+    compression: Compression
+    desk: Desk
+    outbox: Outbox
+    is_stopped: Callable[[], bool]
+    on_refused: Callable[[Block, int, Code], None]
+    now_ns: Callable[[], int]
+
+
+class Attempt:
+    """One attempt at one block, and what has become of it."""
+
+    def __init__(self, block: Block, block_size: int, producer: Producer) -> None:
+        source = block.file.source
+        self.block = block
+        self.producer = producer
+        self.number = block.attempt
+        self.plan = manifest.Plan(file_size=source.size, block_size=block_size)
+        self.start, self.size = self.plan.span(block.number)
+        self.key = f"{source.file_id}:{block.number}".encode()
+        self.digest = hashlib.sha256()
+        self.codec: wire.Codec | None = None
+        self.bytes = 0
+        self.frames = 0
+        self.first_offset = -1
+
+    def frame(self, length: int, codec: wire.Codec, *, now_ns: int, machine: str) -> wire.Frame:
+        """Return the header of the next frame, of *length* bytes."""
+        return wire.Frame(
+            file_id=self.block.file.source.file_id,
+            block=self.block.number,
+            attempt=self.number,
+            frame=self.frames,
+            offset=self.bytes,
+            length=length,
+            codec=codec,
+            meta=None if self.frames else self._meta(now_ns, machine),
+            seal=wire.Seal(self.digest.digest(), self.frames + 1)
+            if self.bytes + length == self.size
+            else None,
+        )
+
+    def end_frame(self) -> wire.Frame:
+        """Return the header of the frame that drops the attempt; there must be one before it."""
+        return wire.Frame(
+            file_id=self.block.file.source.file_id,
+            block=self.block.number,
+            attempt=self.number,
+            frame=self.frames,
+            offset=self.bytes,
+            length=0,
+            abort=True,
+        )
+
+    def _meta(self, now_ns: int, machine: str) -> wire.BlockMeta:
+        source = self.block.file.source
+        return wire.BlockMeta(
+            name=source.name,
+            file_size=source.size,
+            blocks=self.plan.blocks,
+            block_size=self.plan.block_size,
+            start=self.start,
+            size=self.size,
+            mtime_ns=source.mtime_ns,
+            source=machine,
+            sent_ns=now_ns,
+        )
+
+
+class Sender:
+    """Sends one block after the other, and counts: first attempts apart from the others."""
+
+    def __init__(self, means: Means) -> None:
+        self._means = means
+        self.bytes_sent = 0
+        self.bytes_resent = 0
+
+    def send(self, block: Block) -> None:
+        """Send *block*, or report at the desk why it cannot be sent."""
+        attempt = Attempt(block, self._means.block_size, self._means.outbox.producer)
+        try:
+            self._send_frames(attempt)
+        except SourceChangedError as error:
+            self._means.desk.drop(block.file, "changed", str(error))
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            self._means.desk.drop(block.file, "unreadable", reason)
+        except KafkaError as error:
+            self._means.desk.retry(block, attempt.number, str(error))
+        if attempt.frames and attempt.bytes < attempt.size:
+            with contextlib.suppress(KafkaError):  # then the worker finds out by itself
+                self._means.outbox.post(
+                    self._means.topic,
+                    b"",
+                    key=attempt.key,
+                    partition=block.partition,
+                    headers=wire.encode(attempt.end_frame()),
+                )
+
+    def _send_frames(self, attempt: Attempt) -> None:
+        means, source = self._means, attempt.block.file.source
+        path = os.path.join(means.folder, source.relative)  # noqa: PTH118 - bytes that are no text
+        span = (attempt.start, attempt.size)
+        for chunk in reading.chunks(path, source, span, means.frame_bytes):
+            if not self._send_frame(attempt, chunk):
+                return
+            if attempt.block.tries == 1:
+                self.bytes_sent += len(chunk)
+            else:
+                self.bytes_resent += len(chunk)
+
+    def _send_frame(self, attempt: Attempt, chunk: bytes) -> bool:
+        """Send *chunk* as the next frame; return False when the block is not wanted any more."""
+        means = self._means
+        attempt.digest.update(chunk)
+        if attempt.codec is None:
+            attempt.codec = codec.choose(means.compression, chunk)
+        value, frame_codec = bytes(codec.encode(chunk, attempt.codec)), attempt.codec
+        if len(value) >= len(chunk):
+            value, frame_codec = chunk, wire.Codec.NONE
+        frame = attempt.frame(len(chunk), frame_codec, now_ns=means.now_ns(), machine=means.machine)
+        was_sent = means.outbox.send(
+            attempt.producer,
+            means.topic,
+            value,
+            is_wanted=lambda: attempt.block.is_wanted(attempt.number) and not means.is_stopped(),
+            key=attempt.key,
+            partition=attempt.block.partition,
+            headers=wire.encode(frame),
+            on_delivery=self._report_for(attempt, frame),
+        )
+        if was_sent:
+            attempt.frames += 1
+            attempt.bytes += len(chunk)
+        return was_sent
+
+    def _report_for(
+        self, attempt: Attempt, frame: wire.Frame
+    ) -> Callable[[Code | None, Message], None] | None:
+        """Return who wants to hear that Kafka has *frame*: the first and last one only."""
+        if frame.seal is not None:
+            return functools.partial(self._note, attempt, frame.seal.sha256)
+        return functools.partial(self._note, attempt, b"") if frame.meta is not None else None
+
+    def _note(self, attempt: Attempt, sha256: bytes, error: Code | None, message: Message) -> None:
+        if error is not None:
+            self._means.on_refused(attempt.block, attempt.number, error)
+            return
+        offset = message.offset()
+        offset = -1 if offset is None else offset
+        if attempt.first_offset < 0:
+            attempt.first_offset = offset
+        if sha256:
+            offsets = (attempt.first_offset, offset)
+            self._means.desk.sent(attempt.block, attempt.number, offsets, sha256)

@@ -1,0 +1,361 @@
+"""Which blocks are sent, sent again, given up or done: the rules of a delivery.
+
+Pure code: no Kafka, no disk, no clock (*now* is in seconds, monotonic), no threads. Whoever
+calls it from several threads holds a lock. A block is sent again only when that can help
+(`docs/adr/0006-when-a-block-is-sent-again.md`):
+
+* a worker rejected its newest attempt, or lost it after it was stored, or Kafka refused it;
+* the group has committed beyond its last frame for a while without acknowledging it: a
+  worker acknowledges before it commits, so it gave the block up;
+* Kafka's retention has deleted its first frame before it was acknowledged.
+
+Waiting alone is no reason: with no machine up, or all of them busy, a copy helps nobody.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Literal
+
+import msgspec
+
+from streamapp import manifest
+from streamapp.producer.agenda import Agenda, backoff
+from streamapp.producer.blocks import DIGEST_BYTES, NO_DIGEST, Block, File, Phase
+from streamapp.producer.events import BlockFailed, BlockResent, Event, FileEvent
+
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Container, Iterable, Iterator
+
+    from streamapp.producer.scan import Source
+    from streamapp.records import BlockAck
+
+MAX_UNACKNOWLEDGED: Final = 100_000
+"""Blocks that may wait for an acknowledgement: each costs about half a KiB of memory."""
+
+
+class Policy(msgspec.Struct, frozen=True, kw_only=True):
+    """How blocks are cut, and how patient the delivery is; seconds.
+
+    Without *wait*, a block is done when Kafka has it, and acknowledgements count only until
+    `Delivery.begin`. *window* bounds the bytes of blocks that are taken and not over; what a
+    machine lost after it was stored comes on top.
+    """
+
+    block_size: int
+    partitions: int
+    max_attempts: int
+    retry_base: float
+    ack_grace: float
+    wait: bool = True
+    window: int | None = None
+
+
+class View(msgspec.Struct, frozen=True):
+    """What was seen of Kafka at one moment, by partition of the blocks' topic.
+
+    *committed* is the group's (absent: never), *starts* and *ends* are the log's.
+    *machines* is how many of the group are up; None when Kafka does not say.
+    """
+
+    committed: dict[int, int]
+    starts: dict[int, int]
+    ends: dict[int, int]
+    machines: int | None
+
+    @property
+    def unread(self) -> int:
+        """How many records the group has before it."""
+        begun = {n: max(self.committed.get(n, 0), start) for n, start in self.starts.items()}
+        return sum(max(0, end - begun.get(n, 0)) for n, end in self.ends.items())
+
+
+class Delivery:
+    """All files of one run. Feed it old acknowledgements, then `begin`, then `take` blocks."""
+
+    def __init__(
+        self,
+        sources: Iterable[Source],
+        policy: Policy,
+        *,
+        first_attempt: int,
+        chance: Callable[[], float],
+    ) -> None:
+        """Plan *sources*; *first_attempt* is above every number that an earlier run used."""
+        self.files = {s.file_id: File(s, _plan(s, policy).blocks) for s in sources}
+        self.bytes_wanted = 0  # by this run: without what was there already
+        self.bytes_persisted = 0  # since `begin`
+        self.blocks_sent = 0  # as often as Kafka has them
+        self.blocks_resent = 0
+        self.events: list[Event] = []  # for the engine to report and to clear
+        self.touched: dict[str, File] = {}  # likewise: files whose status is to be sent
+        self._policy = policy
+        self._chance = chance
+        self._attempt = first_attempt
+        self._has_begun = False
+        self._blocks: dict[tuple[str, int], Block] = {}  # taken, and not over
+        self._bytes_open = 0  # of those
+        self._agenda = Agenda(self._fresh_blocks())
+        self._left = self._busy = sum(file.left for file in self.files.values())
+
+    @property
+    def is_done(self) -> bool:
+        """Return whether nothing is left to send or to wait for."""
+        return (self._left if self._policy.wait else self._busy) == 0
+
+    def begin(self, *, only_failed: bool = False) -> None:
+        """Settle what was there before: call it when all old acknowledgements were fed.
+
+        With *only_failed*, files that no earlier run gave up are passed over.
+        """
+        self._has_begun = True
+        self.bytes_persisted = 0
+        for file in self.files.values():
+            if file.left == 0:
+                file.state = "skipped"
+                self._tell(file, record=not file.is_recorded)
+            elif only_failed and not file.has_failed:
+                self._count(file, left=-file.left, busy=-file.busy)
+                file.state = "passed"
+            else:
+                missing = (n for n in range(file.blocks) if not file.is_persisted(n))
+                self.bytes_wanted += sum(self.size_of(file, number) for number in missing)
+
+    def announce(self, file: File) -> None:
+        """Say that *file* will be sent, if that was not said."""
+        if file.state == "waiting":
+            file.state = "announced"
+            self._tell(file)
+
+    def take(self, now: float, busy: Container[int]) -> Block | None:
+        """Return the next block to send, on none of the *busy* partitions; None: not now."""
+        while (block := self._agenda.take(now, busy, with_fresh=self._has_room)) is not None:
+            if self._is_over(block) or not self._open(block):
+                continue  # what it waited for came meanwhile
+            block.phase = Phase.SENDING
+            block.attempt = self._attempt
+            block.tries += 1
+            block.sha256 = b""
+            block.passed_at = None
+            self.announce(block.file)
+            return block
+        return None
+
+    def sent(self, block: Block, attempt: int, offsets: tuple[int, int], sha256: bytes) -> None:
+        """Note that Kafka has all frames of *attempt*; *offsets* of the first and last one."""
+        if not block.is_wanted(attempt):
+            return
+        block.phase = Phase.SENT
+        self.blocks_sent += 1
+        block.sha256 = sha256
+        block.first_offset, block.last_offset = offsets
+        if not self._policy.wait:
+            self._close(block.key)
+        self._count(block.file, busy=-1)
+        self._settle(block.file)
+
+    def retry(self, block: Block, attempt: int, reason: str, now: float) -> None:
+        """End *attempt*, which failed for *reason*: send the block again, or give it up."""
+        if block.attempt != attempt or block.phase in {Phase.RESTING, Phase.OVER}:
+            return
+        if block.phase is Phase.SENT:
+            self._count(block.file, busy=1)
+        block.phase = Phase.RESTING
+        if block.tries < self._policy.max_attempts:
+            wait = backoff(block.tries, self._policy.retry_base, self._chance())
+            self._send_again(block, reason, now + wait)
+        else:
+            self._give_up(block, reason)
+
+    def drop(self, file: File, state: Literal["changed", "unreadable"], reason: str) -> None:
+        """Send no more of *file*, and wait for none of it."""
+        if file.is_dropped:
+            return
+        for number in range(file.blocks):
+            if block := self._close((file.source.file_id, number)):
+                block.phase = Phase.OVER
+            if not file.is_persisted(number):
+                self.bytes_wanted -= self.size_of(file, number)
+        self._count(file, left=-file.left, busy=-file.busy)
+        file.state = state
+        file.reason = reason
+        self._tell(file)
+
+    def acknowledged(self, ack: BlockAck, now: float) -> None:
+        """Take a worker's answer; what it stored for another run counts as well."""
+        file = self.files.get(ack.file_id)
+        if file is None or file.is_dropped or ack.blocks != file.blocks:
+            return
+        block = self._blocks.get((ack.file_id, ack.block))
+        if ack.outcome == "persisted":
+            self._persisted(file, ack.block, bytes.fromhex(ack.sha256), block)
+        elif ack.outcome == "lost":
+            self._lost(file, ack.block, now)
+        elif block is not None:
+            self.retry(block, ack.attempt, f"{ack.machine} rejected it: {ack.reason}", now)
+
+    def look(self, view: View, now: float) -> None:
+        """Send again what the group passed over, and what Kafka has deleted."""
+        for block in list(self._blocks.values()):
+            if block.phase is not Phase.SENT:
+                continue
+            if block.last_offset < 0:  # it lies somewhere before the end of the log
+                block.last_offset = view.ends.get(block.partition, 0) - 1
+            if block.first_offset < 0:
+                block.first_offset = block.last_offset
+            reason = _why_hopeless(block, view)
+            if reason is None:
+                block.passed_at = None
+            elif block.passed_at is None:
+                block.passed_at = now
+            elif now - block.passed_at >= self._policy.ack_grace:
+                self.retry(block, block.attempt, reason, now)
+
+    def size_of(self, file: File, number: int) -> int:
+        """Return the bytes of block *number* of *file*."""
+        return _plan(file.source, self._policy).span(number)[1]
+
+    @property
+    def _has_room(self) -> bool:
+        """Whether one more block fits into the window; one always does."""
+        window = self._policy.window
+        fits = window is None or self._bytes_open + self._policy.block_size <= window
+        return len(self._blocks) < MAX_UNACKNOWLEDGED and (fits or not self._blocks)
+
+    def _open(self, block: Block) -> bool:
+        """Note that *block* is under way; return whether no other one is it already."""
+        if block.key not in self._blocks:
+            self._blocks[block.key] = block
+            self._bytes_open += self.size_of(block.file, block.number)
+        return self._blocks[block.key] is block
+
+    def _close(self, key: tuple[str, int]) -> Block | None:
+        """Note that a block is not under way any more; return it if it was."""
+        block = self._blocks.pop(key, None)
+        if block is not None:
+            self._bytes_open -= self.size_of(block.file, block.number)
+        return block
+
+    @staticmethod
+    def _is_over(block: Block) -> bool:
+        file, number = block.file, block.number
+        return file.is_dropped or file.is_persisted(number) or number in (file.failed or {})
+
+    def _fresh_blocks(self) -> Iterator[Block]:
+        for file in self.files.values():
+            for number in range(file.blocks):
+                if not (file.is_dropped or file.is_persisted(number)):
+                    yield self._block(file, number)
+
+    def _block(self, file: File, number: int) -> Block:
+        partitions = self._policy.partitions
+        return Block(file, number, manifest.partition_of(file.source.file_id, number, partitions))
+
+    def _persisted(self, file: File, number: int, digest: bytes, block: Block | None) -> None:
+        if len(digest) != DIGEST_BYTES or file.is_persisted(number):
+            return
+        if block is not None and block.sha256 not in {b"", digest}:
+            self._give_up(block, "another content is stored as this block of this file")
+            return
+        file.set_digest(number, digest)
+        self.bytes_persisted += self.size_of(file, number)
+        if file.failed and file.failed.pop(number, None) is not None:
+            file.reason = next(iter(file.failed.values()), "")
+            self._settle(file)  # it was given up too early, and counted then
+        else:
+            self._end(file, block)
+
+    def _lost(self, file: File, number: int, now: float) -> None:
+        if not file.is_persisted(number):
+            return
+        file.set_digest(number, NO_DIGEST)
+        self._count(file, left=1, busy=1)
+        if self._has_begun:
+            self.bytes_wanted += self.size_of(file, number)
+            file.state = "announced"
+            block = self._block(file, number)
+            self._open(block)
+            self._send_again(block, "a machine lost it after it was stored", now)
+
+    def _send_again(self, block: Block, reason: str, due: float) -> None:
+        self._attempt += 1
+        self.blocks_resent += 1
+        self._agenda.rest(block, due)
+        self.events.append(_about(BlockResent, block, reason))
+
+    def _give_up(self, block: Block, reason: str) -> None:
+        block.file.failed = (block.file.failed or {}) | {block.number: reason}
+        block.file.reason = block.file.reason or reason
+        self.touched[block.file.source.file_id] = block.file
+        self.events.append(_about(BlockFailed, block, reason))
+        self._end(block.file, block)
+
+    def _end(self, file: File, block: Block | None) -> None:
+        """Stop counting a block, which may not have been taken at all (another run sent it)."""
+        is_busy = block is None or block.phase is not Phase.SENT
+        if block is not None:
+            block.phase = Phase.OVER
+            self._close(block.key)
+        self._count(file, left=-1, busy=-int(is_busy))
+        self._settle(file)
+
+    def _settle(self, file: File) -> None:
+        if not self._has_begun or file.busy:
+            return
+        if file.left and self._policy.wait:
+            state: Literal["sent", "failed", "complete"] = "sent"
+        elif file.failed:
+            state = "failed"
+        else:
+            state = "sent" if file.left else "complete"
+        if state != file.state:
+            file.state = state
+            self._tell(file)
+
+    def _count(self, file: File, *, left: int = 0, busy: int = 0) -> None:
+        file.left += left
+        file.busy += busy
+        self._left += left
+        self._busy += busy
+
+    def _tell(self, file: File, *, record: bool = True) -> None:
+        source = file.source
+        if record:
+            self.touched[source.file_id] = file
+        if file.state != "waiting" and file.state != "passed":  # noqa: PLR1714 - narrows the type
+            self.events.append(
+                FileEvent(
+                    name=source.name,
+                    state=file.state,
+                    file_id=source.file_id,
+                    size=source.size,
+                    reason=file.reason,
+                )
+            )
+
+
+def _why_hopeless(block: Block, view: View) -> str | None:
+    committed = view.committed.get(block.partition, -1)
+    end = view.ends.get(block.partition, -1)
+    if block.last_offset < committed <= end:  # beyond the end: of a topic that is no more
+        return "the group went on without acknowledging it"
+    # A copy would be deleted as well while no machine is up to read it.
+    if view.starts.get(block.partition, 0) > block.first_offset >= 0 and view.machines != 0:
+        return "Kafka deleted it before it was acknowledged: raise the topic's retention"
+    return None
+
+
+def _plan(source: Source, policy: Policy) -> manifest.Plan:
+    return manifest.Plan(file_size=source.size, block_size=policy.block_size)
+
+
+def _about(
+    kind: type[BlockResent | BlockFailed], block: Block, reason: str
+) -> BlockResent | BlockFailed:
+    return kind(
+        name=block.file.source.name,
+        file_id=block.file.source.file_id,
+        block=block.number,
+        tries=block.tries,
+        reason=reason,
+    )
