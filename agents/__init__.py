@@ -1,0 +1,1 @@
+"""What reads the topics: blocks to disk, acknowledgements and status to tables."""

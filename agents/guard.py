@@ -1,0 +1,65 @@
+"""What keeps an agent from doing harm: an error that nobody foresaw, partitions that are gone.
+
+Faust acknowledges an event whose agent raised, and goes on: an escaped exception is a lost
+block. So nothing escapes: the process ends at once, before the event is acknowledged, and
+its supervisor starts it again; the event comes again too. ADR 0002 says why not otherwise.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import sys
+
+from typing import TYPE_CHECKING, Final
+
+from streamapp.app import app
+from streamapp.lease import Lease
+
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from faust.types import EventT
+
+logger = logging.getLogger(__name__)
+
+lease: Final = Lease(app.settings.session_timeout)
+
+EXIT_UNFORESEEN: Final = 70
+"""EX_SOFTWARE of sysexits.h: an internal error."""
+
+
+@app.timer(1.0)  # type: ignore[untyped-decorator]
+async def look_at_the_clock() -> None:
+    """Let the lease see that time passes: an idle worker is not a frozen one."""
+    lease.doubt()
+
+
+@contextlib.contextmanager
+def stop_on_unforeseen(doing: str) -> Iterator[None]:
+    """End the process when the body raises: nothing it holds may be acknowledged."""
+    try:
+        yield
+    except Exception:
+        logger.critical(
+            "unforeseen error while %s; the worker stops before anything is acknowledged",
+            doing,
+            exc_info=True,
+        )
+        logging.shutdown()
+        sys.stderr.flush()
+        os._exit(EXIT_UNFORESEEN)
+
+
+async def is_ours(event: EventT[bytes]) -> bool:
+    """Return whether *event* is from a partition that is still ours; if not, it comes again.
+
+    What a worker writes to a table that others fold by now is never taken back.
+    """
+    while doubt := lease.doubt():  # noqa: ASYNC110 - time is all there is to wait for
+        await asyncio.sleep(doubt)
+    is_current = event.message.generation_id == app.consumer_generation_id
+    return is_current and app.flow_control.is_active()

@@ -1,0 +1,68 @@
+"""Folds records into the tables: what the agents on the two small topics do.
+
+A fold reads and writes without waiting in between, so no other fold can come between. Each
+is called with the event's stream current, which decides the partition that is written.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from typing import TYPE_CHECKING
+
+from streamapp.records import FileStatus, Heartbeat
+from tables import rows
+from tables.state import block_map, files, machines
+
+
+if TYPE_CHECKING:
+    from streamapp.records import BlockAck, Status
+
+logger = logging.getLogger(__name__)
+
+
+def fold_ack(ack: BlockAck) -> None:
+    """Fold an acknowledgement of our group into its run of bits and its file's row."""
+    if ack.outcome == "rejected":
+        return
+    key = ack.file_id.encode()
+    before = file_row(key) or rows.FileRow()
+    if not before.is_about(size=ack.file_size, blocks=ack.blocks, block_size=ack.block_size):
+        return
+    run_key = rows.run_key(ack.file_id, ack.block)
+    before_run = block_map.get(run_key, b"")
+    run = rows.with_bit(before_run, ack)
+    after = before.with_ack(ack, run)
+    # Each table is looked at by itself: a crash may have kept the write of one of them only.
+    if run != before_run:
+        block_map[run_key] = run
+    if after != before:
+        files[key] = rows.encode(after)
+        if after.is_complete and not before.is_complete:
+            logger.info("file %s is complete: %s", ack.file_id, after.name)
+
+
+def fold_status(status: Status) -> None:
+    """Fold what a producer or a worker says into its row."""
+    if isinstance(status, FileStatus):
+        key = status.file_id.encode()
+        before = file_row(key) or rows.FileRow()
+        after = before.with_status(status)
+        if after != before:
+            files[key] = rows.encode(after)
+    elif isinstance(status, Heartbeat):
+        key = status.machine.encode()
+        row = machine_row(key) or rows.MachineRow(heartbeat=status)
+        machines[key] = rows.encode(row.with_heartbeat(status))
+
+
+def file_row(key: bytes) -> rows.FileRow | None:
+    """Return the row of the file with the id *key*; None when it is not known here."""
+    raw = files.get(key)
+    return rows.decode(raw, rows.FileRow) if raw else None
+
+
+def machine_row(key: bytes) -> rows.MachineRow | None:
+    """Return the row of the machine *key*; None when it is not known here."""
+    raw = machines.get(key)
+    return rows.decode(raw, rows.MachineRow) if raw else None

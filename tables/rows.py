@@ -1,0 +1,196 @@
+"""What the tables hold, and how a record changes it.
+
+Pure code. A row is a value that is replaced whole. Folding is idempotent: a record that is
+delivered twice changes nothing the second time. `docs/state.md` is normative.
+
+The counters of a file live in its row, the bits of its blocks in runs of 1,024. Two tables
+have two changelogs and no common transaction, so a crash may keep one write of two. The row
+therefore holds the count of *each run*, taken from the run's bits at every acknowledgement,
+also a repeated one: what a crash tore apart, the next delivery joins again.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+from typing import Final, TypeVar
+
+import msgspec
+
+from streamapp import manifest
+from streamapp.errors import BlockMalformedError
+from streamapp.records import BlockAck, FailedBlock, FileStatus, Heartbeat
+
+
+RUN_BLOCKS: Final = 1024
+"""Blocks whose bits share one row: 128 bytes to write for one acknowledgement."""
+
+_T = TypeVar("_T", bound=msgspec.Struct)
+
+
+class FileRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is known of one file. Sizes in bytes, times in seconds since 1970."""
+
+    name: str = ""
+    size: int = 0
+    blocks: int = 0
+    block_size: int = 0
+    source: str = ""
+    announced: str = ""
+    reason: str = ""
+    digest: str = ""
+    failed_blocks: tuple[FailedBlock, ...] = ()
+    run_counts: tuple[int, ...] = ()
+    has_last: bool = False
+    first_at: float = 0.0
+    last_at: float = 0.0
+
+    @property
+    def persisted_blocks(self) -> int:
+        """How many different blocks are persisted."""
+        return sum(self.run_counts)
+
+    @property
+    def persisted_bytes(self) -> int:
+        """How many bytes they have."""
+        if not self.has_last:
+            return self.persisted_blocks * self.block_size
+        plan = manifest.Plan(file_size=self.size, block_size=self.block_size)
+        return (self.persisted_blocks - 1) * self.block_size + plan.span(self.blocks - 1)[1]
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every block is persisted."""
+        return self.blocks > 0 and self.persisted_blocks == self.blocks
+
+    @property
+    def state(self) -> str:
+        """``complete`` by the acknowledgements alone; else what the producer said last."""
+        if self.is_complete:
+            return "complete"
+        if self.announced in {"", "complete"}:
+            return "arriving" if self.persisted_blocks else "announced"
+        if self.announced in {"announced", "sent"} and self.persisted_blocks:
+            return "arriving"
+        return self.announced
+
+    @property
+    def rate(self) -> float:
+        """Bytes per second between the first and the last block that was persisted."""
+        seconds = self.last_at - self.first_at
+        return self.persisted_bytes / seconds if seconds > 0 else 0.0
+
+    def is_about(self, *, size: int, blocks: int, block_size: int) -> bool:
+        """Return whether a record of such a file can speak of this one: an id says its cut."""
+        return not self.blocks or (self.size, self.blocks, self.block_size) == (
+            size,
+            blocks,
+            block_size,
+        )
+
+    def with_ack(self, ack: BlockAck, run: bytes) -> FileRow:
+        """Return the row after *ack*; *run* has the bits of its run, the ack's included."""
+        number = ack.block // RUN_BLOCKS
+        counts = list(self.run_counts) + [0] * (number + 1 - len(self.run_counts))
+        counts[number] = count_bits(run)
+        last = ack.blocks - 1
+        is_run_of_last = number == last // RUN_BLOCKS
+        row = msgspec.structs.replace(
+            self,
+            name=self.name or ack.name,
+            size=self.size or ack.file_size,
+            blocks=self.blocks or ack.blocks,
+            block_size=self.block_size or ack.block_size,
+            source=self.source or ack.source,
+            run_counts=tuple(counts),
+            has_last=is_set(run, last % RUN_BLOCKS) if is_run_of_last else self.has_last,
+        )
+        if row == self:
+            return self
+        return msgspec.structs.replace(
+            row, first_at=min(self.first_at or ack.at, ack.at), last_at=max(self.last_at, ack.at)
+        )
+
+    def with_status(self, status: FileStatus) -> FileRow:
+        """Return the row after what the producer said; of another file it changes nothing."""
+        if not self.is_about(size=status.size, blocks=status.blocks, block_size=status.block_size):
+            return self
+        return msgspec.structs.replace(
+            self,
+            name=status.name,
+            size=status.size,
+            blocks=status.blocks,
+            block_size=status.block_size,
+            source=status.source,
+            announced=status.state,
+            reason=status.reason,
+            digest=status.digest or self.digest,
+            failed_blocks=status.failed_blocks,
+        )
+
+
+class MachineRow(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of one machine: its last heartbeat."""
+
+    heartbeat: Heartbeat
+
+    def with_heartbeat(self, heartbeat: Heartbeat) -> MachineRow:
+        """Return the row after *heartbeat*; an older one changes nothing."""
+        if heartbeat.at < self.heartbeat.at:
+            return self
+        return MachineRow(heartbeat=heartbeat)
+
+
+def run_key(file_id: str, block: int) -> bytes:
+    """Return the key of the run that holds the bit of *block*."""
+    return f"{file_id}:{block // RUN_BLOCKS}".encode()
+
+
+def with_bit(run: bytes, ack: BlockAck) -> bytes:
+    """Return the bits of a run after *ack*: set when persisted, cleared when lost."""
+    index = ack.block % RUN_BLOCKS
+    size = min(RUN_BLOCKS, ack.blocks - ack.block // RUN_BLOCKS * RUN_BLOCKS)
+    bits = bytearray(run.ljust(-(-size // 8), b"\0"))
+    if ack.outcome == "persisted":
+        bits[index // 8] |= 1 << index % 8
+    elif ack.outcome == "lost":
+        bits[index // 8] &= ~(1 << index % 8)
+    return bytes(bits)
+
+
+def count_bits(run: bytes) -> int:
+    """Return how many bits of *run* are set."""
+    return int.from_bytes(run, "little").bit_count()
+
+
+def is_set(run: bytes, index: int) -> bool:
+    """Return whether the bit *index* of *run* is set."""
+    return index // 8 < len(run) and bool(run[index // 8] >> index % 8 & 1)
+
+
+def missing_blocks(run: bytes, *, first: int, blocks: int, limit: int) -> list[int]:
+    """Return at most *limit* numbers of blocks whose bits are not set in a run.
+
+    The run's first bit is block *first*; the file has *blocks* of them.
+    """
+    numbers = range(first, min(first + RUN_BLOCKS, blocks))
+    missing = (block for block in numbers if not is_set(run, block - first))
+    return list(itertools.islice(missing, limit))
+
+
+def encode(row: msgspec.Struct) -> bytes:
+    """Return *row* as JSON, as the tables keep it."""
+    return msgspec.json.encode(row)
+
+
+def decode(raw: bytes, row_type: type[_T]) -> _T:
+    """Return the row in *raw*.
+
+    Raises:
+        BlockMalformedError: it is none (a table of another version).
+    """
+    try:
+        return msgspec.json.decode(raw, type=row_type)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        message = f"a row that cannot be read as {row_type.__name__}: {error}"
+        raise BlockMalformedError(message) from error

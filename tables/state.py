@@ -1,0 +1,33 @@
+"""The three tables, kept in RocksDB and rebuilt from their changelogs.
+
+Keys are raw bytes: Faust serializes any other table key as JSON, so ``table_route`` would
+hash the id with its quotes and ask the wrong worker. Rows are raw bytes, encoded by
+`tables.rows`: replaced whole, because a change in place never reaches the changelog.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from streamapp import topics
+from streamapp.app import ROCKSDB_OPTIONS, app
+
+
+if TYPE_CHECKING:
+    from faust.types import TableT
+
+
+def _table(name: str, meaning: str) -> TableT[Any, Any]:
+    return app.Table(
+        name,
+        key_type=bytes,
+        value_type=bytes,
+        partitions=topics.FILE_PARTITIONS,  # as many as the topics that fill them
+        help=meaning,
+        options=dict(ROCKSDB_OPTIONS),  # a copy: Faust's store takes keys out of it
+    )
+
+
+files = _table(topics.FILES_TABLE, "One row for each file: totals, counters, state.")
+block_map = _table(topics.BLOCK_MAP_TABLE, "One bit for each block, in runs of 1,024.")
+machines = _table(topics.MACHINES_TABLE, "One row for each machine: its last heartbeat.")

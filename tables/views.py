@@ -1,0 +1,219 @@
+"""Read-only HTTP views of the tables. Whichever worker is asked answers for the group.
+
+One file is routed to the worker that holds it; lists ask every worker and merge. A worker
+that does not answer is named in ``silent``, so that a short list is never taken for whole.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from streamapp import watching
+from streamapp.app import app
+from tables import rows
+from tables.folds import file_row, machine_row
+from tables.peers import LOCAL, ask_holder, ask_others
+from tables.state import block_map, files, machines
+
+
+if TYPE_CHECKING:
+    from faust.types.web import Request, Response
+    from faust.web import View
+
+PAGE_ROWS: Final = 100
+MAX_PAGE_ROWS: Final = 1000
+MAX_OFFSET: Final = 10_000_000
+MAX_MISSING: Final = 1000
+MISSED_BEATS: Final = 5
+_FILE_ID: Final = re.compile(r"[0-9a-f]{32}")
+
+
+@app.page("/progress/")
+async def all_files(view: View, request: Request) -> Response:
+    """Answer with a page of files: ``?offset=&limit=&search=&state=``, in order of name."""
+    query = request.query
+    try:
+        offset = _number(query.get("offset", "0"), "offset", MAX_OFFSET)
+        most = MAX_PAGE_ROWS + MAX_OFFSET if LOCAL in query else MAX_PAGE_ROWS
+        limit = _number(query.get("limit", str(PAGE_ROWS)), "limit", most)
+    except ValueError as error:
+        return view.json({"error": str(error)}, status=400)
+    search, state = query.get("search", "").lower(), query.get("state", "")
+    own = local_files(offset + limit, search=search, state=state)
+    if LOCAL in query:
+        return view.json(own)
+    asked = {"limit": str(offset + limit), "search": search, "state": state}
+    others, silent = await ask_others("/progress/", asked)
+    return view.json(_merged([own, *others], offset, limit) | {"silent": silent})
+
+
+@app.page("/progress/{file_id}/")
+async def one_file(view: View, request: Request, file_id: str) -> Response:
+    """Answer with the progress of one file, from the worker that holds it."""
+    answer = await _elsewhere(view, request, file_id)
+    if answer is not None:
+        return answer
+    row = file_row(file_id.encode())
+    return view.json(file_json(file_id, row)) if row else _unknown(view, file_id)
+
+
+@app.page("/progress/{file_id}/blocks/")
+async def file_blocks(view: View, request: Request, file_id: str) -> Response:
+    """Answer with which blocks of a file are persisted, and the first that are missing."""
+    answer = await _elsewhere(view, request, file_id)
+    if answer is not None:
+        return answer
+    row = file_row(file_id.encode())
+    if row is None:
+        return _unknown(view, file_id)
+    runs: list[dict[str, Any]] = []
+    missing: list[int] = []
+    for first in range(0, row.blocks, rows.RUN_BLOCKS):
+        run = block_map.get(rows.run_key(file_id, first), b"")
+        runs.append({"first": first, "persisted": rows.count_bits(run), "bits": run.hex()})
+        missing += rows.missing_blocks(
+            run, first=first, blocks=row.blocks, limit=MAX_MISSING - len(missing)
+        )
+    return view.json({"file_id": file_id, "blocks": row.blocks, "runs": runs, "missing": missing})
+
+
+async def _elsewhere(view: View, request: Request, file_id: str) -> Response | None:
+    """Return the answer where it is not this worker's to look into its tables."""
+    if not _FILE_ID.fullmatch(file_id):
+        return _unknown(view, file_id)
+    return await ask_holder(view, request, file_id)
+
+
+def _unknown(view: View, file_id: str) -> Response:
+    return view.json({"error": f"no file {file_id[:64]!r} is known"}, status=404)
+
+
+@app.page("/machines/")
+async def all_machines(view: View, request: Request) -> Response:
+    """Answer with every machine of the group: its last heartbeat, and whether it is up."""
+    own = local_machines()
+    if LOCAL in request.query:
+        return view.json(own)
+    others, silent = await ask_others("/machines/", {})
+    found = sorted((m for answer in [own, *others] for m in answer), key=lambda m: m["machine"])
+    return view.json({"machines": found, "silent": silent})
+
+
+@app.page("/health/live/")
+async def live(view: View, request: Request) -> Response:  # noqa: ARG001
+    """Answer 200 as long as the worker answers at all: when it does not, restart it."""
+    return view.json({"live": True})
+
+
+@app.page("/health/ready/")
+async def ready(view: View, request: Request) -> Response:  # noqa: ARG001
+    """Answer 200 when the worker serves, 503 while it does not: send it no questions then."""
+    answer = health_json()
+    return view.json(answer, status=200 if answer["ready"] else 503)
+
+
+@app.page("/health/")
+async def health(view: View, request: Request) -> Response:  # noqa: ARG001
+    """Answer 200 when the worker serves, 503 while it does not; the body says why."""
+    answer = health_json()
+    return view.json(answer, status=200 if answer["ready"] else 503)
+
+
+def health_json() -> dict[str, Any]:
+    """Return how this worker is: *live* it runs, *ready* it has its tables and partitions."""
+    recovered = watching.is_ready(app)
+    return {
+        "live": True,
+        "ready": recovered and app.vitals.state != "stopping",
+        "machine": app.settings.machine_id,
+        "group": app.settings.group_id,
+        "state": app.vitals.state if recovered else "recovering",
+        "reason": app.vitals.reason,
+        "partitions": watching.block_partitions(app),
+    }
+
+
+def local_files(limit: int, *, search: str = "", state: str = "") -> dict[str, Any]:
+    """Return the first *limit* files of this worker's partitions, by name, and the totals."""
+    found: list[tuple[str, str, rows.FileRow]] = []
+    totals = {"files": 0, "complete": 0, "bytes": 0, "persisted_bytes": 0}
+    for key, raw in files.items():
+        row = rows.decode(raw, rows.FileRow)
+        totals["files"] += 1
+        totals["complete"] += row.is_complete
+        totals["bytes"] += row.size
+        totals["persisted_bytes"] += row.persisted_bytes
+        if search in row.name.lower() and state in {"", row.state}:
+            found.append((row.name, key.decode(), row))
+    found.sort(key=lambda item: item[:2])
+    return {
+        "totals": totals,
+        "matching": len(found),
+        "files": [file_json(file_id, row) for _, file_id, row in found[:limit]],
+    }
+
+
+def local_machines() -> list[dict[str, Any]]:
+    """Return the machines of this worker's partitions."""
+    now = time.time()
+    found = []
+    for key in machines:
+        row = machine_row(key)
+        if row is not None:
+            beat = row.heartbeat
+            silent_for = max(0.0, now - beat.at)
+            patience = MISSED_BEATS * app.settings.heartbeat
+            is_up = silent_for < patience and beat.state != "stopped"
+            found.append(
+                msgspec.to_builtins(beat) | {"up": is_up, "silent_seconds": round(silent_for, 1)}
+            )
+    return found
+
+
+def file_json(file_id: str, row: rows.FileRow) -> dict[str, Any]:
+    """Return what the views say of one file. Sizes in bytes, rate in bytes per second."""
+    return {
+        "file_id": file_id,
+        "name": row.name,
+        "state": row.state,
+        "reason": row.reason,
+        "size": row.size,
+        "persisted_bytes": row.persisted_bytes,
+        "blocks": row.blocks,
+        "persisted_blocks": row.persisted_blocks,
+        "block_size": row.block_size,
+        "percent": round(100 * row.persisted_blocks / row.blocks, 2) if row.blocks else 0.0,
+        "rate": round(row.rate, 1),
+        "source": row.source,
+        "digest": row.digest,
+        "failed_blocks": msgspec.to_builtins(row.failed_blocks),
+        "first_at": row.first_at,
+        "last_at": row.last_at,
+    }
+
+
+def _merged(answers: list[dict[str, Any]], offset: int, limit: int) -> dict[str, Any]:
+    found = sorted(
+        (file for answer in answers for file in answer["files"]),
+        key=lambda file: (file["name"], file["file_id"]),
+    )
+    totals = {name: sum(a["totals"][name] for a in answers) for name in answers[0]["totals"]}
+    return {
+        "totals": totals,
+        "matching": sum(answer["matching"] for answer in answers),
+        "offset": offset,
+        "files": found[offset : offset + limit],
+    }
+
+
+def _number(text: str, name: str, most: int) -> int:
+    is_number = text.isascii() and text.isdigit() and len(text) <= len(str(most))
+    if not is_number or int(text) > most:
+        message = f"{name} is {text[:20]!r}, expected a number from 0 to {most}"
+        raise ValueError(message)
+    return int(text)
