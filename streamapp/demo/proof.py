@@ -1,0 +1,112 @@
+"""Proves that what lies on the machines is what was sent, from the disks alone."""
+
+from __future__ import annotations
+
+import hashlib
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from rich.table import Table
+from rich.text import Text
+
+from streamapp import joining, names
+from streamapp.errors import VerificationError
+from streamapp.names import printable
+from streamapp.units import format_size
+
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class ProvenFile(msgspec.Struct, frozen=True, kw_only=True):
+    """One source file and what the machines have of it."""
+
+    name: str
+    size: int
+    blocks: str
+    sha256: str
+    verdict: str
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the machines have exactly the source's bytes."""
+        return self.verdict == "same"
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What the comparison found."""
+
+    files: list[ProvenFile]
+    surplus: list[str]
+
+    @property
+    def agrees(self) -> bool:
+        """Whether every file is the same, and nothing is there that was not sent."""
+        return bool(self.files) and all(f.agrees for f in self.files) and not self.surplus
+
+    @property
+    def bytes(self) -> int:
+        """How many bytes the files have."""
+        return sum(file.size for file in self.files)
+
+    def table(self) -> Table:
+        """Return the outcome as a table."""
+        table = Table(title="Source and machines compared")
+        table.add_column("file", overflow="fold")
+        table.add_column("size", justify="right")
+        table.add_column("blocks on each machine", justify="right")
+        table.add_column("SHA-256")
+        table.add_column("verdict")
+        for file in self.files:
+            style = "green" if file.agrees else "red"
+            table.add_row(
+                Text(printable(file.name)),
+                format_size(file.size),
+                file.blocks,
+                f"{file.sha256[:16]}…",
+                Text(file.verdict, style=style),
+            )
+        for name in self.surplus:
+            table.add_row(Text(printable(name)), "", "", "", Text("was not sent", style="red"))
+        return table
+
+
+def compare(source: Path, roots: list[Path]) -> Outcome:
+    """Return how the files below *source* compare with what the data folders *roots* hold."""
+    arrived = {joined.file.name: joined for joined in joining.collect(roots).values()}
+    paths = sorted(path for path in source.rglob("*") if path.is_file())
+    files = []
+    for path in paths:
+        name = names.portable_name(path.relative_to(source).parts)
+        joined = arrived.pop(name, None)
+        files.append(_compare_one(name, path, joined, roots))
+    return Outcome(files=files, surplus=sorted(arrived))
+
+
+def _compare_one(
+    name: str, path: Path, joined: joining.JoinedFile | None, roots: list[Path]
+) -> ProvenFile:
+    wanted = _sha256(path)
+    if joined is None:
+        verdict, spread = "missing", "-"
+    else:
+        held = [
+            sum(any(p.is_relative_to(root) for p in places) for places in joined.blocks.values())
+            for root in roots
+        ]
+        spread = " + ".join(map(str, held))
+        try:
+            verdict = "same" if joining.sha256(joined) == wanted else "differs"
+        except VerificationError as error:
+            verdict = str(error)
+    return ProvenFile(
+        name=name, size=path.stat().st_size, blocks=spread, sha256=wanted, verdict=verdict
+    )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

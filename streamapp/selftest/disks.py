@@ -1,0 +1,64 @@
+"""What lies on the machines' disks: read there, whatever anybody says."""
+
+from __future__ import annotations
+
+import hashlib
+
+from typing import TYPE_CHECKING
+
+from streamapp import joining
+from streamapp.demo import proof
+from streamapp.errors import VerificationError
+from streamapp.selftest import verdicts
+
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    from streamapp.records import BlockAck
+    from streamapp.selftest.verdicts import Place
+
+Mark = tuple[int, int, int]
+"""A file's inode, size and time: whoever writes it again changes one of them."""
+
+
+def problems(source: Path, roots: Mapping[str, Path], acks: Iterable[BlockAck]) -> list[str]:
+    """Return what the machines' folders *roots* have not as *source* and *acks* have it."""
+    try:
+        compared = proof.compare(source, list(roots.values()))
+        found = verdicts.untrue(acks, stored(roots))
+    except VerificationError as error:
+        return [str(error)]
+    differing = [f"{file.name}: {file.verdict}" for file in compared.files if not file.agrees]
+    return [
+        *differing,
+        *(f"{name} is stored, and was never sent" for name in compared.surplus),
+        *found,
+    ]
+
+
+def stored(roots: Mapping[str, Path]) -> dict[Place, str]:
+    """Return the SHA-256 of every block on the disks, from its bytes.
+
+    Raises:
+        VerificationError: a folder's ``file.json`` cannot be read.
+    """
+    found = {}
+    for machine, root in roots.items():
+        for file_id, joined in joining.collect([root]).items():
+            for block, paths in joined.blocks.items():
+                with paths[0].open("rb") as file:
+                    digest = hashlib.file_digest(file, "sha256").hexdigest()
+                found[machine, file_id, block] = digest
+    return found
+
+
+def blocks(roots: Iterable[Path]) -> dict[Path, Mark]:
+    """Return the files of all blocks."""
+    found = {}
+    for root in roots:
+        for path in root.rglob("block_*.bin"):
+            state = path.stat()
+            found[path] = (state.st_ino, state.st_size, state.st_mtime_ns)
+    return found

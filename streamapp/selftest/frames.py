@@ -1,0 +1,133 @@
+"""The frames of one block, as they should be and spoiled: what a network or a stranger may send.
+
+Pure code. Every way to spoil takes the right frames and returns others; none of them may ever
+become a stored block, unless all bytes are there in the right order at least once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from streamapp import wire
+
+
+if TYPE_CHECKING:
+    from streamapp.producer.scan import Source
+
+FRAMES: Final = 4
+"""Frames of a block that is sent by hand: two of them are neither first nor last."""
+
+Piece = tuple[wire.Frame, bytes]
+Record = tuple[bytes, bytes, list[tuple[str, bytes]]]
+
+
+def cut(source: Source, data: bytes, *, attempt: int, machine: str) -> list[Piece]:
+    """Return the frames of *source*, a file of one block with the bytes *data*."""
+    step = len(data) // FRAMES
+    meta = wire.BlockMeta(
+        name=source.name,
+        file_size=len(data),
+        blocks=1,
+        block_size=len(data),
+        start=0,
+        size=len(data),
+        mtime_ns=source.mtime_ns,
+        source=machine,
+        sent_ns=source.mtime_ns,
+    )
+    seal = wire.Seal(hashlib.sha256(data).digest(), FRAMES)
+    pieces = []
+    for number in range(FRAMES):
+        start = number * step
+        piece = data[start : start + step] if number < FRAMES - 1 else data[start:]
+        frame = wire.Frame(
+            file_id=source.file_id,
+            block=0,
+            attempt=attempt,
+            frame=number,
+            offset=start,
+            length=len(piece),
+            meta=None if number else meta,
+            seal=seal if number == FRAMES - 1 else None,
+        )
+        pieces.append((frame, piece))
+    return pieces
+
+
+def encoded(pieces: list[Piece]) -> list[Record]:
+    """Return *pieces* as records: key, value and headers."""
+    return [(frame.key, data, wire.encode(frame)) for frame, data in pieces]
+
+
+def drop(pieces: list[Piece]) -> list[Piece]:
+    """Leave out a frame in the middle."""
+    return [*pieces[:1], *pieces[2:]]
+
+
+def double(pieces: list[Piece]) -> list[Piece]:
+    """Send every frame twice."""
+    return [piece for piece in pieces for _ in range(2)]
+
+
+def reorder(pieces: list[Piece]) -> list[Piece]:
+    """Exchange the two frames in the middle."""
+    first, second, third, last = pieces
+    return [first, third, second, last]
+
+
+def flip(pieces: list[Piece]) -> list[Piece]:
+    """Flip one bit in the middle of the block."""
+    frame, data = pieces[1]
+    half = len(data) // 2
+    flipped = data[:half] + bytes([data[half] ^ 1]) + data[half + 1 :]
+    return [pieces[0], (frame, flipped), *pieces[2:]]
+
+
+def misdeclare(pieces: list[Piece]) -> list[Piece]:
+    """Declare the SHA-256 of other bytes."""
+    frame, data = pieces[-1]
+    seal = wire.Seal(hashlib.sha256(b"other bytes").digest(), FRAMES)
+    return [*pieces[:-1], (msgspec.structs.replace(frame, seal=seal), data)]
+
+
+def malformed(pieces: list[Piece]) -> list[Record]:
+    """Return records that no producer of ours writes, made of the first of *pieces*."""
+    frame, data = pieces[0]
+    meta = frame.meta
+    if meta is None:
+        message = "the first frame of a block has its metadata"
+        raise ValueError(message)
+    key, right = frame.key, dict(wire.encode(frame))
+    packed = right[wire.FRAME_HEADER]
+    spoiled: list[dict[str, bytes]] = [
+        {},
+        {wire.FRAME_HEADER: packed},
+        right | {wire.FRAME_HEADER: packed[:-1]},
+        right | {wire.FRAME_HEADER: b"JUNK" + packed[4:]},
+        right | {wire.FRAME_HEADER: packed[:4] + b"\xff" + packed[5:]},
+        right | {wire.META_HEADER: b'{"name": '},
+        right | {wire.META_HEADER: b"[" * 8000},
+        right | {wire.SEAL_HEADER: bytes(36)},
+        right | {f"more-{number}": b"" for number in range(wire.MAX_HEADERS)},
+    ]
+    records: list[Record] = [(key, data, list(headers.items())) for headers in spoiled]
+    lies = (
+        {"name": "../../../escaped"},
+        {"name": "/escaped"},
+        {"start": 1},
+        {"blocks": 2},
+        {"file_size": meta.file_size - 1},
+    )
+    for lie in lies:
+        # An attempt of its own: what is refused once is not looked at again.
+        other = msgspec.structs.replace(
+            frame,
+            attempt=frame.attempt + len(records),
+            meta=msgspec.structs.replace(meta, **lie),
+        )
+        records += encoded([(other, data)])
+    return records

@@ -1,0 +1,221 @@
+"""Where the self-test happens: two workers, a producer, a hand at the wire, on topics of its own.
+
+Whoever waits here waits for an effect, and not for ever; a worker that ends by itself, or the
+user who has seen enough, ends every wait.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import time
+
+from typing import TYPE_CHECKING, Final, Self
+
+from streamapp import groups, topics
+from streamapp.demo.processes import Process, Worker, free_ports
+from streamapp.errors import DeliveryError, InterruptedDeliveryError
+from streamapp.producer import scan
+from streamapp.selftest import disks, frames
+from streamapp.selftest.hand import Hand
+from streamapp.selftest.witness import Witness
+from streamapp.units import MIB
+
+
+if TYPE_CHECKING:
+    import threading
+
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from streamapp.selftest.frames import Piece
+    from streamapp.settings import Settings
+    from streamapp.topics import TopicState
+
+MACHINE: Final = "selftest"
+WORKERS: Final = 2
+BLOCK: Final = MIB
+PATIENCE_SECONDS: Final = 90.0
+"""How long an effect may take: workers of a dead one wait its session out, then take over."""
+
+_POLL_SECONDS: Final = 0.02
+_WORKER: Final = {
+    "session_timeout": 6,  # the shortest that brokers allow
+    "block_timeout": 5,
+    "heartbeat": 1,
+    "min_free": "1MiB",
+    "scrub_rate": 0,
+}
+_PRODUCER: Final = {
+    "block_size": BLOCK,
+    "frame_size": BLOCK // frames.FRAMES,
+    "compression": "none",
+    "window": 2 * BLOCK,  # so that there is a half way
+    "readers": 1,
+}
+
+
+class Site:
+    """What the self-test starts, and what it sees of it; leaving it stops all of it."""
+
+    def __init__(
+        self, settings: Settings, folder: Path, states: dict[str, TopicState], stop: threading.Event
+    ) -> None:
+        self.settings = settings
+        self.source = folder / "source"
+        self._machines = folder / "machines"
+        self._logs = folder / "logs"
+        for path in (self.source, self._machines, self._logs):
+            path.mkdir()
+        self._stop = stop
+        self.hand = Hand(settings, states[topics.names(settings).data_blocks])
+        self._stack = contextlib.ExitStack()
+        self.workers = [
+            Worker(
+                f"{MACHINE}-{number}",
+                folder=self._machines,
+                brokers=settings.brokers,
+                port=port,
+                group_id=settings.group_id,
+                topic_prefix=settings.topic_prefix,
+                **_WORKER,
+            )
+            for number, port in enumerate(free_ports(WORKERS), start=1)
+        ]
+        self.roots = {worker.name: worker.data_root for worker in self.workers}
+
+    def __enter__(self) -> Self:
+        with self._stack:
+            self.witness = Witness(self.settings)
+            self._stack.callback(self.witness.close)
+            for worker in self.workers:
+                self._stack.callback(worker.stop)
+                worker.start()
+            self.wait_until_shared()
+            self._stack = self._stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    # --- what is done
+
+    def write(self, name: str, blocks: int = 1) -> scan.Source:
+        """Make a file of random bytes, and return what a producer makes of it."""
+        (self.source / name).write_bytes(os.urandom(blocks * BLOCK))
+        return self.file(name)
+
+    def file(self, name: str) -> scan.Source:
+        """Return what a producer makes of a file that was written."""
+        found = scan.scan(self.source, machine=MACHINE, block_size=BLOCK)
+        return next(s for s in found if isinstance(s, scan.Source) and s.relative == name)
+
+    def cut(self, source: scan.Source) -> list[Piece]:
+        """Return the frames of a file of one block, an attempt that nobody made yet."""
+        attempt = (time.time_ns() // 1_000_000 << 20) | secrets.randbits(20)
+        data = (self.source / source.relative).read_bytes()
+        return frames.cut(source, data, attempt=attempt, machine=MACHINE)
+
+    def producer(self, name: str) -> Process:
+        """Start a producer of all that was written."""
+        process = Process(
+            name,
+            "producer",
+            folder=self._logs,
+            machine_id=MACHINE,
+            group_id=self.settings.group_id,
+            topic_prefix=self.settings.topic_prefix,
+            brokers=(self.settings.brokers,),
+            data_folder=self.source,
+            **_PRODUCER,
+        )
+        self._stack.callback(process.kill)
+        process.start()
+        return process
+
+    def finish(self, producer: Process) -> None:
+        """Wait for a producer that must deliver everything.
+
+        Raises:
+            DeliveryError: it does not.
+        """
+        self.wait(
+            lambda: producer.code is not None, "the producer to deliver everything", every=0.1
+        )
+        if producer.code:
+            raise DeliveryError(
+                f"the producer ended with exit code {producer.code}: {producer.last_line}"
+            )
+
+    # --- what is seen
+
+    def wait(self, holds: Callable[[], bool], what: str, *, every: float = _POLL_SECONDS) -> None:
+        """Wait until it *holds*, asked *every* so many seconds.
+
+        Raises:
+            DeliveryError: it does not, or a worker ended.
+            InterruptedDeliveryError: the user stopped it.
+        """
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not holds():
+            for worker in self.workers:
+                if worker.code is not None:
+                    raise DeliveryError(
+                        f"{worker.name} ended with code {worker.code}: {worker.last_line}"
+                    )
+            if self._stop.is_set():
+                raise InterruptedDeliveryError("the self-test was stopped before its end")
+            if time.monotonic() > deadline:
+                raise DeliveryError(f"waited {PATIENCE_SECONDS:.0f} s in vain for {what}")
+            self.witness.look(every)
+
+    def wait_until_shared(self) -> None:
+        """Wait until the workers have all partitions among them, each some.
+
+        Raises:
+            DeliveryError: they do not, or one of them ended.
+        """
+
+        def is_shared() -> bool:
+            health = [worker.health() or {} for worker in self.workers]
+            held = [p for h in health if h.get("ready") for p in h["partitions"]]
+            each = all(h.get("partitions") for h in health)
+            return each and sorted(held) == list(range(topics.BLOCK_PARTITIONS))
+
+        self.wait(is_shared, "the workers to share the partitions", every=0.3)
+
+    def wait_until_committed(self) -> None:
+        """Wait until every frame is done for good.
+
+        Raises:
+            DeliveryError: the group's commits do not reach the end.
+            KafkaError: Kafka does not tell.
+        """
+        ends = self.hand.ends()
+        reader = groups.reader(self.settings, self.settings.group_id)
+
+        def are_done() -> bool:
+            committed = groups.committed(reader, ends)
+            return all(committed.get(place, 0) >= end for place, end in ends.items())
+
+        with contextlib.closing(reader):
+            self.wait(are_done, "all frames to be done for good", every=0.3)
+
+    def blocks(self) -> dict[Path, disks.Mark]:
+        """Return the blocks on all disks."""
+        return disks.blocks(self.roots.values())
+
+    def stored(self, name: str) -> int:
+        """Return how many blocks of a file are on disks."""
+        return len({path.name for path in self.blocks() if path.parent.name == name})
+
+    def problems(self) -> list[str]:
+        """Return what is not as it must be: everything written has been delivered."""
+        self.witness.catch_up()
+        found = disks.problems(self.source, self.roots, self.witness.acks)
+        known = {worker.log.name for worker in self.workers} | {
+            root.name for root in self.roots.values()
+        }
+        strays = [path.name for path in self._machines.iterdir() if path.name not in known]
+        return found + [f"{name} lies outside of the data folders" for name in strays]

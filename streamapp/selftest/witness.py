@@ -1,0 +1,92 @@
+"""Reads what the workers say, from the first record on: acknowledgements and what is set aside."""
+
+from __future__ import annotations
+
+import time
+
+from typing import TYPE_CHECKING, Final
+
+from confluent_kafka import OFFSET_BEGINNING, KafkaException, TopicPartition
+from confluent_kafka import KafkaError as Code
+
+from streamapp import groups, kafka, records, topics
+from streamapp.errors import BlockMalformedError, KafkaError
+
+
+if TYPE_CHECKING:
+    from confluent_kafka import Message
+
+    from streamapp.records import BlockAck
+    from streamapp.settings import Settings
+
+_BATCH: Final = 500
+_POLL_SECONDS: Final = 0.1
+_SECONDS: Final = 3 * kafka.REQUEST_SECONDS
+
+
+class Witness:
+    """Everything that was said so far."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.acks: list[BlockAck] = []
+        self.set_aside: set[tuple[int, int]] = set()  # partition and offset
+        self._settings = settings
+        self._acks, status = topics.names(settings).acks, topics.names(settings).status
+        self._read: dict[groups.Place, int] = {
+            (name, number): 0
+            for name in (self._acks, status)
+            for number in range(topics.FILE_PARTITIONS)
+        }
+        self._consumer = kafka.consumer(settings)
+        self._consumer.assign([TopicPartition(*place, OFFSET_BEGINNING) for place in self._read])
+
+    def look(self, seconds: float) -> None:
+        """Read what is there; wait for it so many *seconds*.
+
+        Raises:
+            KafkaError: it may not be read.
+        """
+        first = self._consumer.poll(seconds)
+        if first is not None:
+            for message in [first, *self._consumer.consume(_BATCH, timeout=0)]:
+                self._note(message)
+
+    def catch_up(self) -> None:
+        """Read all that has been said by now.
+
+        Raises:
+            KafkaError: it may not be read, or does not come.
+        """
+        deadline = time.monotonic() + _SECONDS
+        ends = groups.ends(kafka.admin(self._settings), self._read)
+        while any(self._read[place] < end for place, end in ends.items()):
+            if time.monotonic() > deadline:
+                raise KafkaError(f"cannot read {self._acks} to its end: no answer")
+            self.look(_POLL_SECONDS)
+
+    def answer(self, file_id: str, attempt: int) -> BlockAck | None:
+        """Return the last answer to an attempt at a file's first block."""
+        found = [a for a in self.acks if (a.file_id, a.attempt) == (file_id, attempt)]
+        return found[-1] if found else None
+
+    def close(self) -> None:
+        """Let go of Kafka."""
+        self._consumer.close()
+
+    def _note(self, message: Message) -> None:
+        if error := message.error():
+            if error.code() == Code.TOPIC_AUTHORIZATION_FAILED:
+                doing = "cannot read what the workers say"
+                raise kafka.translated(KafkaException(error), doing)
+            return  # the end of a partition, or what librdkafka mends by itself
+        topic, partition, offset = message.topic(), message.partition(), message.offset()
+        self._read[topic or "", partition or 0] = (offset or 0) + 1
+        try:
+            if topic == self._acks:
+                self.acks.append(records.decode_ack(message.value()))
+            else:
+                said = records.decode_status(message.value())
+                if isinstance(said, records.Quarantined):
+                    self.set_aside.add((said.partition, said.offset))
+        except BlockMalformedError:
+            return  # only workers write here; what they write wrong is an answer that is missing
