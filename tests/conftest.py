@@ -1,0 +1,64 @@
+"""What all tests share: where the project is, and a real Apache Kafka where one is needed."""
+
+from pathlib import Path
+
+import pytest
+
+from streamapp.broker import Cluster
+from tests import harness
+
+
+HERE = Path(__file__).resolve().parent
+ON_KAFKA = {HERE / "broker", HERE / "faults"}
+FAILED = pytest.StashKey[bool]()
+
+
+def pytest_collection_modifyitems(items):
+    """Mark every test of the folders that need a real Kafka."""
+    for item in items:
+        if ON_KAFKA & set(item.path.parents):
+            item.add_marker(pytest.mark.kafka)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item):
+    """Remember that a test failed: then the logs of what it started are shown."""
+    report = yield
+    item.stash[FAILED] = item.stash.get(FAILED, False) or report.failed
+    return report
+
+
+@pytest.fixture(scope="session")
+def project():
+    """The folder that holds the whole project."""
+    return HERE.parent
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory):
+    """The address of one broker, started once, on a free port."""
+    with Cluster(tmp_path_factory.mktemp("kafka")) as cluster:
+        yield cluster.bootstrap
+
+
+@pytest.fixture(scope="session")
+def kafka3(tmp_path_factory):
+    """A cluster of three brokers; a test that harms one puts it right again."""
+    with Cluster(tmp_path_factory.mktemp("kafka3"), nodes=3) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def site(kafka, tmp_path, request):
+    """One broker without topics of earlier tests, and all that a test starts there."""
+    with harness.Site(kafka, tmp_path) as site:
+        yield site
+        site.failed = request.node.stash[FAILED]
+
+
+@pytest.fixture
+def site3(kafka3, tmp_path, request):
+    """The same on three brokers."""
+    with harness.Site(kafka3.bootstrap, tmp_path) as site:
+        yield site
+        site.failed = request.node.stash[FAILED]

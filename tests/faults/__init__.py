@@ -1,0 +1,1 @@
+"""Tests that break something on purpose: what was promised holds afterwards."""

@@ -1,0 +1,120 @@
+"""A full disk: the worker holds, says so, frees nothing, and goes on when there is room."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from tests import harness
+from tests.harness import MIB
+from tests.waiting import wait_for
+
+
+FLAGS = {"block_size": "4MiB", "frame_size": "1MiB", "compression": "none"}
+BLOCK = 4 * MIB
+SMALL, LARGE = "64m", "256m"
+MIN_FREE = 8 * MIB
+SIZE = 25 * BLOCK  # more than the small volume has, much less than the large one
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.skipif(
+        not sys.platform.startswith("linux") or os.geteuid() != 0 or not shutil.which("mount"),
+        reason="not proven: a full disk (R5); needs Linux, root and mount for a tmpfs",
+    ),
+]
+
+
+@pytest.fixture
+def volume(tmp_path):
+    """A small volume of memory; gone after the test."""
+    folder = tmp_path / "machines" / "w1"
+    folder.mkdir(parents=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={SMALL}", "tmpfs", folder],  # noqa: S607
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    if mounted.returncode:
+        pytest.skip(f"not proven: a full disk (R5); cannot mount a tmpfs: {mounted.stderr}")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)  # noqa: S607
+
+
+def resize(volume, size):
+    """Give the volume another size."""
+    subprocess.run(["mount", "-o", f"remount,size={size}", volume], check=True)  # noqa: S607
+
+
+def free(volume):
+    """Return the bytes that are free."""
+    return shutil.disk_usage(volume).free
+
+
+def test_injector(volume):
+    """The small volume is full when it is full, and has room when it is made larger."""
+    full = volume / "full"
+    with contextlib.suppress(OSError), full.open("wb", buffering=0) as file:
+        while file.write(bytes(MIB)):
+            pass
+    assert full.stat().st_size <= 64 * MIB
+    assert free(volume) == 0
+
+    resize(volume, LARGE)
+
+    assert free(volume) > 128 * MIB
+
+
+def test_disk_full(volume, site):
+    """What does not fit is held, not skipped; when there is room it goes on by itself."""
+    rng = harness.seeded()
+    source = site.source({"large": SIZE}, rng)
+    worker = site.worker("w1", min_free=MIN_FREE, block_timeout=3)
+    worker.wait_until_ready()
+    producer = site.producer(source, **FLAGS)
+
+    def holds():
+        return worker.health.get("state") == "holding" and "disk full" in worker.health["reason"]
+
+    wait_for(holds, within=60, what="the worker to say that its disk is full", every=0.2)
+    machine = wait_for(
+        lambda: [m for m in worker.get("/machines/")["machines"] if m["state"] == "holding"],
+        within=10,
+        what="the machine's row to say it",
+    )[0]
+    assert "disk full" in machine["reason"]
+    assert machine["up"]
+    heartbeats_for(worker, 3)  # blocks that had room get done
+    stored = site.stored()
+    assert 0 < stored < SIZE // BLOCK
+    assert free(volume) >= MIN_FREE
+
+    heartbeats_for(worker, 5)  # longer than a block may be idle: what is held is not given up
+    assert holds()
+    assert stored == site.stored()
+    assert producer.is_running
+
+    resize(volume, LARGE)
+
+    assert 0 == producer.wait()
+    assert "running" == wait_for(lambda: worker.health.get("state"), within=10, what="health")
+    acks = site.acks()
+    assert ["persisted"] * (SIZE // BLOCK) == [ack["outcome"] for ack in acks]
+    assert 1 == len({ack["attempt"] for ack in acks})  # nothing had to be sent again
+    assert SIZE // MIB == site.records()
+    verdict = site.verdict({"source": source}, block_size=BLOCK)
+    assert ([], [], SIZE // BLOCK) == (verdict.problems, verdict.doubled, verdict.acks)
+
+
+def heartbeats_for(worker, seconds):
+    """Wait until the worker's heartbeats are so much later."""
+
+    def last():
+        return worker.get("/machines/")["machines"][0]["at"]
+
+    until = last() + seconds
+    wait_for(lambda: last() > until, within=30, what="heartbeats to go on", every=0.3)

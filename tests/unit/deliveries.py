@@ -1,0 +1,97 @@
+"""Makes what the tests of the producer's pure parts need."""
+
+from streamapp import manifest
+from streamapp.producer.scan import Source
+from streamapp.producer.state import Delivery, Policy, View
+from streamapp.records import BlockAck
+
+
+GROUP = "g"
+PARTITIONS = 6
+BLOCK = 10
+FIRST_ATTEMPT = 1000
+GRACE = 15.0
+
+
+def source(name="f", size=25):
+    """A file as `scan` finds it."""
+    file_id = manifest.file_id(source="m", name=name, size=size, mtime_ns=7, block_size=BLOCK)
+    return Source(name, size, 7, file_id)
+
+
+def policy(**changes):
+    """Blocks of 10 bytes, three attempts."""
+    values = {
+        "block_size": BLOCK,
+        "partitions": PARTITIONS,
+        "max_attempts": 3,
+        "retry_base": 1.0,
+        "ack_grace": GRACE,
+    }
+    return Policy(**values | changes)
+
+
+def delivery(*sources, begun=True, **changes):
+    """A delivery of *sources* (one file of three blocks), begun with nothing there before."""
+    made = Delivery(
+        sources or (source(),),
+        policy(**changes),
+        first_attempt=FIRST_ATTEMPT,
+        chance=lambda: 0.5,
+    )
+    if begun:
+        made.begin()
+    return made
+
+
+def digest(number):
+    """The SHA-256 that stands for that of block *number* of any file."""
+    return bytes([number % 255 + 1]) * 32
+
+
+def ack(file, number, outcome="persisted", attempt=FIRST_ATTEMPT, **changes):
+    """A machine's answer about block *number* of *file*."""
+    values = {
+        "file_id": file.source.file_id,
+        "block": number,
+        "blocks": file.blocks,
+        "group": GROUP,
+        "machine": "w1",
+        "outcome": outcome,
+        "attempt": attempt,
+        "size": BLOCK,
+        "sha256": digest(number).hex() if outcome == "persisted" else "",
+        "reason": "" if outcome == "persisted" else "because",
+    }
+    return BlockAck(**values | changes)
+
+
+def view(*, committed=None, starts=None, end=1_000_000, machines=1):
+    """What is seen of Kafka: the same on every partition."""
+    every = range(PARTITIONS)
+    return View(
+        committed={} if committed is None else dict.fromkeys(every, committed),
+        starts=dict.fromkeys(every, starts or 0),
+        ends=dict.fromkeys(every, end),
+        machines=machines,
+    )
+
+
+def send(made, now=0.0, offsets=(100, 109)):
+    """Take the next block and let Kafka have it at *offsets*; return it."""
+    block = made.take(now, ())
+    made.sent(block, block.attempt, offsets, digest(block.number))
+    return block
+
+
+def only_file(made):
+    """The file of a delivery that has one."""
+    (file,) = made.files.values()
+    return file
+
+
+def kinds(made):
+    """What was reported, and forget it: kinds of events, for files their states."""
+    told = [getattr(event, "state", type(event).__name__) for event in made.events]
+    made.events.clear()
+    return told

@@ -1,0 +1,53 @@
+"""Makes frames for the tests of the pure core, as a producer of ours would."""
+
+import hashlib
+
+from streamapp import codec
+from streamapp.wire import BlockMeta, Codec, Frame, Seal
+
+
+FILE_ID = "0123456789abcdef" * 2
+
+
+def meta_of(size, **changes):
+    """Return the metadata of a file that is one block of *size* bytes."""
+    fields = {
+        "name": "a/b.csv",
+        "file_size": size,
+        "blocks": 1,
+        "block_size": max(1, size),
+        "start": 0,
+        "size": size,
+        "mtime_ns": 1,
+        "source": "laptop",
+        "sent_ns": 2,
+    }
+    return BlockMeta(**fields | changes)
+
+
+def frames_of(data, *, frame_size, meta=None, **fields):
+    """Return the frames of one block and their values, ``[(frame, value), ...]``."""
+    pieces = [data[i : i + frame_size] for i in range(0, len(data), frame_size)] or [b""]
+    seal = Seal(hashlib.sha256(data).digest(), len(pieces))
+    fields = {"file_id": FILE_ID, "block": 0, "attempt": 1, "codec": Codec.NONE} | fields
+    return [
+        (
+            Frame(
+                frame=number,
+                offset=number * frame_size,
+                length=len(piece),
+                meta=(meta or meta_of(len(data))) if number == 0 else None,
+                seal=seal if number == len(pieces) - 1 else None,
+                **fields,
+            ),
+            bytes(codec.encode(piece, fields["codec"])),
+        )
+        for number, piece in enumerate(pieces)
+    ]
+
+
+def plan_meta(plan, block, **changes):
+    """Return the metadata of *block* of a file that is cut as *plan* says."""
+    start, size = plan.span(block)
+    cut = {"file_size": plan.file_size, "blocks": plan.blocks, "block_size": plan.block_size}
+    return meta_of(size, **cut, start=start, **changes)

@@ -1,0 +1,488 @@
+"""The agents: nothing escapes them, and nothing is acknowledged that is not done."""
+
+import asyncio
+import inspect
+import logging
+import os
+import signal
+import types
+
+import pytest
+
+from faust.exceptions import ConsumerNotStarted
+from faust.types import TP
+
+from agents import blocks, guard, heartbeat, progress
+from streamapp import channels, pending, records, topics, wire
+from streamapp import intake as intake_module
+from streamapp.app import app
+from streamapp.lease import Lease
+from streamapp.records import BlockAck, FileStatus, Heartbeat, Quarantined
+from streamapp.routing import partition_of
+from streamapp.store import BlockStore
+from streamapp.transport import SafeConsumer
+from tables import folds
+from tests.unit.frames import FILE_ID, frames_of
+from tests.unit.test_folds import ack_of
+from tests.waiting import eventually
+
+
+DATA = b"0123456789" * 10
+PLACE = TP(topics.names(app.settings).data_blocks, 2)
+
+
+class Ended(BaseException):
+    """The process ended."""
+
+
+class FakeMessage:
+    """As Faust's: knows its place, and whether it was acknowledged."""
+
+    def __init__(self, offset, generation, headers, value):
+        self.topic, self.partition, self.tp = PLACE.topic, PLACE.partition, PLACE
+        self.offset, self.generation_id = offset, generation
+        self.headers, self.key, self.value = headers, b"k", value
+        self.timestamp = 1.0
+        self.acked = False
+
+    def ack(self, _consumer):
+        """As `Message.ack`."""
+        self.acked = True
+
+
+class FakeStream:
+    """Gives events, and waits then, as a stream that goes on."""
+
+    def __init__(self, *events):
+        self._events = events
+        self.is_manual = False
+        self.is_read = asyncio.Event()
+
+    def noack(self):
+        """As `Stream.noack`."""
+        self.is_manual = True
+        return self
+
+    async def events(self):
+        """As `Stream.events`."""
+        for event in self._events:
+            yield event
+        self.is_read.set()
+        await asyncio.Event().wait()
+
+
+def event_of(offset, frame, value, *, generation=1):
+    """Return an event of a frame."""
+    message = FakeMessage(offset, generation, wire.encode(frame) if frame else None, value)
+    return types.SimpleNamespace(message=message, value=value)
+
+
+def block_events(first=0, **kwargs):
+    """Return the events of one block."""
+    frames = frames_of(DATA, frame_size=40)
+    return [event_of(first + n, frame, value, **kwargs) for n, (frame, value) in enumerate(frames)]
+
+
+@pytest.fixture(autouse=True)
+def worker(faust_app, tables, tmp_path, monkeypatch):
+    """A worker around the agents, whose Kafka is a list."""
+    assert tables
+    worker = types.SimpleNamespace(told=[], highwater=1000, refuses=0)
+    lease = Lease(app.settings.session_timeout)  # one that did not see the tests before this
+    for module in (blocks, guard):
+        monkeypatch.setattr(module, "lease", lease)
+    store = BlockStore([tmp_path / "data"], min_free=0)
+    store.open()
+
+    async def tell(record):
+        if worker.refuses:
+            worker.refuses -= 1
+            raise RuntimeError("Kafka is away")
+        worker.told.append(record)
+
+    def highwater(_place):
+        if isinstance(worker.highwater, Exception):
+            raise worker.highwater
+        return worker.highwater
+
+    consumer = types.SimpleNamespace(highwater=highwater, _committed_offset={PLACE: 0})
+    monkeypatch.setattr(os, "fsync", lambda _fd: None)
+    monkeypatch.setattr(channels, "tell", tell)
+    monkeypatch.setattr(faust_app, "block_store", store)
+    monkeypatch.setattr(faust_app, "vitals", type(faust_app.vitals)())
+    monkeypatch.setattr(type(faust_app), "consumer", consumer)
+    monkeypatch.setattr(faust_app, "consumer_generation_id", 1)
+    monkeypatch.setattr(blocks, "HOLD_SECONDS", 0.001)
+    monkeypatch.setattr(progress, "TABLE_RETRY_SECONDS", 0.0)
+    faust_app.flow_control.resume()
+    blocks.desk.cache_clear()
+    yield worker
+    blocks.desk.cache_clear()
+    faust_app.flow_control.suspend()
+    store.close()
+
+
+@pytest.fixture
+def ends(monkeypatch):
+    """The exit codes with which the process would have ended."""
+    codes = []
+
+    def end(code):
+        codes.append(code)
+        raise Ended
+
+    monkeypatch.setattr(guard.os, "_exit", end)
+    monkeypatch.setattr(logging, "shutdown", lambda: None)
+    return codes
+
+
+@pytest.fixture
+async def run():
+    """Runs an agent over events, until all are read; it is cancelled at the end."""
+    tasks = []
+
+    async def run(agent, *events):
+        stream = FakeStream(*events)
+        task = asyncio.ensure_future(agent.fun(stream))
+        tasks.append(task)
+        reading = asyncio.ensure_future(stream.is_read.wait())
+        await asyncio.wait({task, reading}, return_when=asyncio.FIRST_COMPLETED)
+        reading.cancel()
+        if task.done():
+            await task
+        return task
+
+    yield run
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def limited(monkeypatch, limit):
+    """Let the worker stop after *limit* blocks; return the signals that it raises."""
+    signals = []
+    settings = types.SimpleNamespace(
+        max_blocks=limit, group_id="g1", machine_id="m1", block_timeout=60.0
+    )
+    monkeypatch.setattr(app, "settings", settings)
+    monkeypatch.setattr(blocks.signal, "raise_signal", signals.append)
+    return signals
+
+
+# --- blocks
+
+
+async def test_block(run, worker):
+    """A block is kept, told of, and then acknowledged, by hand and not by the stream."""
+    events = block_events()
+    await run(blocks.keep_blocks, *events[:-1])
+    assert not any(event.message.acked for event in events)
+    events = block_events()
+    await run(blocks.keep_blocks, *events)
+
+    assert ["persisted"] == [record.outcome for record in worker.told]
+    assert all(event.message.acked for event in events)
+    assert 3 + 2 == app.vitals.taken[PLACE]
+
+
+async def test_bytes_are_let_go(run):
+    """What Faust keeps of an event does not hold its bytes."""
+    events = block_events()
+    await run(blocks.keep_blocks, *events[:2])
+
+    assert [None, None] == [event.message.value for event in events[:2]]
+    assert [None, None] == [event.value for event in events[:2]]
+
+
+async def test_null_value(run, worker):
+    """A record without bytes is one that has none."""
+    await run(blocks.keep_blocks, event_of(0, None, None))
+
+    (told,) = worker.told
+    assert isinstance(told, Quarantined)
+
+
+async def test_stale_event(run, worker):
+    """An event from before the last rebalance is dropped, unacknowledged: it comes again."""
+    stale = block_events(generation=0)
+    await run(blocks.keep_blocks, *stale)
+
+    assert [] == worker.told
+    assert not any(event.message.acked for event in stale)
+
+
+async def test_unforeseen_error(run, ends, monkeypatch):
+    """Whatever nobody foresaw ends the process, before the event is acknowledged."""
+
+    async def fail(*_):
+        raise KeyError("unforeseen")
+
+    monkeypatch.setattr(intake_module.Intake, "take", fail)
+    events = block_events()
+    with pytest.raises(Ended):
+        await run(blocks.keep_blocks, *events)
+
+    assert [70] == ends
+    assert not events[0].message.acked
+
+
+async def test_partition_that_goes(run):
+    """When its partition goes, what an agent had begun goes too."""
+    task = await run(blocks.keep_blocks, *block_events()[:2])
+    assert 1 == len(blocks._intakes)
+    assert 1 == app.vitals.open_blocks
+
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert {} == blocks._intakes
+    assert 0 == app.vitals.open_blocks
+    await eventually(lambda: not app.block_store.roots[0]._writers)
+
+
+@pytest.mark.parametrize("answer", [None, AssertionError("not assigned"), ConsumerNotStarted("x")])
+async def test_expiry_while_partitions_move(run, worker, ends, answer):
+    """Where a partition ends may not be known while it moves: nothing is given up then."""
+    await run(blocks.keep_blocks, *block_events()[:2])
+    worker.highwater = answer
+    await inspect.unwrap(blocks.expire_blocks)()
+
+    assert 1 == app.vitals.open_blocks
+    assert [] == ends
+
+
+async def test_expiry(run, worker, monkeypatch):
+    """A block whose producer died is given up by the clock."""
+    await run(blocks.keep_blocks, *block_events()[:2])
+    worker.highwater = 2
+    clock = types.SimpleNamespace(monotonic=lambda: 1e12, time=lambda: 1.0)
+    for module in (intake_module, pending):
+        monkeypatch.setattr(module, "time", clock)
+    await inspect.unwrap(blocks.expire_blocks)()
+
+    assert ["rejected"] == [record.outcome for record in worker.told]
+
+
+# --- the desk
+
+
+async def test_tells_until_it_is_told(worker):
+    """While Kafka does not take an acknowledgement the worker holds, and says so."""
+    worker.refuses = 10_000
+    desk = blocks.desk()
+    task = asyncio.ensure_future(desk.tell(ack_of(0)))
+    await eventually(lambda: app.vitals.state == "holding")
+    assert "Kafka is away" in app.vitals.reason
+    worker.refuses = 0
+    await task
+
+    assert [ack_of(0)] == worker.told
+    assert "running" == app.vitals.state
+
+
+async def test_max_blocks(monkeypatch):
+    """After exactly so many blocks the worker stops, once."""
+    signals = limited(monkeypatch, 2)
+    desk = blocks.desk()
+    for _ in range(2):
+        assert not desk.is_full
+        await desk.may_begin()
+    assert desk.is_full
+    waiting = asyncio.ensure_future(desk.may_begin())
+    desk.kept()
+    await asyncio.sleep(0)
+    assert [] == signals
+    assert not waiting.done()
+
+    desk.kept()
+    assert [signal.SIGTERM] == signals
+    waiting.cancel()
+
+
+async def test_begun_in_vain(monkeypatch):
+    """Of several that wait as many may begin as blocks are given up, whatever the order."""
+    limited(monkeypatch, 2)
+    desk = blocks.desk()
+    await desk.may_begin()
+    await desk.may_begin()
+    waiting = [asyncio.ensure_future(desk.may_begin()) for _ in range(4)]
+    await asyncio.sleep(0)
+    waiting[0].cancel()
+    desk.begun_in_vain()
+    await eventually(lambda: sum(task.done() and not task.cancelled() for task in waiting) == 1)
+    desk.begun_in_vain()
+    await eventually(lambda: sum(task.done() and not task.cancelled() for task in waiting) == 2)
+    assert desk.is_full
+
+    desk.begun_in_vain()
+    await eventually(lambda: all(task.done() for task in waiting))
+    assert 2 == desk._begun
+
+
+async def test_no_limit():
+    """Without a limit nobody waits."""
+    desk = blocks.desk()
+    for _ in range(100):
+        await desk.may_begin()
+
+    assert not desk.is_full
+
+
+# --- progress
+
+
+def small_event(raw):
+    """Return an event of one of the small topics."""
+    return event_of(0, None, raw)
+
+
+async def test_folds_acks(run):
+    """Acknowledgements of our group are folded; a stranger's record, or another group's, is not."""
+    ours = ack_of(0, blocks=1, file_size=10)
+    acks = [BlockAck(**{f: getattr(ours, f) for f in ours.__struct_fields__} | {"group": g})
+            for g in ("g1", "g2")]  # fmt: skip
+    for raw in (None, b"", b"{", b"\xff", b'{"kind":"block"}', b"x" * 300_000):
+        await run(progress.fold_acks, small_event(raw), small_event(records.encode(acks[1])))
+    assert folds.file_row(FILE_ID.encode()) is None
+
+    row = []
+    monkey = pytest.MonkeyPatch()
+    with monkey.context() as patch:
+        patch.setattr(progress, "fold_ack", row.append)
+        await run(progress.fold_acks, *map(small_event, map(records.encode, acks)))
+    assert [acks[0]] == row
+
+
+async def test_folds_status(run, monkeypatch):
+    """What producers say is everyone's; of machines only those of our group are."""
+    seen = []
+    monkeypatch.setattr(progress, "fold_status", seen.append)
+    file = FileStatus(
+        file_id=FILE_ID, state="sent", name="n", size=1, blocks=1, block_size=1, source="s"
+    )
+    ours, theirs = (Heartbeat(machine="m", group=g, state="running") for g in ("g1", "g2"))
+    await run(
+        progress.fold_statuses,
+        small_event(b"{"),
+        *map(small_event, map(records.encode, (file, ours, theirs))),
+    )
+
+    assert [file, ours] == seen
+
+
+async def test_stale_record_is_not_folded(run, monkeypatch):
+    """What others fold by now is not folded here."""
+    seen = []
+    monkeypatch.setattr(progress, "fold_ack", seen.append)
+    raw = records.encode(ack_of(0))
+    await run(progress.fold_acks, event_of(0, None, raw, generation=0))
+
+    assert [] == seen
+
+
+async def test_tables_that_cannot_be_written(run, monkeypatch, ends):
+    """While the tables cannot be written the worker holds; after a minute it starts anew."""
+    failures = [OSError("No space left")] * 3
+    seen = []
+
+    def fold(record):
+        if failures:
+            assert len(failures) == 3 or app.vitals.state == "holding"
+            raise failures.pop()
+        seen.append(record)
+
+    monkeypatch.setattr(progress, "fold_ack", fold)
+    ack = BlockAck(
+        **{f: getattr(ack_of(0), f) for f in BlockAck.__struct_fields__} | {"group": "g1"}
+    )
+    await run(progress.fold_acks, small_event(records.encode(ack)))
+    assert [ack] == seen
+    assert "running" == app.vitals.state
+
+    failures += [OSError("No space left")] * 1000
+    with pytest.raises(Ended):
+        await run(progress.fold_acks, small_event(records.encode(ack)))
+    assert [70] == ends
+
+
+# --- guard, heartbeat, channels, transport
+
+
+def test_guard_lets_pass_what_is_no_error(ends):
+    """The end of a task is no error."""
+    for expected in (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt):
+        with pytest.raises(expected), guard.stop_on_unforeseen("testing"):
+            raise expected
+    with guard.stop_on_unforeseen("testing"):
+        pass
+
+    assert [] == ends
+
+
+async def test_heartbeat(worker, monkeypatch):
+    """A heartbeat says what the worker knows of itself, and can be read again."""
+    app.vitals.hold("x", "disk\udcff full " + "x" * 5000)
+    beat = await heartbeat.heartbeat()
+    assert beat == records.decode_status(records.encode(beat))
+    assert ("holding", "m1", "g1") == (beat.state, beat.machine, beat.group)
+
+    monkeypatch.setattr(heartbeat, "_say_what_changed", lambda: None)
+    worker.refuses = 1
+    await inspect.unwrap(heartbeat.beat)()
+    await inspect.unwrap(heartbeat.beat)()
+    assert 1 == len(worker.told)
+
+
+@pytest.mark.parametrize(
+    ("record", "topic", "key"),
+    [
+        (ack_of(0), "acks", FILE_ID),
+        (Heartbeat(machine="m7", group="g", state="running"), "status", "m7"),
+        (
+            Quarantined(machine="m8", group="g", topic="t", partition=1, offset=2, reason="r"),
+            "status",
+            "m8",
+        ),
+    ],
+    ids=["ack", "heartbeat", "quarantined"],
+)
+async def test_tell(monkeypatch, record, topic, key):
+    """A record goes where its row is, and is told only when the brokers have it."""
+    monkeypatch.undo()
+    sent = []
+    taken = asyncio.get_running_loop().create_future()
+
+    async def send(**kwargs):
+        sent.append(kwargs)
+        return taken
+
+    monkeypatch.setattr(getattr(channels, topic), "send", send, raising=False)
+    telling = asyncio.ensure_future(channels.tell(record))
+    await eventually(lambda: sent)
+    await asyncio.sleep(0)
+    assert not telling.done()
+    assert {
+        "key": record.key,
+        "value": records.encode(record),
+        "partition": partition_of(key.encode()),
+    } == sent[0]
+
+    taken.set_result(None)
+    await telling
+
+
+@pytest.mark.parametrize(
+    ("generation", "is_active", "expected"),
+    [(1, True, True), (0, True, False), (2, True, False), (1, False, False)],
+)
+def test_consumer_refuses_what_is_void(faust_app, monkeypatch, generation, is_active, expected):
+    """An acknowledgement from before the last rebalance, or while one is on, is refused."""
+    acked = []
+    parent = SafeConsumer.__mro__[1]
+    monkeypatch.setattr(parent, "ack", lambda _self, message: acked.append(message) or True)
+    monkeypatch.setattr(faust_app.flow_control, "is_active", lambda: is_active)
+    consumer = object.__new__(SafeConsumer)
+    consumer.app = faust_app
+    message = FakeMessage(0, generation, None, b"")
+
+    assert expected == consumer.ack(message)
+    assert ([message] if expected else []) == acked

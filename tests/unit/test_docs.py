@@ -1,0 +1,267 @@
+"""The documents say what the code does: whoever changes one of them changes both."""
+
+import hashlib
+import itertools
+import re
+
+import msgspec
+import pytest
+
+from streamapp import (
+    batches,
+    codec,
+    errors,
+    manifest,
+    names,
+    records,
+    routing,
+    settings,
+    topics,
+    wire,
+)
+from streamapp.records import BlockAck, FailedBlock, FileStatus, Heartbeat, Quarantined
+from streamapp.settings import Settings
+from streamapp.wire import BlockMeta, Frame, Seal
+
+
+RECORDS = [BlockAck, FileStatus, FailedBlock, Heartbeat, Quarantined]
+CLASSES = [c for c in vars(errors).values() if isinstance(c, type) and issubclass(c, Exception)]
+EXAMPLE = b"Hello, Kafka!"
+
+
+@pytest.fixture(scope="module")
+def documents(project):
+    """Every document, by its path below docs."""
+    folder = project / "docs"
+    return {str(p.relative_to(folder)): p.read_text("utf-8") for p in folder.rglob("*.md")}
+
+
+@pytest.fixture(scope="module")
+def protocol(documents):
+    """The protocol."""
+    return documents["protocol.md"]
+
+
+def section(text, heading):
+    """Return the part of *text* below the line *heading*, up to the next heading."""
+    assert f"\n{heading}\n" in text, heading
+    return re.split(r"^#+ ", text.split(f"\n{heading}\n", 1)[1], maxsplit=1, flags=re.MULTILINE)[0]
+
+
+def rows(text):
+    """Return the cells of every table row in *text*, code marks taken off."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    cells = [[c.strip().strip("`") for c in re.split(r"(?<!\\)\|", row)[1:-1]] for row in lines]
+    return [row for row in cells if set("".join(row)) - set("-:")]
+
+
+def layout(text):
+    """Return (offset, size, name) of every field in a table of bytes."""
+    return [(int(r[0]), int(r[1]), r[2]) for r in rows(text) if (r[0] + r[1]).isdigit()]
+
+
+def spaced(raw, sizes):
+    """Return *raw* in hexadecimal, with a space between fields of *sizes* bytes."""
+    at = [sum(sizes[:n]) for n in range(len(sizes) + 1)]
+    return " ".join(raw[start:end].hex() for start, end in itertools.pairwise(at))
+
+
+def example():
+    """Return the worked example: 13 bytes in blocks of 8, the first block in two frames."""
+    file = {"source": "laptop", "name": "logs/hello.txt", "size": 13}
+    mtime_ns, block_size, frame_size = 1_700_000_000_000_000_000, 8, 5
+    file_id = manifest.file_id(**file, mtime_ns=mtime_ns, block_size=block_size)
+    meta = BlockMeta(
+        name=file["name"],
+        file_size=13,
+        blocks=2,
+        block_size=block_size,
+        start=0,
+        size=8,
+        mtime_ns=mtime_ns,
+        source="laptop",
+        sent_ns=mtime_ns + 10**9,
+    )
+    seal = Seal(hashlib.sha256(EXAMPLE[:8]).digest(), 2)
+    lines = [
+        f"file id              {file_id}",
+        f"partition, block 0   {manifest.partition_of(file_id, 0, topics.BLOCK_PARTITIONS)}",
+        f"partition, block 1   {manifest.partition_of(file_id, 1, topics.BLOCK_PARTITIONS)}",
+    ]
+    for number, meta_, seal_ in [(0, meta, None), (1, None, seal)]:
+        piece = EXAMPLE[:8][number * frame_size :][:frame_size]
+        frame = Frame(
+            file_id=file_id,
+            block=0,
+            attempt=1,
+            frame=number,
+            offset=number * frame_size,
+            length=len(piece),
+            meta=meta_,
+            seal=seal_,
+        )
+        headers = dict(wire.encode(frame))
+        lines += [
+            "",
+            f"frame {number}",
+            f"  key                {frame.key.decode()}",
+            "  header `frame`     " + spaced(headers["frame"], [4, 1, 1, 1, 1, 16]),
+            "                     " + spaced(headers["frame"][24:], [4, 8, 4, 4, 8]),
+        ]
+        if meta_:
+            lines += ["  header `block`     " + headers["block"].decode()]
+        if seal_:
+            lines += ["  header `seal`      " + spaced(headers["seal"], [32, 4])]
+        lines += [f"  value              {bytes(codec.encode(piece, frame.codec)).hex()}"]
+    ack = BlockAck(
+        file_id=file_id,
+        block=0,
+        blocks=2,
+        group="distributed-processors",
+        machine="worker-1",
+        outcome="persisted",
+        attempt=1,
+        size=8,
+        sha256=seal.sha256.hex(),
+        name=file["name"],
+        file_size=13,
+        block_size=block_size,
+        source="laptop",
+        at=1_700_000_002.5,
+    )
+    lines += [
+        "",
+        "acknowledgement",
+        f"  key                {ack.key.decode()}",
+        f"  partition          {routing.partition_of(file_id.encode())}",
+        f"  value              {records.encode(ack).decode()}",
+    ]
+    digests = [hashlib.sha256(EXAMPLE[:8]).digest(), hashlib.sha256(EXAMPLE[8:]).digest()]
+    return "\n".join([*lines, "", f"file digest          {manifest.file_digest(digests)}"])
+
+
+def test_example(protocol):
+    """The worked example is what the code writes, byte by byte."""
+    assert example() in protocol
+
+
+@pytest.mark.parametrize("header", [wire.FRAME_HEADER, wire.SEAL_HEADER])
+def test_layout(protocol, header):
+    """A table of bytes has no gap, and is as long as what the code writes."""
+    fields = layout(section(protocol, f"### Header `{header}`"))
+    size = {wire.FRAME_HEADER: wire._FRAME.size, wire.SEAL_HEADER: wire._SEAL.size}[header]
+    ends = [offset + length for offset, length, _ in fields]
+
+    assert [0, *ends[:-1]] == [offset for offset, _, _ in fields]
+    assert size == ends[-1]
+
+
+def test_layout_in_the_code(protocol):
+    """The module that writes the frame's header draws the table that the protocol has."""
+    drawn = re.findall(r"^    (\d+) +(\d+) +(\w+)", wire.__doc__, re.MULTILINE)
+    said = layout(section(protocol, f"### Header `{wire.FRAME_HEADER}`"))
+
+    assert [(int(o), int(s)) for o, s, _ in drawn] == [(o, s) for o, s, _ in said]
+
+
+@pytest.mark.parametrize("field", BlockMeta.__struct_fields__)
+def test_meta(protocol, field):
+    """Every field of the block's metadata is described."""
+    found = section(protocol, f"### Header `{wire.META_HEADER}`")
+
+    assert field in [row[0] for row in rows(found)]
+
+
+@pytest.mark.parametrize("codec_", wire.Codec)
+@pytest.mark.parametrize("flags", [wire.Flag])
+def test_numbers(protocol, codec_, flags):
+    """Every codec and flag has the number that the protocol gives it."""
+    numbers = {(row[0], row[1]) for row in rows(protocol)}
+
+    assert (str(codec_.value), codec_.name.lower()) in numbers
+    assert {(str(flag.value), flag.name.lower()) for flag in flags} <= numbers
+
+
+@pytest.mark.parametrize("record", RECORDS, ids=lambda r: r.__name__)
+def test_record(protocol, record):
+    """Every record's table has its fields and their defaults, no more and no fewer."""
+    said = {row[0]: row[2] for row in rows(section(protocol, f"### {record.__name__}"))[1:]}
+    there = {"kind": "required"} if record.__struct_config__.tag else {}
+    for field in msgspec.structs.fields(record):
+        default = "required" if field.required else msgspec.json.encode(field.default).decode()
+        there[field.encode_name] = default
+
+    assert there == said
+
+
+def test_topics(protocol):
+    """Every topic's row has its width and each of its settings."""
+    said = {row[0]: row for row in rows(section(protocol, "## Topics"))}
+    default = Settings(machine_id="m", group_id="group")
+    for spec in [*topics.specs(default), *topics.changelogs(default)]:
+        row = said[spec.name]
+
+        assert str(spec.partitions) == row[1]
+        assert {f"{k}={v}" for k, v in spec.config.items()} == set(re.split(r"[` ]+", row[-1]))
+
+
+def test_limits(protocol):
+    """Every limit is the number that the code has."""
+    found = rows(section(protocol, "## Limits"))[1:]
+    modules = {"wire": wire, "names": names, "records": records, "batches": batches}
+
+    assert len(found) > 10
+    for name, value, _ in found:
+        module, constant = name.split(".")
+        assert int(value.replace(",", "")) == getattr(modules[module], constant), name
+
+
+def test_settings(documents):
+    """The table of settings has every setting, as the code has it, and in its order."""
+    expected = []
+    for name, field in Settings.model_fields.items():
+        flag = "none" if settings.is_secret(name) else f"`{settings.flag_of(name)}`"
+        default = settings.default_text(name) or "none"
+        expected.append(
+            f"| {flag} | `{settings.variable_of(name)}` | `{name}` | {default} "
+            f"| {field.description} |"
+        )
+    found = [
+        line for line in documents["settings.md"].splitlines() if f"`{settings.ENV_PREFIX}" in line
+    ]
+
+    assert expected == [line for line in found if line.startswith("|")]
+
+
+def test_config_variable(documents):
+    """The document says how the config file is found."""
+    assert f"`{settings.CONFIG_VARIABLE}`" in documents["settings.md"]
+    assert f"`{settings.CONFIG_FILE}`" in documents["settings.md"]
+
+
+def test_exit_codes(documents):
+    """The table of exit codes has every class with its code, and nothing else but success."""
+    said = {(row[0], row[1]) for row in rows(documents["errors.md"])[1:]}
+
+    assert {("0", "success")} | {(str(c.exit_code), c.__name__) for c in CLASSES} == said
+
+
+def test_decisions(documents):
+    """Every decision is in the index, under its own title, and fits on a page."""
+    decisions = {n: t for n, t in documents.items() if re.fullmatch(r"adr/\d{4}-[a-z-]+\.md", n)}
+
+    assert len(decisions) >= 4
+    for name, text in decisions.items():
+        number, title = re.match(r"# (\d+)\. (.+)\n", text).groups()
+
+        assert int(number) == int(name[4:8])
+        assert f"[{title}]({name[4:]})" in documents["adr/README.md"]
+        assert len(text.splitlines()) <= 40
+
+
+def test_links(project, documents):
+    """A link from one document to another leads somewhere."""
+    for name, text in documents.items():
+        folder = (project / "docs" / name).parent
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
+            assert (folder / target).exists(), f"{name}: {target}"

@@ -1,0 +1,77 @@
+"""Flow control: a record that came in is taken out, however often flow is resumed."""
+
+from mode.utils.queues import FlowControlEvent, FlowControlQueue
+
+from streamapp.app import create_app
+from streamapp.flow import FETCHED_RECORDS, FlowControl
+from streamapp.settings import Settings
+
+
+def queue_after_resuming_twice(flow):
+    """Return a queue that got a record before flow was resumed, and one between two resumes."""
+    queue = FlowControlQueue(flow_control=flow, clear_on_resume=True)
+    queue.put_nowait("old")
+    flow.resume()
+    queue.put_nowait("new")
+    flow.resume()
+    return queue
+
+
+async def test_keeps_what_came_in():
+    """The second resume changes nothing; the first one empties the queue."""
+    queue = queue_after_resuming_twice(FlowControl())
+
+    assert "new" == queue.get_nowait()
+    assert queue.empty()
+
+
+async def test_suspended_again():
+    """What was queued before a suspension is gone after it."""
+    flow = FlowControl()
+    queue = queue_after_resuming_twice(flow)
+    flow.suspend()
+    flow.resume()
+
+    assert queue.empty()
+
+
+async def test_fault_of_mode():
+    """Mode's own loses it. When this fails mode is repaired, and ours is not needed any more."""
+    assert queue_after_resuming_twice(FlowControlEvent()).empty()
+
+
+def test_is_used():
+    """The worker's application has ours."""
+    app = create_app(Settings(machine_id="m"))
+
+    assert isinstance(app.flow_control, FlowControl)
+
+
+async def test_full_queue_holds_up_nobody():
+    """A queue asks for no more when it is full, and takes what was fetched all the same."""
+    app = create_app(Settings(machine_id="m"))
+    app.flow_control.resume()
+    queue = app.FlowControlQueue(maxsize=8, clear_on_resume=True)
+    pressure = []
+
+    for number in range(5 + FETCHED_RECORDS):
+        assert not queue.full()
+        queue.put_nowait_enhanced(
+            number,
+            on_pressure_high=lambda: pressure.append("high"),
+            on_pressure_drop=pressure.clear,
+        )
+
+    assert ["high"] == pressure
+    assert [*range(5 + FETCHED_RECORDS)] == [queue.get_nowait() for _ in range(queue.qsize())]
+    assert [] == pressure
+
+
+async def test_recovery_has_a_bound():
+    """Where nobody heeds the pressure, the queue is full in the end."""
+    app = create_app(Settings(machine_id="m"))
+    queue = app.FlowControlQueue(maxsize=8)
+    for number in range(8 + FETCHED_RECORDS):
+        queue.force_put_nowait(number)
+
+    assert queue.full()

@@ -1,0 +1,910 @@
+"""The intake of a partition: what it acknowledges is done for good, whatever arrives."""
+
+import asyncio
+import collections
+import errno
+import functools
+import itertools
+import os
+import types
+
+import msgspec
+import pytest
+import zstandard
+
+from streamapp import answers, holding, pending, wire
+from streamapp import intake as intake_module
+from streamapp.desk import Record
+from streamapp.errors import StoreError, StoreFullError
+from streamapp.intake import Intake
+from streamapp.records import BlockAck, Quarantined
+from streamapp.store import BlockStore
+from streamapp.store.writer import BlockWriter
+from streamapp.turns import Turns
+from streamapp.vitals import Vitals
+from streamapp.wire import BlockMeta, Codec, Frame, Seal
+from tests.unit.frames import FILE_ID, frames_of, meta_of
+from tests.waiting import eventually
+
+
+OTHER_ID = "f" * 32
+DATA = bytes(range(256)) * 4
+TIMEOUT = 60.0
+
+
+class FakeDesk:
+    """A worker around an intake; `seen` has all that was told and acknowledged, in order."""
+
+    def __init__(self, store):
+        self.settings = types.SimpleNamespace(
+            group_id="g", machine_id="m", block_timeout=TIMEOUT, max_blocks=None
+        )
+        self.store = store
+        self.vitals = Vitals()
+        self.turns = Turns()
+        self.seen = []
+        self.begun = self.kept_blocks = 0
+        self.limit = 1_000_000
+        self.told = asyncio.Event()
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    @property
+    def is_full(self):
+        """As `WorkerDesk`."""
+        return self.begun >= self.limit
+
+    async def tell(self, record):
+        """Note what is told, once the gate is open."""
+        self.told.set()
+        await self.gate.wait()
+        self.seen.append(record)
+
+    async def may_begin(self):
+        """As `WorkerDesk`."""
+        await eventually(lambda: not self.is_full)
+        self.begun += 1
+
+    def begun_in_vain(self):
+        """As `WorkerDesk`."""
+        self.begun -= 1
+
+    def kept(self):
+        """As `WorkerDesk`."""
+        self.kept_blocks += 1
+
+    @property
+    def acks(self):
+        """What was told about blocks."""
+        return [r for r in self.seen if isinstance(r, BlockAck)]
+
+    @property
+    def outcomes(self):
+        """The outcomes of all that was told about blocks."""
+        return [ack.outcome for ack in self.acks]
+
+    @property
+    def set_aside(self):
+        """What was told about bad records."""
+        return [r for r in self.seen if isinstance(r, Quarantined)]
+
+    @property
+    def done(self):
+        """The offsets that were acknowledged to Kafka."""
+        return [r for r in self.seen if isinstance(r, int)]
+
+
+class Partition:
+    """One partition, read by one intake."""
+
+    def __init__(self, desk):
+        self.desk = desk
+        self.intake = Intake("data-blocks", 3, desk)
+        self.offset = 0
+        self.generation = 1
+
+    async def put(self, *records):
+        """Let the intake take *records*: frames with their values, or headers with theirs."""
+        for headers, value in records:
+            packed = wire.encode(headers) if isinstance(headers, Frame) else headers
+            record = Record(
+                offset=self.offset,
+                generation=self.generation,
+                headers=packed,
+                key=b"key",
+                value=value,
+                ack=functools.partial(self.desk.seen.append, self.offset),
+            )
+            self.offset += 1
+            await self.intake.take(record)
+
+    def rewind(self, offset):
+        """Go back to *offset*, as after a rebalance."""
+        self.offset = offset
+        self.generation += 1
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    """A hold takes no time, and an fsync costs nothing."""
+    monkeypatch.setattr(holding, "HOLD_SECONDS", 0.001)
+    monkeypatch.setattr(os, "fsync", lambda _fd: None)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The intake's clock, which stands still until it is moved."""
+    clock = types.SimpleNamespace(now=1000.0, time=lambda: 1.0)
+    clock.monotonic = lambda: clock.now
+    for module in (intake_module, pending, answers):
+        monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
+@pytest.fixture
+def store(tmp_path):
+    """The data folder of a worker; nothing may be written beside it."""
+    store = BlockStore([tmp_path / "data"], min_free=0)
+    store.open()
+    yield store
+    store.close()
+    assert ["data"] == [path.name for path in tmp_path.iterdir()]
+
+
+@pytest.fixture
+async def desk(store):
+    """A worker."""
+    return FakeDesk(store)
+
+
+@pytest.fixture
+async def partition(desk):
+    """A partition that the worker reads."""
+    return Partition(desk)
+
+
+def pieces(data=DATA, *, frame_size=256, **fields):
+    """Return the frames of a block and their values."""
+    return frames_of(data, frame_size=frame_size, **fields)
+
+
+def changed(records, number, *, value=None, **fields):
+    """Return *records* with frame *number* changed."""
+    frame, old = records[number]
+    new = (msgspec.structs.replace(frame, **fields), old if value is None else value)
+    return [*records[:number], new, *records[number + 1 :]]
+
+
+async def expire(partition, clock, *, highwater=None, after=TIMEOUT + 1):
+    """Let time pass, then let the intake give up what is late."""
+    clock.now += after
+    await partition.intake.expire(highwater=partition.offset if highwater is None else highwater)
+
+
+# --- what should come
+
+
+async def test_block(partition, desk, store):
+    """A block is kept, then told of, then acknowledged; nothing of it before."""
+    await partition.put(*pieces()[:-1])
+    assert [] == desk.seen
+    assert 1 == desk.vitals.open_blocks
+
+    await partition.put(pieces()[-1])
+    assert ["persisted"] == desk.outcomes
+    assert [desk.acks[0], 0, 1, 2, 3] == desk.seen
+    assert desk.acks[0].sha256 == store.stored(FILE_ID, 0).sha256
+    assert (1, len(DATA), 0) == (desk.vitals.blocks, desk.vitals.bytes, desk.vitals.open_blocks)
+    assert 1 == desk.kept_blocks == desk.begun
+
+
+async def test_empty_block(partition, desk, store):
+    """An empty file has one empty block, of one frame."""
+    await partition.put(*pieces(b"", meta=meta_of(0)))
+
+    assert ["persisted"] == desk.outcomes
+    assert store.stored(FILE_ID, 0)
+
+
+@pytest.mark.parametrize("codec", list(Codec))
+async def test_codecs(partition, desk, codec):
+    """Each frame is decoded by its own codec."""
+    await partition.put(*pieces(codec=codec))
+
+    assert ["persisted"] == desk.outcomes
+
+
+async def test_waits_for_kafka(partition, desk):
+    """Nothing is acknowledged before Kafka has the word that the block is persisted."""
+    desk.gate.clear()
+    task = asyncio.create_task(partition.put(*pieces()))
+    await desk.told.wait()
+    assert [] == desk.seen
+
+    desk.gate.set()
+    await task
+    assert [0, 1, 2, 3] == desk.done
+
+
+async def test_order_of_acknowledgement(partition, desk):
+    """Of two blocks that overlap, the later one waits for the earlier one."""
+    first, second = pieces(), pieces(file_id=OTHER_ID)
+    await partition.put(first[0], *second, *first[1:-1])
+    assert [OTHER_ID] == [ack.file_id for ack in desk.acks]
+    assert [] == desk.done
+
+    await partition.put(first[-1])
+    assert list(range(8)) == desk.done
+
+
+async def test_duplicates(partition, desk):
+    """A frame that comes twice is no other frame."""
+    await partition.put(*(record for record in pieces() for _ in range(2)))
+
+    assert {"persisted"} == set(desk.outcomes)
+    assert list(range(8)) == desk.done
+    assert 1 == desk.vitals.blocks
+
+
+async def test_stored_block_again(partition, desk, store):
+    """A block that is stored is told of again, and not written again."""
+    await partition.put(*pieces())
+    path = next(store.roots[0].path.rglob("*.bin"))
+    before = path.stat()
+    await partition.put(*pieces(attempt=2))
+
+    assert [1, 2] == [ack.attempt for ack in desk.acks]
+    assert list(range(8)) == desk.done
+    assert (1, 1, 1) == (desk.vitals.blocks, desk.vitals.repeated, desk.begun)
+    assert (before.st_ino, before.st_mtime_ns) == (path.stat().st_ino, path.stat().st_mtime_ns)
+
+
+async def test_stored_block_that_is_lost_while_it_comes_again(partition, desk, store, monkeypatch):
+    """What was known of a block at its first frame ends no later attempt at it."""
+    await partition.put(*pieces())
+    await partition.put(pieces(attempt=2)[0])
+    monkeypatch.setattr(store, "stored", lambda *_: None)
+    await partition.put(*pieces(attempt=3)[:2], *pieces(attempt=2)[1:3])
+    assert 1 == desk.vitals.open_blocks
+    assert [0, 1, 2, 3, 4] == desk.done
+
+    await partition.put(pieces(attempt=2)[3])
+    assert [(1, "persisted"), (2, "rejected")] == [(a.attempt, a.outcome) for a in desk.acks]
+    await partition.put(*pieces(attempt=3)[2:])
+    assert (3, "persisted") == (desk.acks[-1].attempt, desk.acks[-1].outcome)
+    assert list(range(12)) == desk.done
+
+
+async def test_middle_of_a_stored_block(partition, desk):
+    """What comes again of a stored block is done at once, wherever it begins."""
+    await partition.put(*pieces())
+    partition.rewind(2)
+    desk.seen.clear()
+    await partition.put(*pieces()[2:])
+
+    assert [2, 3] == desk.done
+    assert ["persisted"] == desk.outcomes
+
+
+async def test_interleaved_attempts(partition, desk, store):
+    """Frames of two attempts never mix; the first that is whole counts for both."""
+    good, bad = pieces(attempt=2), pieces(DATA[::-1], attempt=1)
+    mixed = [record for pair in zip(bad, good, strict=True) for record in pair]
+    await partition.put(*mixed[:-2])
+    assert 2 == desk.vitals.open_blocks
+
+    await partition.put(mixed[-1])
+    assert [2] == [ack.attempt for ack in desk.acks]
+    assert list(range(7)) == desk.done
+    assert 0 == desk.vitals.open_blocks
+
+    await partition.put(mixed[-2])
+    assert ["persisted", "rejected"] == desk.outcomes
+    assert [(2, "persisted"), (1, "rejected")] == [(a.attempt, a.outcome) for a in desk.acks]
+    assert desk.acks[0].sha256 == store.stored(FILE_ID, 0).sha256
+
+
+async def test_conflict(partition, desk, store):
+    """Another content under a stored block is rejected, and changes nothing."""
+    await partition.put(*pieces())
+    await partition.put(*pieces(DATA[::-1], attempt=2))
+
+    assert ["persisted", "rejected"] == desk.outcomes
+    assert "is stored already" in desk.acks[1].reason
+    assert list(range(8)) == desk.done
+    assert desk.acks[0].sha256 == store.stored(FILE_ID, 0).sha256
+
+
+async def test_other_file_under_the_same_id(partition, desk):
+    """A file that is cut otherwise than what is stored under its id is rejected."""
+    await partition.put(*pieces())
+    meta = meta_of(5, file_size=10, block_size=5, blocks=2, start=5)
+    await partition.put(*pieces(b"12345", meta=meta, block=1, attempt=2))
+
+    assert ["persisted", "rejected"] == desk.outcomes
+    assert "another file" in desk.acks[1].reason
+    assert list(range(5)) == desk.done
+
+
+# --- what should not come
+
+
+FRAME, SEAL = wire.encode(pieces(b"x")[0][0])[0], wire.encode(pieces(b"x")[0][0])[2]
+STRANGERS = {
+    "nothing": None,
+    "no headers": [],
+    "another's": [("traceparent", b"00-1-2-01")],
+    "a null": [("frame", None)],
+    "numbers": [("frame", 7)],
+    "no pair": ["frame"],
+    "a dictionary": {"frame": b""},
+    "short": [("frame", FRAME[1][:-1])],
+    "long": [("frame", FRAME[1] + b"\0")],
+    "magic": [("frame", b"XXXX" + FRAME[1][4:])],
+    "version": [("frame", FRAME[1][:4] + b"\2" + FRAME[1][5:])],
+    "twice": [FRAME, FRAME],
+    "many": [FRAME, *((f"h{n}", b"") for n in range(200_000))],
+    "heavy": [FRAME, ("h", b"x" * 100_000)],
+    "half": [FRAME],
+    "bad block": [FRAME, ("block", b'{"name": "../x"}'), SEAL],
+    "deep block": [FRAME, ("block", b"[" * 10_000), SEAL],
+    "bad seal": [FRAME, wire.encode(pieces(b"x")[0][0])[1], ("seal", b"x" * 35)],
+}
+
+
+@pytest.mark.parametrize("headers", STRANGERS.values(), ids=STRANGERS)
+@pytest.mark.parametrize("value", [b"", b"\0" * 100_000], ids=["null", "value"])
+async def test_stranger(partition, desk, store, headers, value):
+    """What is no frame of ours is set aside with its reason, told of, then acknowledged."""
+    await partition.put((headers, value))
+
+    (told,) = desk.set_aside
+    assert [told, 0] == desk.seen
+    assert told.reason
+    assert (3, 0, "data-blocks") == (told.partition, told.offset, told.topic)
+    kept = store.roots[0].path / "quarantine" / "data-blocks-3-0.json"
+    assert str(kept) == told.path
+    kept_record = msgspec.json.decode(kept.read_bytes())
+    assert (told.reason, len(value)) == (kept_record["reason"], kept_record["value_bytes"])
+    assert value[: 64 * 1024] == kept.with_suffix(".bin").read_bytes()
+    await partition.put(*pieces())
+    assert ["persisted"] == desk.outcomes
+
+
+def _bomb():
+    return zstandard.ZstdCompressor().compress(bytes(10_000_000))
+
+
+PACKED = pieces(codec=Codec.ZSTD)
+UNSIZED = zstandard.ZstdCompressor(write_content_size=False).compress(DATA[:256])
+BAD_BLOCKS = {
+    "wrong hash": changed(pieces(), 3, seal=Seal(bytes(32), 4)),
+    "a bit": changed(pieces(), 1, value=b"?" + DATA[257:512]),
+    "short value": changed(pieces(), 1, value=DATA[256:511]),
+    "long value": changed(pieces(), 1, value=DATA[256:513]),
+    "null value": changed(pieces(), 1, value=b""),
+    "gap": [pieces()[0], *pieces()[2:]],
+    "other offset": changed(pieces(), 1, offset=255),
+    "too many bytes": changed(pieces(), 3, length=257, value=bytes(257)),
+    "sealed early": [pieces()[0], pieces(DATA[:512])[1]],
+    "cut zstd": changed(PACKED, 1, value=PACKED[1][1][:-3]),
+    "no zstd": changed(PACKED, 1, value=b"zstd?" * 9),
+    "zstd bomb": changed(PACKED, 1, value=_bomb()),
+    "unsized zstd": changed(PACKED, 1, value=UNSIZED),
+    "two zstd": changed(PACKED, 1, value=PACKED[1][1] * 2),
+    "gzip as zstd": changed(PACKED, 1, value=pieces(codec=Codec.GZIP)[1][1]),
+    "cut gzip": changed(pieces(codec=Codec.GZIP), 1, value=pieces(codec=Codec.GZIP)[1][1][:-9]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("records", BAD_BLOCKS.values(), ids=BAD_BLOCKS)
+async def test_bad_block(partition, desk, store, records):
+    """A block that is not what was declared is set aside and rejected, all of it is done."""
+    await partition.put(*records)
+
+    assert ["rejected"] == desk.outcomes
+    assert 1 == len(desk.set_aside) == desk.vitals.quarantined == desk.vitals.rejected
+    assert desk.acks[0].reason == desk.set_aside[0].reason
+    assert (FILE_ID, 0, 1) == (desk.acks[0].file_id, desk.acks[0].block, desk.acks[0].attempt)
+    assert list(range(len(records))) == desk.done
+    assert (0, 0, 0) == (desk.vitals.open_blocks, desk.begun, desk.vitals.blocks)
+    assert store.stored(FILE_ID, 0) is None
+
+    await partition.put(*pieces(attempt=2))
+    assert ["rejected", "persisted"] == desk.outcomes
+    assert list(range(len(records) + 4)) == desk.done
+    assert [] == [p for p in store.roots[0].path.rglob("*.part") if "data-blocks" not in p.name]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../x", "/etc/passwd", "a/../../b", "a//b", "./a", "a\0b", "..", "x/" * 200, "x" * 5000],
+)
+async def test_hostile_name(partition, desk, store, name):
+    """A name that leads elsewhere is set aside; nothing is made of it."""
+    meta = meta_of(len(DATA), name=name)
+    await partition.put(*pieces(meta=meta))
+
+    assert list(range(4)) == (desk.done if desk.outcomes else [*desk.done, 1, 2, 3])
+    assert 1 == desk.vitals.quarantined
+    assert "persisted" not in desk.outcomes
+    assert {".lock", "quarantine"} == {path.name for path in store.roots[0].path.iterdir()}
+
+
+@pytest.mark.parametrize(
+    "name", ["<img src=x onerror=alert(1)>", "-rf", "a\u202eb", "a\nb", "\ud800", "con", "a b "]
+)
+async def test_odd_name(partition, desk, name):
+    """An odd name is no reason to refuse a block."""
+    if name == "\ud800":  # JSON has no such character: a producer escapes it
+        name = "%ED%A0%80"
+    await partition.put(*pieces(meta=meta_of(len(DATA), name=name)))
+
+    assert ["persisted"] == desk.outcomes
+    assert name == desk.acks[0].name
+
+
+async def test_quarantine_has_an_end(partition, desk, store, monkeypatch):
+    """A flood of bad records is counted and logged, and does not fill disk or topic."""
+    monkeypatch.setattr(answers, "MAX_QUARANTINED", 3)
+    await partition.put(*[(None, b"x")] * 10)
+
+    assert 10 == desk.vitals.quarantined == len(desk.done)
+    assert 3 == len(desk.set_aside)
+    assert 6 == len(list((store.roots[0].path / "quarantine").iterdir()))
+
+
+async def test_quarantine_that_cannot_be_kept(partition, desk, store, monkeypatch):
+    """A bad record that cannot be kept is told of all the same: it holds nobody up."""
+
+    def refuse(*_):
+        raise StoreFullError("full")
+
+    monkeypatch.setattr(store, "set_aside", refuse)
+    await partition.put((None, b"x"))
+
+    assert [0] == desk.done
+    assert "" == desk.set_aside[0].path
+
+
+async def test_many_open_blocks(partition, desk, monkeypatch):
+    """Half-sent blocks without end do not fill the disk: the idlest makes place."""
+    monkeypatch.setattr(intake_module, "MAX_OPEN_BLOCKS", 4)
+    for attempt in range(200):
+        await partition.put(pieces(attempt=attempt)[0])
+
+    assert 4 == desk.vitals.open_blocks == desk.begun
+    assert ["rejected"] * 196 == desk.outcomes
+    assert list(range(196)) == desk.done
+
+
+async def test_made_up_attempts_are_forgotten(partition, desk, monkeypatch):
+    """A stranger can make up any number of attempts; what is remembered of them has an end."""
+    monkeypatch.setattr(intake_module, "MAX_ATTEMPTS", 5)
+    await partition.put(*pieces())
+    await partition.put(*(pieces(attempt=n)[0] for n in range(100)))
+    await partition.put(*(pieces(attempt=n, file_id=OTHER_ID)[1] for n in range(100)))
+    intake = partition.intake
+
+    assert [5, 5, 5] == [len(n) for n in (intake._repeats, intake._orphans, intake._closed)]
+    assert list(range(199)) == desk.done
+    await partition.put(*pieces(attempt=7))
+    assert 7 == desk.acks[-1].attempt
+
+
+# --- orphans, rewinds, giving up
+
+
+async def test_orphan_waits(partition, desk):
+    """A frame whose first was not seen is not done until its block is persisted."""
+    await partition.put(*pieces()[1:])
+    assert [] == desk.seen
+
+    await partition.put(*pieces(attempt=2))
+    assert list(range(7)) == desk.done
+    assert [2] == [ack.attempt for ack in desk.acks]
+
+
+async def test_orphan_of_what_another_intake_stored(partition, desk, store):
+    """Once its block is known to be persisted, an orphan is done."""
+    await partition.put(pieces()[1])
+    await Partition(FakeDesk(store)).put(*pieces())
+    assert [] == desk.done
+
+    await partition.put(pieces()[2])
+    assert [0, 1] == desk.done
+
+
+async def test_orphan_is_given_up(partition, desk, clock):
+    """Nor is it done before its block is given up."""
+    await partition.put(*pieces()[1:])
+    await expire(partition, clock, after=TIMEOUT - 1)
+    assert [] == desk.seen
+
+    await expire(partition, clock, after=2)
+    assert [0, 1, 2] == desk.seen
+
+
+async def test_orphans_of_a_rejected_attempt(partition, desk):
+    """When an attempt is over, so is what came of it before its first frame."""
+    first, second, third, last = pieces()
+    await partition.put(second, first, third)
+
+    assert ["rejected"] == desk.outcomes
+    assert [0, 1, 2] == desk.done
+    await partition.put(last)
+    assert [0, 1, 2, 3] == desk.done
+
+
+async def test_rewind(partition, desk, store):
+    """What was begun before a rebalance is forgotten, and taken again from its first frame."""
+    await partition.put(*pieces()[:3])
+    partition.rewind(0)
+    await partition.put(*pieces())
+
+    assert ["persisted"] == desk.outcomes
+    assert [0, 1, 2, 3] == desk.done
+    assert (0, 1) == (desk.vitals.open_blocks, desk.begun)
+    assert store.stored(FILE_ID, 0)
+    await eventually(lambda: not list(store.roots[0].path.rglob("*.part")))
+
+
+async def test_same_generation_rewind(partition, desk):
+    """An offset that does not increase is a rewind too."""
+    await partition.put(*pieces()[:2])
+    partition.offset = 1
+    await partition.put(*pieces()[1:])
+
+    assert [] == desk.seen
+    assert {1, 2, 3} == set(partition.intake._ledger._waiting)
+
+
+async def test_drop(partition, desk, store):
+    """A partition that goes elsewhere leaves nothing behind and says nothing."""
+    await partition.put(*pieces()[:2], *pieces(file_id=OTHER_ID)[1:])
+    partition.intake.drop()
+    await eventually(lambda: not list(store.roots[0].path.rglob("*.part")))
+
+    assert [] == desk.seen
+    assert (0, 0) == (desk.vitals.open_blocks, desk.begun)
+
+
+@pytest.mark.parametrize("moment", ["stored", "begin", "write", "commit"])
+async def test_cancelled(partition, desk, store, monkeypatch, moment):
+    """A rebalance at any moment leaves no reserved room, no file and no count behind."""
+    loop = asyncio.get_running_loop()
+    reached, go_on = asyncio.Event(), asyncio.Event()
+
+    def slowly(real):
+        def call(*args, **kwargs):
+            loop.call_soon_threadsafe(reached.set)
+            asyncio.run_coroutine_threadsafe(go_on.wait(), loop).result()
+            return real(*args, **kwargs)
+
+        return call
+
+    target = BlockWriter if moment in {"write", "commit"} else store
+    monkeypatch.setattr(target, moment, slowly(getattr(target, moment)))
+    task = asyncio.create_task(partition.put(*pieces()))
+    await reached.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    partition.intake.drop()
+    go_on.set()
+
+    await eventually(lambda: not store.roots[0]._writers)
+    await eventually(lambda: not list(store.roots[0].path.rglob("*.part")))
+    assert [] == desk.seen
+    assert (0, 0) == (desk.vitals.open_blocks, desk.begun)
+    monkeypatch.undo()
+    await Partition(desk).put(*pieces())
+    assert ["persisted"] == desk.outcomes
+
+
+async def test_cancelled_while_telling(partition, desk, store):
+    """A block that is kept counts as kept, even if Kafka hears of it only when it comes again."""
+    desk.gate.clear()
+    task = asyncio.create_task(partition.put(*pieces()))
+    await desk.told.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    desk.gate.set()
+    assert [] == desk.seen
+    assert 1 == desk.kept_blocks == desk.begun
+
+    again = Partition(desk)
+    await again.put(*pieces())
+    assert ["persisted"] == desk.outcomes
+    assert [0, 1, 2, 3] == desk.done
+    assert store.stored(FILE_ID, 0)
+
+
+async def test_give_up(partition, desk, clock):
+    """A block of which no frame comes for long is rejected, so that it is sent again."""
+    await partition.put(*pieces()[:2])
+    await expire(partition, clock, after=TIMEOUT - 1)
+    assert [] == desk.seen
+
+    await expire(partition, clock, after=2)
+    assert ["rejected"] == desk.outcomes
+    assert "given up: no frame of it came for 60 s" == desk.acks[0].reason
+    assert [0, 1] == desk.done
+    await partition.put(*pieces()[2:], *pieces(attempt=2))
+    assert ["rejected", "persisted"] == desk.outcomes
+    assert list(range(8)) == desk.done
+
+
+async def test_late_reader_gives_nothing_up(partition, desk, clock):
+    """While there is more to read, a missing frame may be further on."""
+    await partition.put(*pieces()[:2])
+    await expire(partition, clock, highwater=500)
+    await expire(partition, clock, highwater=1000)
+    assert [] == desk.seen
+
+    await partition.put(*pieces()[2:])
+    assert ["persisted"] == desk.outcomes
+
+
+async def test_give_up_while_others_send(partition, desk, clock):
+    """Where others never stop sending, the end is never reached: what was the end then counts."""
+    await partition.put(*pieces()[:2], pieces(file_id="a" * 32)[1])
+    await expire(partition, clock, highwater=7)
+    for number in range(1, 5):
+        assert [] == desk.done
+        other = pieces(b"x", file_id=f"{number:032x}", meta=meta_of(1, name=str(number)))
+        await partition.put(*other)
+        await expire(partition, clock, highwater=1000, after=1)
+
+    assert [FILE_ID] == [ack.file_id for ack in desk.acks if ack.outcome == "rejected"]
+    assert list(range(7)) == desk.done
+
+
+async def test_frame_that_comes_late(partition, desk, clock):
+    """A frame that still comes starts the patience anew."""
+    await partition.put(*pieces()[:2])
+    await expire(partition, clock, highwater=3)
+    await partition.put(pieces()[2])
+    await expire(partition, clock, after=1)
+    assert [] == desk.seen
+
+    await expire(partition, clock, highwater=5)
+    assert [] == desk.seen
+    await partition.put(pieces()[3])
+    assert ["persisted"] == desk.outcomes
+
+
+@pytest.mark.parametrize("taken", [1, 3])
+async def test_abort(partition, desk, taken):
+    """A producer that stops takes its attempt back: all of it is done, nobody is told."""
+    abort = Frame(
+        file_id=FILE_ID, block=0, attempt=1, frame=taken, offset=256 * taken, length=0, abort=True
+    )
+    await partition.put(*pieces()[:taken], (abort, b""))
+
+    assert list(range(taken + 1)) == desk.seen
+    assert (0, 0) == (desk.vitals.open_blocks, desk.begun)
+    await partition.put(*pieces()[taken:], *pieces(attempt=2))
+    assert [2] == [ack.attempt for ack in desk.acks]
+    assert list(range(9)) == desk.done
+
+
+async def test_abort_of_an_orphan_and_of_what_is_stored(partition, desk):
+    """An abort ends what has no first frame here, and does not touch what is stored."""
+    abort = Frame(file_id=FILE_ID, block=0, attempt=1, frame=3, offset=768, length=0, abort=True)
+    await partition.put(*pieces()[1:3], (abort, b""))
+    assert [0, 1, 2] == desk.seen
+
+    await partition.put(*pieces(attempt=2), (abort, b""))
+    assert ["persisted"] == desk.outcomes
+    assert list(range(8)) == desk.done
+
+
+async def test_deleted_unread(partition, desk):
+    """Offsets that are missing were deleted before they were read: that is said."""
+    await partition.put(*pieces()[:2])
+    partition.offset = 10
+    await partition.put(*pieces(attempt=2))
+
+    assert 8 == desk.vitals.deleted_unread
+    assert "offsets 2 to 9" in desk.set_aside[0].reason
+    assert ["persisted"] == desk.outcomes
+    assert [0, 1, 10, 11, 12, 13] == desk.done
+
+
+@pytest.mark.parametrize(("committed", "deleted"), [(0, 0), (10, 0), (7, 3)])
+async def test_deleted_while_away(desk, committed, deleted):
+    """So is what was deleted since the group's commit; a group that never committed missed none."""
+    partition = Partition(desk)
+    partition.intake = Intake("data-blocks", 3, desk, committed=committed)
+    partition.offset = 10
+    await partition.put(*pieces())
+
+    assert deleted == desk.vitals.deleted_unread
+    assert ["persisted"] == desk.outcomes
+    reasons = [record.reason for record in desk.set_aside]
+    assert [True] * bool(deleted) == ["offsets 7 to 9" in reason for reason in reasons]
+
+
+# --- a store that cannot
+
+
+class Failing:
+    """Lets the store fail for a while: *left* calls of *what*."""
+
+    def __init__(self, monkeypatch, target, what, left, error):
+        self.left = left
+        self.calls = 0
+        real = getattr(target, what)
+
+        def call(*args, **kwargs):
+            self.calls += 1
+            if self.left:
+                self.left -= 1
+                raise error
+            return real(*args, **kwargs)
+
+        monkeypatch.setattr(target, what, call)
+
+
+@pytest.mark.parametrize("what", ["stored", "begin"])
+async def test_hold_and_go_on(partition, desk, store, monkeypatch, what):
+    """While the store cannot write nothing is skipped; when it can again, it goes on by itself."""
+    failing = Failing(monkeypatch, store, what, 10_000, StoreFullError("disk full"))
+    task = asyncio.create_task(partition.put(*pieces()))
+    await eventually(lambda: failing.calls > 10)
+    assert ("holding", "disk full") == (desk.vitals.state, desk.vitals.reason)
+    assert [] == desk.seen
+
+    failing.left = 0
+    await task
+    assert ["persisted"] == desk.outcomes
+    assert ("running", "") == (desk.vitals.state, desk.vitals.reason)
+
+
+@pytest.mark.parametrize(
+    ("call", "error"),
+    list(itertools.product(["pwrite", "fsync", "rename"], [errno.ENOSPC, errno.EIO])),
+)
+async def test_hold_on_a_failing_disk(partition, desk, monkeypatch, call, error):
+    """A full or failing disk holds the partition; nothing is lost when it comes back."""
+    await partition.put(*pieces()[:1])
+    failing = Failing(monkeypatch, os, call, 10_000, OSError(error, os.strerror(error)))
+    task = asyncio.create_task(partition.put(*pieces()[1:]))
+    await eventually(lambda: failing.calls > 10)
+    assert "holding" == desk.vitals.state
+    assert [] == desk.seen
+
+    failing.left = 0
+    await task
+    assert ["persisted"] == desk.outcomes
+    assert [0, 1, 2, 3] == desk.done
+    assert "running" == desk.vitals.state
+
+
+@pytest.mark.parametrize("what", ["stored", "begin"])
+async def test_refused_on_a_healthy_disk(partition, desk, store, monkeypatch, what):
+    """A block that a healthy disk refuses again and again is rejected: others may go on."""
+    Failing(monkeypatch, store, what, 10_000, StoreError("permission denied"))
+    if what == "stored":
+        Failing(monkeypatch, store, "begin", 10_000, StoreError("permission denied"))
+    await partition.put(*pieces())
+
+    assert ["rejected"] == desk.outcomes
+    assert "refused it 4 times: permission denied" in desk.acks[0].reason
+    assert "running" == desk.vitals.state
+    assert 0 == desk.begun
+    monkeypatch.undo()
+    await partition.put(*pieces(attempt=2))
+    assert ["rejected", "persisted"] == desk.outcomes
+    assert list(range(8)) == desk.done
+
+
+async def test_orphan_of_what_cannot_be_read(partition, desk, store, monkeypatch):
+    """What cannot be read is not known to be persisted: its frames wait."""
+    Failing(monkeypatch, store, "stored", 10_000, StoreError("permission denied"))
+    await partition.put(*pieces()[1:])
+
+    assert [] == desk.seen
+    assert "running" == desk.vitals.state
+
+
+async def test_folder_that_someone_removed(partition, desk, store):
+    """A block whose folder was removed is rejected, and sent again."""
+    await partition.put(*pieces()[:2])
+    for path in sorted(store.roots[0].path.rglob("*"), reverse=True):
+        if path.name != ".lock":
+            path.unlink() if path.is_file() else path.rmdir()
+    await partition.put(*pieces()[2:])
+    await partition.put(*pieces(attempt=2))
+
+    assert ["rejected", "persisted"] == desk.outcomes
+    assert list(range(8)) == desk.done
+
+
+async def test_nothing_is_late_after_a_hold(partition, desk, store, monkeypatch, clock):
+    """Nothing was read while the disk was full: no producer is late for that."""
+    await partition.put(pieces()[0])
+    failing = Failing(monkeypatch, store, "begin", 10_000, StoreFullError("full"))
+    task = asyncio.create_task(partition.put(*pieces(file_id=OTHER_ID)[:1]))
+    await eventually(lambda: failing.calls > 2)
+    clock.now += TIMEOUT / 2
+    failing.left = 0
+    await task
+    await expire(partition, clock, after=TIMEOUT - 1)
+    assert [] == desk.seen
+
+
+async def test_room_that_dead_blocks_hold(partition, desk, monkeypatch, clock):
+    """When blocks whose producer died hold the last room, the next block gets it."""
+    room = [1500]
+    monkeypatch.setattr("streamapp.store.folders.free_bytes", lambda _fd: room[0])
+    await partition.put(pieces()[0])
+    task = asyncio.create_task(partition.put(*pieces(attempt=2)))
+    await eventually(lambda: desk.vitals.state == "holding")
+    await partition.intake.expire(highwater=1)
+    assert [] == desk.seen
+
+    clock.now += TIMEOUT + 1
+    await task
+    assert [(1, "rejected"), (2, "persisted")] == [(a.attempt, a.outcome) for a in desk.acks]
+
+
+# --- a limit of blocks
+
+
+async def test_max_blocks_is_exact(partition, desk):
+    """A block that may not begin waits, and none of its frames is acknowledged."""
+    desk.limit = 1
+    await partition.put(*pieces())
+    task = asyncio.create_task(partition.put(*pieces(file_id=OTHER_ID)))
+    await eventually(partition.intake._lock.locked)
+    assert 1 == desk.begun
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert ["persisted"] == desk.outcomes
+    assert [0, 1, 2, 3] == desk.done
+    assert (1, 1) == (desk.begun, desk.kept_blocks)
+
+
+async def test_max_blocks_and_a_dead_producer(partition, desk):
+    """An attempt whose producer died does not keep its successor waiting for ever."""
+    desk.limit = 1
+    await partition.put(*pieces()[:2])
+    await partition.put(*pieces(attempt=2))
+
+    assert [(1, "rejected"), (2, "persisted")] == [(a.attempt, a.outcome) for a in desk.acks]
+    assert 1 == desk.kept_blocks
+
+
+async def test_expiry_does_not_wait(partition, desk):
+    """The clock does not queue up behind a frame that is held."""
+    desk.gate.clear()
+    task = asyncio.create_task(partition.put((None, b"")))
+    await desk.told.wait()
+    await asyncio.wait_for(partition.intake.expire(highwater=1), 1)
+    desk.gate.set()
+    await task
+
+
+def test_meta_is_what_the_tests_think():
+    """The tests' blocks are such as a producer of ours sends."""
+    counts = collections.Counter(type(frame.meta) for frame, _ in pieces())
+
+    assert {BlockMeta: 1, type(None): 3} == counts
+
+
+async def test_partition_that_others_had(partition, desk, store):
+    """What was begun in an older generation leaves no trace, also when nothing comes any more."""
+    await partition.put(*pieces()[:2])
+    await partition.intake.forget_older(partition.generation)
+    assert 1 == desk.vitals.open_blocks
+
+    await partition.intake.forget_older(partition.generation + 1)
+
+    await eventually(lambda: not list(store.roots[0].path.rglob("*.part")))
+    assert 0 == desk.vitals.open_blocks
+    assert ([], None) == (desk.seen, partition.intake.safe_offset)

@@ -1,0 +1,414 @@
+"""Whatever happens in whatever order, the committed offset never passes what is not kept.
+
+A log of frames is read by two machines in turn. Producers start, stall, stop and repeat;
+machines crash, go on, lose the partition, cannot write, and lose the moment between keeping a
+block and telling of it. What Kafka holds after each step must suffice to keep every block.
+"""
+
+import asyncio
+import dataclasses
+import functools
+import hashlib
+import os
+import types
+
+import msgspec
+import pytest
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from streamapp import answers, holding, pending, wire
+from streamapp import intake as intake_module
+from streamapp.desk import Record
+from streamapp.errors import BlockConflictError, StoreError, StoreFullError
+from streamapp.intake import Intake
+from streamapp.records import BlockAck
+from streamapp.turns import Turns
+from streamapp.vitals import Vitals
+from streamapp.wire import Frame
+from tests.unit.frames import frames_of, meta_of
+
+
+TIMEOUT = 60.0
+BLOCKS = [("a" * 32, 0), ("b" * 32, 0), ("c" * 32, 0)]
+FRAME_BYTES = 4
+
+
+class Died(BaseException):
+    """The process ended here."""
+
+
+class MemoryStore:
+    """A data folder that outlives its worker; what is open does not."""
+
+    def __init__(self):
+        self.kept = {}
+        self.writes = []
+        self.failing = []  # what the next calls raise
+
+    def meet(self):
+        """Fail, if it is time."""
+        if self.failing:
+            raise self.failing.pop()
+
+    def stored(self, file_id, block):
+        """As `BlockStore`."""
+        self.meet()
+        return self.kept.get((file_id, block))
+
+    def begin(self, file_id, block, meta):
+        """As `BlockStore`."""
+        self.meet()
+        return MemoryWriter(self, (file_id, block), meta.size)
+
+    def is_healthy(self):
+        """As `BlockStore`."""
+        return not self.failing
+
+    def set_aside(self, _where, _described, _value):
+        """As `BlockStore`."""
+        return "quarantine"
+
+
+class MemoryWriter:
+    """As `BlockWriter`."""
+
+    def __init__(self, store, key, size):
+        self.store, self.key = store, key
+        self.data = bytearray(size)
+        self.is_open = True
+
+    def write(self, data, *, offset):
+        """As `BlockWriter`."""
+        self.store.meet()
+        self.data[offset : offset + len(data)] = data
+
+    def commit(self, meta):
+        """As `BlockWriter`."""
+        self.store.meet()
+        assert self.is_open
+        assert meta.sha256 == hashlib.sha256(self.data).hexdigest()
+        there = self.store.kept.get(self.key)
+        if there is not None and there.sha256 != meta.sha256:
+            raise BlockConflictError("another content")
+        self.is_open = False
+        if there is None:
+            self.store.kept[self.key] = meta
+            self.store.writes.append(self.key)
+
+    def abort(self):
+        """As `BlockWriter`."""
+        self.is_open = False
+
+
+class Machine:
+    """A worker of the group."""
+
+    def __init__(self, world):
+        self.settings = types.SimpleNamespace(
+            group_id="g", machine_id="m", block_timeout=TIMEOUT, max_blocks=None
+        )
+        self.world = world
+        self.store = MemoryStore()
+        self.is_full = False
+        self.start()
+
+    def start(self):
+        """Start, with what is on disk and nothing else."""
+        self.vitals = Vitals()
+        self.turns = Turns()
+        self.begun = self.kept_blocks = 0
+
+    async def tell(self, record):
+        """Give *record* to Kafka, unless the process dies at this very moment."""
+        if self.world.dies_telling:
+            self.world.dies_telling = False
+            raise Died
+        if isinstance(record, BlockAck):
+            if record.outcome == "persisted":
+                stored = self.store.kept[record.file_id, record.block]
+                assert stored.sha256 == record.sha256
+                self.world.persisted.add((record.file_id, record.block))
+            else:
+                self.world.over.add(record.attempt)
+
+    async def may_begin(self):
+        """As `WorkerDesk`."""
+        self.begun += 1
+
+    def begun_in_vain(self):
+        """As `WorkerDesk`."""
+        self.begun -= 1
+
+    def kept(self):
+        """As `WorkerDesk`."""
+        self.kept_blocks += 1
+
+
+@dataclasses.dataclass
+class Sending:
+    """One attempt at a block, by a producer that may stall."""
+
+    attempt: int
+    key: tuple
+    records: list
+    sent: int = 0
+    first_offset: int | None = None
+
+    @property
+    def is_whole(self):
+        """Whether all of it is in the log."""
+        return self.sent == len(self.records)
+
+
+class World(RuleBasedStateMachine):
+    """The log, its producers, the group's committed offset, and the machine that reads."""
+
+    def __init__(self):
+        super().__init__()
+        self.patch = pytest.MonkeyPatch()
+        self.loop = asyncio.new_event_loop()
+        self.clock = types.SimpleNamespace(now=0.0, time=lambda: 1.0)
+        self.clock.monotonic = lambda: self.clock.now
+        for module in (intake_module, pending, answers):
+            self.patch.setattr(module, "time", self.clock)
+        for module in (intake_module, pending):
+            self.patch.setattr(module, "in_a_thread", lambda abort: abort())
+        self.patch.setattr(holding, "HOLD_SECONDS", 0)
+        self.patch.setattr(asyncio, "to_thread", self._at_once)
+        for module in (intake_module, answers, holding):
+            self.patch.setattr(module.logger, "disabled", True)
+        self.log = []
+        self.sendings = []
+        self.persisted = set()  # what Kafka knows to be persisted
+        self.over = set()  # attempts that were rejected or taken back
+        self.dies_telling = False
+        self.machines = [Machine(self), Machine(self)]
+        self.reader = self.machines[0]
+        self.committed = 0
+        self.generation = 0
+        self._begin_life()
+
+    @staticmethod
+    async def _at_once(work, *args):
+        return work(*args)
+
+    def teardown(self):
+        """Check that all ends well, then give all back."""
+        try:
+            self.end()
+        finally:
+            self.loop.close()
+            self.patch.undo()
+
+    def _begin_life(self):
+        self.generation += 1
+        self.position = self.acked = self.committed
+        self.intake = Intake("data-blocks", 0, self.reader)
+
+    def _run(self, work):
+        try:
+            self.loop.run_until_complete(work)
+        except Died:
+            self.commit()  # a commit may be on its way at any moment
+            self.crash()
+
+    def _ack(self, generation, offset):
+        assert generation == self.generation, "acknowledged what is void"
+        assert offset == self.acked, "acknowledged out of order"
+        self.acked += 1
+
+    # --- producers
+
+    @rule(key=st.sampled_from(BLOCKS), size=st.integers(0, 9), forged=st.booleans())
+    def send_block(self, key, size, forged):
+        """A producer begins to send a block; a forger's says something else."""
+        data = (b"x" if forged else key[0].encode())[:1] * size
+        attempt = len(self.sendings) + 1
+        sending = Sending(
+            attempt,
+            key,
+            frames_of(
+                data,
+                frame_size=FRAME_BYTES,
+                meta=meta_of(size),
+                file_id=key[0],
+                block=key[1],
+                attempt=attempt,
+            ),
+        )
+        self.sendings.append(sending)
+        self.send_frames(sending, 1)
+
+    def send_frames(self, sending, count):
+        """Append the next frames of *sending* to the log."""
+        if sending.first_offset is None:
+            sending.first_offset = len(self.log)
+        self.log += sending.records[sending.sent : sending.sent + count]
+        sending.sent = min(len(sending.records), sending.sent + count)
+
+    @precondition(lambda self: self.sendings)
+    @rule(data=st.data(), count=st.integers(1, 3))
+    def send_more(self, data, count):
+        """A producer sends more of a block."""
+        self.send_frames(data.draw(st.sampled_from(self.sendings)), count)
+
+    @precondition(lambda self: self.log)
+    @rule(data=st.data(), damage=st.sampled_from(["", "", "", "value", "headers"]))
+    def send_again(self, data, damage):
+        """A frame comes once more, perhaps damaged, from wherever."""
+        frame, value = data.draw(st.sampled_from(self.log))
+        if damage == "value":
+            value = value + b"?"
+        elif damage == "headers":
+            frame = None
+        if frame is not None and damage:
+            frame = msgspec.structs.replace(frame, attempt=(1 << 40) + frame.attempt)
+        self.log.append((frame, value))
+
+    @precondition(lambda self: any(not s.is_whole for s in self.sendings))
+    @rule(data=st.data())
+    def stop_sending(self, data):
+        """A producer that stops takes its attempt back."""
+        sending = data.draw(st.sampled_from([s for s in self.sendings if not s.is_whole]))
+        abort = Frame(
+            file_id=sending.key[0],
+            block=sending.key[1],
+            attempt=sending.attempt,
+            frame=sending.sent,
+            offset=FRAME_BYTES * sending.sent,
+            length=0,
+            abort=True,
+        )
+        self.log.append((abort, b""))
+        self.over.add(sending.attempt)
+
+    # --- the group
+
+    @rule(count=st.integers(1, 12))
+    def read(self, count):
+        """The machine reads on."""
+        for offset in range(self.position, min(len(self.log), self.position + count)):
+            if offset != self.position:
+                return  # it died meanwhile
+            frame, value = self.log[offset]
+            record = Record(
+                offset=offset,
+                generation=self.generation,
+                headers=wire.encode(frame) if frame is not None else [],
+                key=None,
+                value=value,
+                ack=functools.partial(self._ack, self.generation, offset),
+            )
+            self.position += 1
+            self._run(self.intake.take(record))
+
+    @rule()
+    def commit(self):
+        """What was acknowledged is committed."""
+        self.committed = self.acked
+
+    @rule()
+    def crash(self):
+        """The machine dies, and comes back with what is on its disk."""
+        self.reader.start()
+        self._begin_life()
+
+    @rule(number=st.integers(0, 1))
+    def rebalance(self, number):
+        """The partition goes to a machine, perhaps to the same."""
+
+        async def drop():
+            self.intake.drop()
+
+        self.commit()
+        self.loop.run_until_complete(drop())
+        assert 0 == self.reader.vitals.open_blocks
+        assert self.reader.begun == self.reader.kept_blocks
+        self.reader = self.machines[number]
+        self._begin_life()
+
+    @rule()
+    def rewind(self):
+        """The partition is read again from the last commit, by the same intake."""
+        self.generation += 1
+        self.position = self.acked = self.committed
+
+    @rule(seconds=st.sampled_from([1.0, TIMEOUT + 1]))
+    def pass_time(self, seconds):
+        """Time passes, and the intake gives up what is late."""
+        self.clock.now += seconds
+        before = {s.attempt for s in self.sendings} - self.over
+        self._run(self.intake.expire(highwater=len(self.log)))
+        for sending in self.sendings:  # what is late and not open here is given up unheard
+            if sending.attempt in before and sending.first_offset < self.committed:
+                assert sending.key in self.persisted or sending.attempt in self.over
+
+    @rule(error=st.sampled_from([StoreError("gone"), StoreFullError("full")]), count=st.just(2))
+    def fail_for_a_while(self, error, count):
+        """The disk of the machine fails for a few calls."""
+        self.reader.store.failing = [error] * count
+
+    @rule()
+    def die_telling(self):
+        """The machine will die before Kafka has its next word."""
+        self.dies_telling = True
+
+    # --- what must hold
+
+    @invariant()
+    def nothing_is_passed(self):
+        """What is committed suffices: no block is passed that is neither kept nor over."""
+        for sending in self.sendings:
+            if sending.first_offset < self.acked:
+                assert sending.key in self.persisted or sending.attempt in self.over, sending
+
+    @invariant()
+    def nothing_is_stored_twice(self):
+        """A machine writes a block once."""
+        for machine in self.machines:
+            assert len(machine.store.writes) == len(set(machine.store.writes))
+
+    def end(self):
+        """After all is read, every block that was sent whole is kept, and all is committed."""
+        self.dies_telling = False
+        self.reader.store.failing = []
+        self.rewind()
+        self.read(len(self.log))
+        for sending in self.sendings:
+            assert not sending.is_whole or (
+                sending.key in self.persisted or sending.attempt in self.over
+            )
+        for _ in range(2):
+            self.pass_time(TIMEOUT + 1)
+        self.nothing_is_passed()
+        assert len(self.log) == self.acked
+        assert self.intake.safe_offset is None
+        assert 0 == self.reader.vitals.open_blocks
+        assert "running" == self.reader.vitals.state
+
+
+@pytest.mark.parametrize(
+    "examples", [100, pytest.param(20_000, marks=pytest.mark.long)], ids=["short", "long"]
+)
+def test_world(examples):
+    """No order of events loses a block."""
+    examples = int(os.environ.get("STREAMAPP_TEST_EXAMPLES", examples))
+    run_state_machine_as_test(
+        World,
+        settings=settings(
+            max_examples=examples,
+            stateful_step_count=30,
+            derandomize=True,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )

@@ -1,0 +1,69 @@
+"""What Prometheus reads: names and numbers, as its own parser understands them."""
+
+import time
+
+import pytest
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from streamapp import watching
+from streamapp.app import app
+from streamapp.vitals import Vitals
+from tables.metrics import WorkerCollector
+
+
+@pytest.fixture
+def vitals(monkeypatch):
+    """A worker that has just started, and is ready."""
+    monkeypatch.setattr(app, "vitals", Vitals())
+    monkeypatch.setattr(watching, "is_ready", lambda _: True)
+    return app.vitals
+
+
+def samples():
+    """Every sample there is: name and labels, and its number."""
+    registry = CollectorRegistry()
+    registry.register(WorkerCollector())
+    families = text_string_to_metric_families(generate_latest(registry).decode())
+    return {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in families
+        for sample in family.samples
+    }
+
+
+def test_counters(vitals):
+    """What the worker counted is there, under the names that dashboards know."""
+    vitals.persisted(1000)
+    vitals.persisted(24)
+    vitals.repeated, vitals.rejected, vitals.corrupt = 3, 4, 5
+    vitals.quarantined, vitals.deleted_unread, vitals.open_blocks = 6, 7, 8
+    found = samples()
+
+    assert [2, 3, 4] == [
+        found["streamapp_blocks_total", state] for state in ("persisted", "repeated", "rejected")
+    ]
+    assert 1024 == found["streamapp_block_bytes_total", "persisted"]
+    assert 5 == found["streamapp_corrupt_blocks_total",]
+    assert 6 == found["streamapp_quarantined_records_total",]
+    assert 7 == found["streamapp_deleted_unread_records_total",]
+    assert 8 == found["streamapp_blocks_in_flight",]
+
+
+def test_holding(vitals):
+    """A worker that holds says so, and one that holds no more says that."""
+    vitals.hold("store", "disk full")
+    assert (1, 1) == (samples()["streamapp_holding",], samples()["streamapp_ready",])
+    vitals.release("store")
+
+    assert 0 == samples()["streamapp_holding",]
+
+
+def test_retention_left(vitals):
+    """How long Kafka still has the oldest record that is not done; nothing when all is."""
+    assert ("streamapp_retention_left_seconds",) not in samples()
+
+    vitals.retention_seconds, vitals.oldest_unread = 3600.0, time.time() - 600
+
+    assert 2990 < samples()["streamapp_retention_left_seconds",] <= 3000

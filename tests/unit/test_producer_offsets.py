@@ -1,0 +1,101 @@
+"""Looking at the group: what is shown, and what is not believed."""
+
+import threading
+
+from types import SimpleNamespace
+
+import pytest
+
+from confluent_kafka import KafkaError as Code
+from confluent_kafka import KafkaException
+
+from streamapp import topics
+from streamapp.producer.offsets import Lookout
+from streamapp.producer.state import View
+from tests.unit.fake_kafka import FakeAdmin, FakeConsumer, FakeKafka
+
+
+@pytest.fixture
+def fake():
+    """A Kafka with two records on one partition, and a group that read them."""
+    fake = FakeKafka(group="g")
+    fake.logs[topics.DATA_BLOCKS, 0] = [None, None]
+    fake.logs[topics.ACKS, 1] = [None]
+    return fake
+
+
+def lookout(admin, seen, *, has_read=lambda *_: True):
+    """A lookout over two partitions."""
+    reader = FakeConsumer(admin._kafka)
+    return Lookout(admin, reader, group="g", partitions=2, has_read=has_read, on_view=seen.append)
+
+
+def failing(code):
+    """An answer that is an error."""
+
+    def fail():
+        raise KafkaException(Code(code))
+
+    return {"g": SimpleNamespace(result=fail)}
+
+
+def test_view(fake):
+    """A look shows commits, both ends of each partition, and how many machines are up."""
+    seen = []
+    lookout(FakeAdmin(fake), seen).look()
+
+    assert [
+        View(committed={0: 2, 1: 0}, starts={0: 0, 1: 0}, ends={0: 2, 1: 0}, machines=1)
+    ] == seen
+
+
+def test_unread():
+    """What is before the group is counted from its commit, or from where the log begins now."""
+    view = View(
+        committed={0: 5, 1: 2}, starts={0: 0, 1: 7, 2: 1}, ends={0: 9, 1: 9, 2: 3}, machines=1
+    )
+
+    assert 4 + 2 + 2 == view.unread
+
+
+def test_group_that_never_was(fake):
+    """A group that Kafka does not know has committed nothing, and no machine."""
+    seen, admin = [], FakeAdmin(fake)
+    fake.machines = 0
+    admin.describe_consumer_groups = lambda *_, **__: failing(Code.GROUP_ID_NOT_FOUND)
+    lookout(admin, seen).look()
+
+    assert ({}, 0) == (seen[0].committed, seen[0].machines)
+
+
+def test_machines_are_a_secret(fake):
+    """Where Kafka does not say who is up, that is not the same as nobody."""
+    seen, admin = [], FakeAdmin(fake)
+    admin.describe_consumer_groups = lambda *_, **__: failing(Code.GROUP_AUTHORIZATION_FAILED)
+    lookout(admin, seen).look()
+
+    assert seen[0].machines is None
+
+
+def test_acknowledgements_are_behind(fake):
+    """Commits say nothing while acknowledgements that came before them are not read."""
+    seen, asked = [], []
+    lookout(FakeAdmin(fake), seen, has_read=lambda ends, _: asked.append(ends)).look()
+
+    assert [] == seen
+    assert [{(topics.ACKS, 0): 0, (topics.ACKS, 1): 1, (topics.ACKS, 2): 0}] == asked
+
+
+def test_look_that_fails(fake):
+    """A look that fails is skipped, and another follows."""
+    admin, stop, looks = FakeAdmin(fake), threading.Event(), []
+
+    def fail(*_, **__):
+        looks.append(1)
+        stop.set()
+        raise KafkaException(Code(Code._TRANSPORT))
+
+    admin.list_offsets = fail
+    lookout(admin, []).watch(stop)
+
+    assert [1] == looks

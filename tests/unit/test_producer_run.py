@@ -1,0 +1,353 @@
+"""Whole runs of the producer, on a Kafka in memory."""
+
+import hashlib
+import itertools
+import os
+import re
+import threading
+
+from pathlib import Path
+
+import pytest
+
+from confluent_kafka import KafkaError as Code
+
+from streamapp import codec, kafka, manifest, producer, topics
+from streamapp.errors import (
+    BrokerDeniedError,
+    DeliveryError,
+    InterruptedDeliveryError,
+    KafkaError,
+    SettingsError,
+    SourceError,
+)
+from streamapp.producer import engine, reading
+from streamapp.producer.events import FileEvent, Summary, Waiting
+from streamapp.settings import Settings
+from tests.unit.fake_kafka import FakeKafka
+
+
+CONTENT = {
+    "empty": b"",
+    "one": b"1",
+    "block": os.urandom(1 << 16),
+    "block-and-a-byte": os.urandom((1 << 16) + 1),
+    "a b/ä/many.csv": b"a,b,c\n" * 50_000,
+}
+
+FATAL = Code(Code._GAPLESS_GUARANTEE, "too large", fatal=True)
+
+
+class Told:
+    """A reporter that remembers, and does something when the run begins to wait."""
+
+    def __init__(self):
+        self.events = []
+        self.is_closed = False
+        self.on_waiting = lambda: None
+
+    def __call__(self, event):
+        """Remember *event*."""
+        assert not self.is_closed
+        self.events.append(event)
+        if isinstance(event, Waiting):
+            self.on_waiting()
+
+    def close(self):
+        """Remember that nothing more may come."""
+        self.is_closed = True
+
+    def of(self, kind):
+        """The events of *kind*."""
+        return [event for event in self.events if isinstance(event, kind)]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Files of all sizes that are special."""
+    for name, content in CONTENT.items():
+        path = tmp_path / "data" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def settings(folder):
+    """Small blocks and frames, and no patience."""
+    return Settings(
+        machine_id="m",
+        data_folder=folder,
+        block_size="64KiB",
+        frame_size="10KiB",
+        ack_grace=0.2,
+        retry_base=0.01,
+    )
+
+
+@pytest.fixture
+def fake(settings, monkeypatch):
+    """A Kafka in memory, with one machine."""
+    fake = FakeKafka(group=settings.group_id)
+    for name in ("producer", "consumer", "admin"):
+        monkeypatch.setattr(kafka, name, getattr(fake, name))
+    monkeypatch.setattr(topics, "ensure", fake.ensure)
+    monkeypatch.setattr("streamapp.producer.offsets.LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(engine, "TICK_SECONDS", 0.01)
+    return fake
+
+
+@pytest.fixture
+def told():
+    """What the run reports."""
+    return Told()
+
+
+def run(settings, told, **how):
+    """Run the producer to its end."""
+    return producer.run(settings, report=told, **{"stop": threading.Event()} | how)
+
+
+def stored(fake):
+    """What the group has, by name: the blocks of each file joined."""
+    blocks = {}
+    for (file_id, number), data in sorted(fake.bytes.items()):
+        blocks.setdefault(file_id, []).append((number, data))
+    names = {s.file_id: s.name for s in fake.statuses().values()}
+    return {
+        names[file_id]: b"".join(data for _, data in sorted(pieces))
+        for file_id, pieces in blocks.items()
+    }
+
+
+@pytest.mark.parametrize("compression", codec.Compression)
+def test_everything_arrives(fake, settings, told, compression):
+    """What the group joined and checked is what lies in the folder, however it was compressed."""
+    summary = run(settings.model_copy(update={"compression": compression}), told)
+
+    assert CONTENT == stored(fake)
+    assert (5, 0, 0) == (summary.delivered, summary.skipped, summary.blocks_resent)
+    assert summary.bytes_persisted == sum(map(len, CONTENT.values()))
+    assert [summary] == told.of(Summary)
+
+
+def test_recorded_as_complete(fake, settings, told):
+    """At the end the status topic has each file as complete, with its file digest."""
+    run(settings, told)
+    size = settings.block_size
+
+    assert {
+        name: (
+            "complete",
+            manifest.file_digest(
+                hashlib.sha256(content[at : at + size]).digest()
+                for at in range(0, max(1, len(content)), size)
+            ),
+        )
+        for name, content in CONTENT.items()
+    } == {name: (status.state, status.digest) for name, status in fake.statuses().items()}
+
+
+def test_second_run(fake, settings, told, monkeypatch):
+    """A second run sends nothing, and does not even open a delivered file."""
+    run(settings, told)
+    before = len(fake.log(topics.DATA_BLOCKS)), len(fake.log(topics.STATUS))
+    monkeypatch.setattr(reading, "chunks", None)
+
+    summary = run(settings, Told())
+
+    assert before == (len(fake.log(topics.DATA_BLOCKS)), len(fake.log(topics.STATUS)))
+    assert (0, 5) == (summary.delivered, summary.skipped)
+
+
+def test_another_group(fake, settings, told):
+    """What one group has says nothing of another one."""
+    run(settings, told)
+    fake.group = "others"
+
+    summary = run(settings.model_copy(update={"group_id": "others"}), Told())
+
+    assert 5 == summary.delivered
+
+
+def test_rejected_blocks_are_sent_again(fake, settings, told):
+    """Blocks that machines reject arrive with a later attempt."""
+    fake.reject = 4
+
+    summary = run(settings, told)
+
+    assert (5, 4) == (summary.delivered, summary.blocks_resent)
+    assert CONTENT == stored(fake)
+
+
+def test_given_up(fake, settings, told):
+    """What is always rejected is reported, and the run ends with an error that says so."""
+    fake.reject = 10**6
+
+    with pytest.raises(DeliveryError, match=r"5 of 5 files .* \(5 failed\).* same command resumes"):
+        run(settings.model_copy(update={"max_attempts": 2}), told)
+
+    assert {"failed"} == {status.state for status in fake.statuses().values()}
+    assert all(status.failed_blocks for status in fake.statuses().values())
+
+
+def test_file_that_changes(fake, settings, told, monkeypatch):
+    """A file written while it is read is reported, aborted and not delivered; the rest is."""
+    original, count = reading._read, itertools.count()
+
+    def read_and_write(file, size):
+        if file.name.endswith("many.csv") and next(count) == 3:
+            with Path(file.name).open("ab") as other:
+                other.write(b"more")
+        return original(file, size)
+
+    monkeypatch.setattr(reading, "_read", read_and_write)
+
+    with pytest.raises(DeliveryError, match=r"1 of 5 files .* \(1 changed while they were sent\)"):
+        run(settings, told)
+
+    assert "changed" == fake.statuses()["a b/ä/many.csv"].state
+    assert fake.aborted
+    assert 4 == told.of(Summary)[0].delivered
+
+
+def test_what_cannot_be_sent(fake, settings, told, folder):
+    """A broken link is reported, the files are delivered, and the run does not end well."""
+    (folder / "broken").symlink_to("nowhere")
+
+    with pytest.raises(DeliveryError, match=r"1 of 6 files .* \(1 cannot be read\)"):
+        run(settings, told)
+
+    assert CONTENT == stored(fake)
+    assert ["broken"] == [e.name for e in told.of(FileEvent) if e.state == "unreadable"]
+
+
+def test_unreadable_file(fake, settings, told, monkeypatch):
+    """A file that cannot be opened is reported, and the others are delivered."""
+    original = reading._opener
+
+    def opener(path, flags):
+        if path.endswith("one"):
+            raise PermissionError(13, "Permission denied")
+        return original(path, flags)
+
+    monkeypatch.setattr(reading, "_opener", opener)
+
+    with pytest.raises(DeliveryError, match=r"1 of 5 files .* \(1 cannot be read\)"):
+        run(settings, told)
+
+    assert ("failed", "permission denied") == (
+        fake.statuses()["one"].state,
+        fake.statuses()["one"].reason,
+    )
+
+
+def test_no_machine_is_up(fake, settings, told):
+    """The run says that it waits, sends nothing twice, and ends well when a machine comes."""
+    fake.machines = 0
+    told.on_waiting = fake.start_machines
+
+    summary = run(settings, told)
+
+    assert (5, 0) == (summary.delivered, summary.blocks_resent)
+    assert f"no machine of group {settings.group_id} is up" in told.of(Waiting)[0].reason
+
+
+def test_machines_do_nothing(fake, settings, told, monkeypatch):
+    """When nothing is persisted for a while the run says so, and what the machines have to read."""
+    monkeypatch.setattr(engine, "REMIND_SECONDS", 0.2)
+    fake.is_stuck = True
+    told.on_waiting = fake.start_machines
+
+    assert 5 == run(settings.model_copy(update={"ack_grace": 60.0}), told).delivered
+    assert re.match(
+        r"nothing was persisted for 0\.\d s; .* has \d+ rec", told.of(Waiting)[0].reason
+    )
+
+
+def test_stopped(fake, settings, told):
+    """A run that is stopped says what is missing and that the same command resumes; it does."""
+    fake.machines = 0
+    stop = threading.Event()
+    told.on_waiting = stop.set
+
+    with pytest.raises(InterruptedDeliveryError, match=r"stopped: 5 of 5 .* same command resumes"):
+        run(settings, told, stop=stop)
+    fake.machines = 1
+
+    assert 5 == run(settings, Told()).delivered
+
+
+def test_nobody_waits(fake, settings, told):
+    """Without waiting, the run ends when Kafka has everything."""
+    fake.machines = 0
+
+    summary = run(settings, told, wait=False)
+
+    assert (0, 5) == (summary.delivered, summary.sent)
+    assert {"sent"} == {status.state for status in fake.statuses().values()}
+
+
+def test_refused_frame(fake, settings, told):
+    """A frame that Kafka refuses costs its block another attempt."""
+    fake.refuse = [Code(Code.INVALID_RECORD)]
+
+    summary = run(settings, told)
+
+    assert (5, 1) == (summary.delivered, summary.blocks_resent)
+
+
+def test_broken_kafka_producer(fake, settings, told):
+    """A Kafka producer that had a fatal error is replaced, and what it had is sent again."""
+    fake.refuse = [None, None, None, FATAL]
+
+    summary = run(settings, told)
+
+    assert 5 == summary.delivered
+    assert summary.blocks_resent
+    assert 2 == fake.producers
+
+
+def test_kafka_producer_breaks_always(fake, settings, told, monkeypatch):
+    """When no Kafka producer gets a block through, the run ends and says why."""
+    monkeypatch.setattr(engine, "MAX_RENEWALS", 1)
+    fake.refuse = [FATAL] * 1000
+
+    with pytest.raises(KafkaError, match="Kafka refuses what is sent: too large"):
+        run(settings.model_copy(update={"max_attempts": 1000}), told)
+
+
+def test_no_right_to_write(fake, settings, told):
+    """Without the right to write, the run ends at once, and says so."""
+    fake.refuse = [Code(Code.TOPIC_AUTHORIZATION_FAILED)] * 1000
+
+    with pytest.raises(BrokerDeniedError, match=topics.DATA_BLOCKS):
+        run(settings, told)
+
+
+@pytest.mark.usefixtures("fake")
+def test_error_in_a_thread(settings, told, monkeypatch):
+    """What nobody foresaw ends the run instead of a thread that nobody misses."""
+    monkeypatch.setattr(reading, "chunks", None)
+
+    with pytest.raises(TypeError):
+        run(settings, told)
+
+
+def test_no_folder(settings, told, tmp_path):
+    """Where there is nothing to send the error says so, before Kafka is asked."""
+    with pytest.raises(SettingsError, match="data_folder"):
+        run(settings.model_copy(update={"data_folder": None}), told)
+    with pytest.raises(SourceError, match="does not exist"):
+        run(settings.model_copy(update={"data_folder": tmp_path / "missing"}), told)
+    with pytest.raises(SourceError, match="is no folder"):
+        run(settings.model_copy(update={"data_folder": tmp_path / "data" / "one"}), told)
+
+
+@pytest.mark.usefixtures("fake")
+def test_empty_folder(settings, told, tmp_path):
+    """A folder without any file is an error, even when it has folders."""
+    (tmp_path / "empty" / "deeper").mkdir(parents=True)
+
+    with pytest.raises(SourceError, match="holds no file"):
+        run(settings.model_copy(update={"data_folder": tmp_path / "empty"}), told)

@@ -1,0 +1,75 @@
+"""What the status topic is told of each file, and how often."""
+
+import pytest
+
+from streamapp import records
+from streamapp.producer.status import HOLD_SECONDS, StatusBoard
+from tests.unit.deliveries import BLOCK, ack, delivery, only_file, send, source
+
+
+@pytest.fixture
+def board():
+    """A board of machine m."""
+    return StatusBoard(machine="m", block_size=BLOCK)
+
+
+def test_one_record_a_second(board):
+    """What happens to a file within a second is one record, with its last state."""
+    made = delivery(source(size=5))
+    file = only_file(made)
+    board.touch([file], now=0.0)
+    send(made)
+    board.touch([file], now=0.5)
+    made.acknowledged(ack(file, 0), 0.0)
+    board.touch([file], now=0.9)
+
+    assert [] == board.take_due(HOLD_SECONDS - 0.01, wall=7.0)
+    assert ["complete"] == [status.state for _, status in board.take_due(HOLD_SECONDS, wall=7.0)]
+    assert [] == board.take_due(100.0, wall=7.0)
+
+
+def test_complete(board):
+    """A record can be read back, and has the file digest once all is stored, not before."""
+    made = delivery(source("a/ü", 15))
+    file = only_file(made)
+    taken = []
+    for number in range(2):
+        made.acknowledged(ack(file, number), 0.0)
+        board.touch([file], now=0.0)
+        taken += [status for _, status in board.take_due(10.0, wall=7.0)]
+
+    assert ["", file.file_digest()] == [status.digest for status in taken]
+    assert taken == [records.decode_status(records.encode(status)) for status in taken]
+    assert ("a/ü", 15, 2, BLOCK, "m", 7.0) == (
+        taken[0].name,
+        taken[0].size,
+        taken[0].blocks,
+        taken[0].block_size,
+        taken[0].source,
+        taken[0].at,
+    )
+
+
+def test_failed(board):
+    """A file with a block that was given up is failed, even while others are under way."""
+    made = delivery(source(size=15), max_attempts=1)
+    block = send(made)
+    made.acknowledged(ack(block.file, block.number, "rejected"), 0.0)
+    board.touch([block.file], now=0.0)
+    ((_, status),) = board.take_due(10.0, wall=7.0)
+
+    assert "failed" == status.state
+    assert [(block.number, "w1 rejected it: because")] == [
+        (failed.block, failed.reason) for failed in status.failed_blocks
+    ]
+
+
+@pytest.mark.parametrize(("state", "shown"), [("changed", "changed"), ("unreadable", "failed")])
+def test_dropped(board, state, shown):
+    """A file that is not sent any more says why."""
+    made = delivery()
+    made.drop(only_file(made), state, "it moved")
+    board.touch(made.touched.values(), now=0.0)
+    ((_, status),) = board.take_due(10.0, wall=7.0)
+
+    assert (shown, "it moved") == (status.state, status.reason)

@@ -1,0 +1,162 @@
+"""Rows of the tables: in any order, any number of times, records give the same row."""
+
+import msgspec
+import pytest
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streamapp.errors import BlockMalformedError
+from streamapp.records import FailedBlock, FileStatus, Heartbeat
+from tables import rows
+from tests.unit.test_folds import BLOCKS, NUMBERS, Tables, ack_of
+
+
+SIZE = 10 * BLOCKS - 3
+
+
+def status_of(state="sent", **fields):
+    """Return what a producer says of the file."""
+    fields = {"size": SIZE, "blocks": BLOCKS, "block_size": 10, "name": "n"} | fields
+    return FileStatus(file_id="0123456789abcdef" * 2, state=state, source="s", **fields)
+
+
+def beat_of(at, **fields):
+    """Return what a machine says of itself."""
+    return Heartbeat(machine="m", group="g", state="running", at=at, **fields)
+
+
+@given(st.lists(st.sampled_from(NUMBERS), min_size=1).flatmap(
+    lambda blocks: st.tuples(st.just(blocks), st.permutations(blocks + blocks[:5]))
+))  # fmt: skip
+def test_any_order(orders):
+    """Acknowledgements in any order, any of them again, give the very same row and bits."""
+    results = []
+    for order in orders:
+        tables = Tables()
+        for block in order:
+            tables.fold(ack_of(block))
+        results.append((tables.row(), tables.block_map))
+
+    assert results[0] == results[1]
+    assert results[0][0].first_at == 1.0 + min(orders[0])
+    assert results[0][0].last_at == 1.0 + max(orders[0])
+
+
+@pytest.mark.parametrize("blocks", [1, 7, 8, 9, 1023, 1024, 1025, 2048])
+def test_complete(blocks):
+    """A file is complete with its last block and not before, and has all its bytes then."""
+    tables = Tables()
+    size = 10 * blocks - 9
+    for block in reversed(range(blocks)):
+        assert not tables.files or not tables.row().is_complete
+        tables.fold(ack_of(block, blocks=blocks, file_size=size))
+
+    row = tables.row()
+    assert row.is_complete
+    assert "complete" == row.state
+    assert (blocks, size) == (row.persisted_blocks, row.persisted_bytes)
+
+
+@pytest.mark.parametrize("block", [0, BLOCKS - 1])
+def test_lost(block):
+    """A block that is lost is missing again, with its very bytes."""
+    tables = Tables()
+    for number in (0, 1, BLOCKS - 1):
+        tables.fold(ack_of(number))
+    tables.fold(ack_of(block, "lost"))
+
+    row = tables.row()
+    assert 2 == row.persisted_blocks
+    assert (17 if block == 0 else 20) == row.persisted_bytes
+    tables.fold(ack_of(block))
+    assert 27 == tables.row().persisted_bytes
+
+
+@pytest.mark.parametrize("change", [{"file_size": 7}, {"blocks": BLOCKS + 1}, {"block_size": 11}])
+def test_forged(change):
+    """Acknowledgements and status of a file that is cut otherwise change nothing."""
+    tables = Tables()
+    tables.fold(ack_of(0))
+    before = (dict(tables.files), dict(tables.block_map))
+    tables.fold(ack_of(1, **change))
+    assert before == (tables.files, tables.block_map)
+
+    status = status_of(**{k.removeprefix("file_"): v for k, v in change.items()})
+    assert tables.row() is not None
+    row = tables.row()
+    assert row is row.with_status(status)
+
+
+def test_bytes_of_a_block_that_was_wiped():
+    """When the bits were lost the counts follow them, and no number of bytes is below 0."""
+    tables = Tables()
+    tables.fold(ack_of(BLOCKS - 1))
+    tables.block_map.clear()
+    tables.fold(ack_of(BLOCKS - 2))
+
+    assert (1, 10) == (tables.row().persisted_blocks, tables.row().persisted_bytes)
+
+
+@pytest.mark.parametrize(
+    ("announced", "blocks", "state"),
+    [
+        ("", [], "announced"),
+        ("announced", [], "announced"),
+        ("announced", [0], "arriving"),
+        ("sent", [], "sent"),
+        ("sent", [1], "arriving"),
+        ("complete", [], "announced"),
+        ("complete", [0], "arriving"),
+        ("failed", [0], "failed"),
+        ("changed", [0], "changed"),
+        ("failed", [0, 1], "complete"),
+    ],
+)
+def test_state(announced, blocks, state):
+    """Complete is what is acknowledged, whatever the producer says; else its word counts."""
+    tables = Tables()
+    for block in blocks:
+        tables.fold(ack_of(block, blocks=2, file_size=20))
+    row = tables.row() if blocks else rows.FileRow(blocks=2)
+
+    assert state == msgspec.structs.replace(row, announced=announced).state
+
+
+def test_status():
+    """The newest word of the producer counts; what it does not say again is kept."""
+    row = rows.FileRow().with_status(status_of("announced", digest="ab" * 32))
+    row = row.with_status(
+        status_of("failed", reason="no", failed_blocks=(FailedBlock(block=3, reason="x"),))
+    )
+
+    assert ("failed", "no", 1, "ab" * 32) == (
+        row.state,
+        row.reason,
+        len(row.failed_blocks),
+        row.digest,
+    )
+    assert row == rows.decode(rows.encode(row), rows.FileRow)
+
+
+def test_heartbeats():
+    """The newest heartbeat counts, in whatever order they come."""
+    row = rows.MachineRow(heartbeat=beat_of(5.0, blocks=5))
+
+    assert row is row.with_heartbeat(beat_of(4.0, blocks=4))
+    assert 6 == row.with_heartbeat(beat_of(6.0, blocks=6)).heartbeat.blocks
+
+
+@given(st.binary(max_size=200), st.integers(0, 300), st.integers(0, 20))
+def test_missing_blocks(run, blocks, limit):
+    """The missing blocks are those whose bits are not set, the first *limit* of them."""
+    expected = [b for b in range(blocks) if b // 8 >= len(run) or not run[b // 8] & 1 << b % 8]
+
+    assert expected[:limit] == rows.missing_blocks(run, first=0, blocks=blocks, limit=limit)
+
+
+@pytest.mark.parametrize("raw", [b"", b"[]", b"{", b'{"blocks": "x"}', b"\xff"])
+def test_unreadable_row(raw):
+    """A row that is none of ours is an error of ours."""
+    with pytest.raises(BlockMalformedError, match="FileRow"):
+        rows.decode(raw, rows.FileRow)

@@ -1,0 +1,209 @@
+"""The status in a terminal: what the views know, and plain words when nobody answers."""
+
+import contextlib
+import http.server
+import io
+import json
+import socket
+import threading
+
+import pytest
+
+from rich.console import Console
+
+from streamapp import status
+from streamapp.errors import ViewError
+from streamapp.settings import Settings
+
+
+NOTHING = {
+    "totals": {"files": 0, "complete": 0, "bytes": 0, "persisted_bytes": 0},
+    "matching": 0,
+    "offset": 0,
+    "files": [],
+    "silent": [],
+}
+FILE = {
+    "name": "a\x1b[31m\u202e[red]b",
+    "size": 10,
+    "blocks": 2,
+    "persisted_blocks": 1,
+    "percent": 50.0,
+    "rate": 5.0,
+    "state": "failed",
+    "reason": "no\x1b[2J [/red]",
+    "failed_blocks": [{"block": 1, "reason": "disk\x07"}],
+}
+MACHINE = {
+    "machine": "m1",
+    "blocks": 3,
+    "bytes": 30,
+    "rate": 0.0,
+    "free_disk": 100,
+    "rejected": 1,
+    "quarantined": 2,
+    "partitions": [],
+    "state": "holding",
+    "reason": "disk full\x1b[2J",
+    "up": True,
+    "silent_seconds": 0.0,
+}
+
+
+@pytest.fixture
+def serve():
+    """Serves answers as a worker does; returns the settings with which it is asked."""
+    with contextlib.ExitStack() as stack:
+
+        def serve(answers, **flags):
+            asked = []
+
+            class Handler(http.server.BaseHTTPRequestHandler):
+                def do_GET(self):
+                    asked.append(self)
+                    found = answers.get(self.path.partition("?")[0], (404, "x"))
+                    code, body = found if isinstance(found, tuple) else (200, json.dumps(found))
+                    self.send_response(code)
+                    if code == 302:
+                        self.send_header("Location", "http://127.0.0.1:1/")
+                    self.end_headers()
+                    self.wfile.write(body.encode())
+
+                def log_message(self, *_):
+                    """Say nothing."""
+
+            server = stack.enter_context(http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler))
+            threading.Thread(target=server.serve_forever, args=(0.01,)).start()
+            stack.callback(server.shutdown)
+            settings = Settings.load(machine_id="m", web_port=server.server_port, **flags)
+            return settings, asked
+
+        yield serve
+
+
+def shown(settings, **query):
+    """Return what is printed."""
+    out = io.StringIO()
+    console = Console(file=out, width=200, color_system=None)
+    status.show(settings, console, **{"limit": 50, "search": "", "state": ""} | query)
+    return out.getvalue()
+
+
+def test_shows(serve):
+    """Files, machines, and who did not answer."""
+    files = NOTHING | {"files": [FILE], "matching": 3, "silent": ["http://x[/red]:1\x1b"]}
+    machines = [MACHINE, MACHINE | {"machine": "m2", "up": False, "silent_seconds": 61.0}]
+    settings, asked = serve(
+        {"/progress/": files, "/machines/": {"machines": machines, "silent": ["http://y:2"]}}
+    )
+    text = shown(settings, search="a b", limit=1)
+
+    for part in (
+        "1/2",
+        "50 %",
+        "failed; no\\x1b[2J [/red]; block 1: disk\\x07",
+        "a\\x1b[31m\\u202e[red]b",
+        "and 2 more files",
+        "disk full\\x1b[2J",
+        "silent for 1 min 01 s",
+        "1 of 2 machines up",
+        "no answer from http://x[/red]:1\\x1b: its part is not shown",
+        "no answer from http://y:2: its part",
+    ):
+        assert part in text
+    assert not set(text) & {"\x1b", "\x07", "\u202e"}
+    assert "/progress/?limit=1&search=a+b&state=" == asked[0].path
+
+
+def test_nothing(serve):
+    """A group without files and machines is no error."""
+    settings, _ = serve({"/progress/": NOTHING, "/machines/": {"machines": [], "silent": []}})
+
+    assert "0 of 0 files complete" in shown(settings)
+    assert "No file is failed" in shown(settings, state="failed")
+    assert "No file has that name" in shown(settings, search="x")
+
+
+def test_json_names_all_that_are_silent(serve):
+    """Who was silent on files or on machines is named once, together."""
+    settings, _ = serve(
+        {
+            "/progress/": NOTHING | {"silent": ["a", "b"]},
+            "/machines/": {"machines": [], "silent": ["b", "c"]},
+        }
+    )
+
+    answer = status.ask_all(settings, limit=1, search="", state="")
+    assert ["a", "b", "c"] == answer["silent"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        ((401, "{}"), "refuses: 401 .*STREAMAPP_WEB_TOKEN"),
+        ((404, "x"), "refuses: 404"),
+        ((500, "x"), "refuses: 500"),
+        ((302, "x"), "refuses: 302"),
+        ((200, "<html>"), "no worker answers"),
+        ((200, ""), "no worker answers"),
+        ((200, "[]"), "is no worker"),
+        ((200, "{}"), "is no worker"),
+        ((200, "null"), "is no worker"),
+    ],
+)
+def test_something_else_answers(serve, answer, words):
+    """What answers otherwise is named, in one line."""
+    settings, _ = serve({"/progress/": answer})
+    with pytest.raises(ViewError, match=words) as caught:
+        shown(settings)
+
+    assert "\n" not in str(caught.value)
+
+
+def test_nobody_answers():
+    """Where no worker listens, the flags that may be wrong are named."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        settings = Settings.load(machine_id="m", web_port=free.getsockname()[1])
+        with pytest.raises(ViewError, match=r"no worker answers at .*Connection refused.*--web-p"):
+            shown(settings)
+
+
+def test_answers_that_are_no_http():
+    """What is no web server is not taken for one."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+
+        def answer():
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(b"SSH-2.0-x\r\n\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        settings = Settings.load(machine_id="m", web_port=server.getsockname()[1])
+        with pytest.raises(ViewError, match="no worker answers"):
+            shown(settings)
+        thread.join()
+
+
+def test_no_proxy(serve, monkeypatch):
+    """A proxy of the environment is neither needed nor shown the token."""
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    monkeypatch.delenv("no_proxy", raising=False)
+    settings, asked = serve(
+        {"/progress/": NOTHING, "/machines/": {"machines": [], "silent": []}}, web_token="t" * 20
+    )
+
+    assert shown(settings)
+    assert {"Bearer " + "t" * 20} == {handler.headers["Authorization"] for handler in asked}
+
+
+def test_address():
+    """An address of IPv6 stands in brackets."""
+    settings = Settings.load(machine_id="m", web_host="::1", web_port=7)
+
+    assert "http://[::1]:7" == status.base_url(settings)

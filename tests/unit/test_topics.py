@@ -1,0 +1,139 @@
+"""Topics: one declaration, and a check that says which command mends what is wrong."""
+
+import pytest
+
+from streamapp import topics
+from streamapp.errors import TopicError
+from streamapp.settings import Settings
+from streamapp.topics import TopicState
+from streamapp.wire import MAX_FRAMES, OVERHEAD_BYTES
+
+
+@pytest.fixture
+def settings():
+    """Settings by default."""
+    return Settings(machine_id="m")
+
+
+@pytest.fixture
+def states(settings, monkeypatch):
+    """What a cluster says that has all topics as they must be; a test may change it."""
+    states = {
+        spec.name: TopicState(spec.name, spec.partitions, 3, dict(spec.config))
+        for spec in topics.specs(settings)
+    }
+    monkeypatch.setattr(topics.kafka, "admin", lambda _: None)
+    monkeypatch.setattr(
+        topics.kafka,
+        "topics",
+        lambda *_: {n: [s.replicas] * s.partitions for n, s in states.items()},
+    )
+    monkeypatch.setattr(topics, "_config", lambda _, name: states[name].config)
+    return states
+
+
+def problem(settings):
+    """Return what the check says."""
+    with pytest.raises(TopicError) as caught:
+        topics.check(settings)
+    return str(caught.value)
+
+
+def test_as_fixed(settings):
+    """Names, widths and clean-up of the topics are a contract with every other machine."""
+    found = {s.name: (s.partitions, s.config["cleanup.policy"]) for s in topics.specs(settings)}
+
+    assert {
+        "data-blocks": (6, "delete"),
+        "processing-status": (3, "compact"),
+        "block-acknowledgments": (3, "compact"),
+    } == found
+
+
+def test_tables_are_as_wide_as_their_sources(settings):
+    """A changelog has the width of the topics that fill its table, or Faust refuses to start."""
+    assert [
+        (f"distributed-processors-{table}-changelog", topics.FILE_PARTITIONS, "compact")
+        for table in ("files", "block_map", "machines")
+    ] == [(s.name, s.partitions, s.config["cleanup.policy"]) for s in topics.changelogs(settings)]
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ({}, ("259200000", "-1")),
+        ({"retention_hours": 0.5, "retention_size": "1GiB"}, ("1800000", "1073741824")),
+        ({"retention_hours": 876_000}, ("3153600000000", "-1")),
+    ],
+)
+def test_retention(flags, expected):
+    """Hours and bytes of retention reach Kafka in Kafka's units."""
+    config = topics.specs(Settings.load(**flags))[0].config
+
+    assert expected == (config["retention.ms"], config["retention.bytes"])
+
+
+def test_all_well(settings, states):
+    """Topics that are as they must be pass, and are returned as they are."""
+    assert states == topics.check(settings)
+
+
+def test_missing(settings, states):
+    """Topics that are missing are named, with the command that makes them."""
+    del states["data-blocks"], states["processing-status"]
+
+    assert (
+        "topics missing: data-blocks, processing-status. Create them: streamapp topics create"
+        == problem(settings)
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "said"),
+    [
+        ("data-blocks", {"cleanup.policy": "compact"}, "--add-config cleanup.policy=delete"),
+        ("data-blocks", {"cleanup.policy": "compact,delete"}, "cleanup.policy=compact,delete, exp"),
+        ("data-blocks", {"max.message.bytes": "1024"}, "--add-config max.message.bytes=8388608"),
+        ("processing-status", {"cleanup.policy": "delete"}, "--add-config cleanup.policy=compact"),
+        ("block-acknowledgments", {"cleanup.policy": "delete"}, "cleanup.policy=delete, expected"),
+        ("data-blocks", {"compression.type": "lz4"}, "--add-config compression.type=producer"),
+        ("processing-status", {"compression.type": "snappy"}, "compression.type=snappy, which"),
+    ],
+)
+def test_wrong_config(settings, states, name, config, said):
+    """A topic that would lose frames or acknowledgements is refused, with the way to mend it."""
+    states[name].config.update(config)
+    found = problem(settings)
+
+    assert f"topic {name} " in found
+    assert said in found
+
+
+@pytest.mark.parametrize(("partitions", "command"), [(5, "--alter"), (7, "--delete")])
+def test_wrong_width(settings, states, partitions, command):
+    """A topic of another width is refused: every machine routes by it."""
+    states["data-blocks"] = TopicState("data-blocks", partitions, 3, states["data-blocks"].config)
+    found = problem(settings)
+
+    assert f"topic data-blocks has {partitions} partitions, expected 6" in found
+    assert command in found
+
+
+@pytest.mark.parametrize(
+    ("largest", "expected"), [(8 << 20, 1 << 20), (1_048_588, 1_048_588 - OVERHEAD_BYTES)]
+)
+def test_frame_bytes(settings, states, largest, expected):
+    """A frame is what the setting says, or what the topic takes less what travels beside it."""
+    states["data-blocks"].config["max.message.bytes"] = str(largest)
+
+    assert expected == topics.frame_bytes(settings, states["data-blocks"])
+
+
+def test_too_many_frames(states):
+    """A block of more frames than a worker takes is refused before the first is sent."""
+    states["data-blocks"].config["max.message.bytes"] = str(1024 + OVERHEAD_BYTES)
+    fits = Settings.load(block_size=1024 * MAX_FRAMES)
+
+    assert 1024 == topics.frame_bytes(fits, states["data-blocks"])
+    with pytest.raises(TopicError, match="give a smaller --block-size"):
+        topics.frame_bytes(Settings.load(block_size="2GiB"), states["data-blocks"])

@@ -1,0 +1,140 @@
+"""The consumer: nothing that was read across a seek counts, and a gap is not more than it is."""
+
+import types
+
+import pytest
+
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP
+
+from streamapp.transport import SafeConsumer
+
+
+PLACE = TP("data-blocks", 0)
+
+
+class Log:
+    """What Kafka would give: records from the position on, three at a time."""
+
+    def __init__(self, monkeypatch):
+        self.position = self.committed = 5
+        self.seeks = 0
+        self.interrupt = lambda: None
+        self.refuses = False
+        monkeypatch.setattr(driver.Consumer, "getmany", lambda _, timeout: self.getmany(timeout))
+        monkeypatch.setattr(driver.Consumer, "perform_seek", lambda _: self.perform_seek())
+
+    async def getmany(self, _timeout):
+        """Give the next records, which are fetched before the first of them is given."""
+        first = self.position
+        self.position += 3
+        for offset in range(first, first + 3):
+            yield PLACE, offset
+
+    async def perform_seek(self):
+        """Go back to what is committed."""
+        self.seeks += 1
+        if self.refuses:
+            raise driver.IllegalStateError
+        self.position = self.committed
+
+
+@pytest.fixture
+def log(monkeypatch):
+    """A log that the consumer reads."""
+    return Log(monkeypatch)
+
+
+@pytest.fixture
+def consumer(log, monkeypatch):  # noqa: ARG001 - what it reads
+    """A consumer with one partition, without Kafka."""
+    consumer = object.__new__(SafeConsumer)
+    monkeypatch.setattr("streamapp.transport.SEEK_RETRY_SECONDS", 0)
+
+    async def nothing(*_):
+        pass
+
+    monkeypatch.setattr(SafeConsumer, "_seek_uncommitted", nothing)
+    monkeypatch.setattr(SafeConsumer, "sleep", nothing)
+    return consumer
+
+
+async def drain(consumer, cycles, *, meanwhile=None):
+    """Return what comes out of so many fetches; *meanwhile* happens at the second record."""
+    seen = []
+    for _ in range(cycles):
+        async for _place, offset in consumer.getmany(1.0):
+            seen.append(offset)
+            if meanwhile and len(seen) == 2:
+                await meanwhile()
+    return seen
+
+
+async def test_without_a_seek(consumer, log):
+    """Records come in order, and nobody goes back."""
+    assert [5, 6, 7, 8, 9, 10] == await drain(consumer, 2)
+    assert 0 == log.seeks
+
+
+async def test_seek_within_a_batch(consumer):
+    """After a seek in the middle of a batch the rest is dropped, and all comes again."""
+    assert [5, 6, 5, 6, 7] == await drain(consumer, 2, meanwhile=consumer.perform_seek)
+
+
+async def test_seek_that_others_overtake(consumer, log):
+    """A batch that was fetched before a seek, and a position that it moved on, do no harm."""
+
+    async def seek():
+        await consumer.perform_seek()
+        log.position = 99  # a fetch that was under way moved it behind our back
+
+    assert [5, 6, 5, 6, 7, 8, 9, 10] == await drain(consumer, 3, meanwhile=seek)
+
+
+async def test_seek_that_fails(consumer, log):
+    """While it cannot go back it gives nothing, rather than something with a hole."""
+
+    async def seek():
+        await consumer.perform_seek()
+        log.refuses = True
+
+    assert [5, 6] == await drain(consumer, 3, meanwhile=seek)
+    log.refuses = False
+    assert [5, 6, 7] == await drain(consumer, 1)
+
+
+async def test_gap(consumer, monkeypatch):
+    """The record behind a gap is not done, though Faust takes it for a part of the gap."""
+    gaps = []
+
+    async def add_gap(_, *gap):
+        gaps.append(gap)
+
+    monkeypatch.setattr(driver.Consumer, "_add_gap", add_gap)
+    await consumer._add_gap(PLACE, 3, 7)
+
+    assert [(PLACE, 3, 6)] == gaps
+
+
+@pytest.mark.parametrize("committed", [None, 0])
+async def test_nothing_committed(committed, monkeypatch):
+    """Where nothing is committed, a seek goes to the beginning; tables' changelogs stay put."""
+    changelog = TP("changelog", 0)
+    sought = []
+    consumer = object.__new__(SafeConsumer)
+    tables = types.SimpleNamespace(changelog_topics={"changelog"})
+    consumer.app = types.SimpleNamespace(tables=tables)
+    consumer._committed_offset = {PLACE: committed, changelog: None, TP("acks", 1): 8}
+
+    async def earliest(*places):
+        return dict.fromkeys(places, 2)
+
+    async def seek(*place):
+        sought.append(place)
+
+    monkeypatch.setattr(SafeConsumer, "assignment", lambda self: set(self._committed_offset))
+    monkeypatch.setattr(SafeConsumer, "earliest_offsets", lambda _, *places: earliest(*places))
+    monkeypatch.setattr(SafeConsumer, "seek", lambda _, *place: seek(*place))
+    await consumer._seek_uncommitted()
+
+    assert [(PLACE, 2)] == sought

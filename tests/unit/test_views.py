@@ -1,0 +1,526 @@
+"""The web views: whoever is asked answers for the group, and says whose part is missing."""
+
+import types
+
+import aiohttp
+import pytest
+
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+from faust.types import TP
+
+from streamapp import routing
+from streamapp.records import FileStatus, Heartbeat
+from streamapp.settings import Settings
+from streamapp.web import SECURITY_HEADERS, guard
+from tables import folds, peers, rows, views
+from tables.state import block_map, files, machines
+from tests.unit.test_folds import ack_of
+
+
+HOSTILE = "<img src=x onerror=alert(1)>\"'\u202e/x.csv"
+IDS = [f"{number:032x}" for number in range(40)]
+ROUTES = {
+    "/",
+    "/health/",
+    "/health/live/",
+    "/health/ready/",
+    "/machines/",
+    "/metrics",
+    "/progress/",
+    "/progress/{file_id}/",
+    "/progress/{file_id}/blocks/",
+}
+
+
+def stored_file(file_id, name, *, blocks=3, persisted=(), state="sent", **fields):
+    """Put a file's row, and the bits of its blocks, in the tables."""
+    row = rows.FileRow().with_status(
+        FileStatus(
+            file_id=file_id,
+            state=state,
+            name=name,
+            size=10 * blocks,
+            blocks=blocks,
+            block_size=10,
+            source="s",
+            **fields,
+        )
+    )
+    run = b""
+    for block in persisted:
+        ack = ack_of(block, blocks=blocks, file_size=10 * blocks)
+        run = rows.with_bit(run, ack)
+        row = row.with_ack(ack, run)
+        block_map.data[rows.run_key(file_id, 0)] = run
+    files.data[file_id.encode()] = rows.encode(row)
+
+
+def application(faust_app, settings):
+    """Return a web application with the views of a worker that has *settings*."""
+    served = web.Application(middlewares=[guard(settings)])
+    for route in faust_app.web.web_app.router.routes():
+        if route.method == "GET":
+            served.router.add_get(route.resource.canonical, route.handler)
+
+    async def broken(_request):
+        raise RuntimeError("secret")
+
+    served.router.add_get("/broken", broken)
+    return served
+
+
+@pytest.fixture(autouse=True)
+def group(faust_app, tables, monkeypatch):
+    """What Faust knows of the group: this worker holds all partitions, until told otherwise."""
+    assert tables
+    faust_app.web.init_server()
+    topic = files.changelog_topic.get_topic_name()
+    known = types.SimpleNamespace(own={0, 1, 2}, urls={})
+    assignor = faust_app.assignor
+    monkeypatch.setattr(
+        assignor, "assigned_actives", lambda: {TP(topic, number) for number in known.own}
+    )
+    monkeypatch.setattr(
+        assignor,
+        "tables_metadata",
+        lambda: {url: {topic: list(held)} for url, held in known.urls.items()},
+    )
+
+    def key_store(table, key):
+        assert "files" == table
+        number = routing.partition_of(key.encode())
+        found = {number: url for url, held in known.urls.items() for number in held}
+        return found[number]
+
+    monkeypatch.setattr(faust_app.router, "key_store", key_store)
+    return known
+
+
+@pytest.fixture
+async def serve(faust_app):
+    """Serves the views as a worker with the given settings does; returns a client."""
+    clients = []
+
+    async def serve(**flags):
+        settings = Settings.load(machine_id="m1", **flags)
+        client = TestClient(TestServer(application(faust_app, settings)))
+        await client.start_server()
+        clients.append(client)
+        return client
+
+    faust_app.http_client = aiohttp.ClientSession()
+    yield serve
+    for client in clients:
+        await client.close()
+    await faust_app.http_client.close()
+    faust_app.http_client = None
+
+
+@pytest.fixture
+async def client(serve):
+    """Asks a worker with the default settings."""
+    return await serve()
+
+
+@pytest.fixture
+async def peer():
+    """Another worker of the group: answers what `answers` has for a path, counts who asked."""
+    peer = types.SimpleNamespace(answers={}, asked=[])
+
+    async def answer(request):
+        peer.asked.append(request)
+        found = peer.answers.get(request.path, (404, {"error": "x"}))
+        return web.json_response(found[1], status=found[0])
+
+    served = web.Application()
+    served.router.add_get("/{path:.*}", answer)
+    server = TestServer(served)
+    await server.start_server()
+    peer.url = f"http://127.0.0.1:{server.port}"
+    yield peer
+    await server.close()
+
+
+async def get(client, path, *, status=200, **kwargs):
+    """Return the JSON that *path* answers, with *status*."""
+    async with client.get(path, **kwargs) as answer:
+        assert status == answer.status, await answer.text()
+        assert "application/json; charset=utf-8" == answer.headers["Content-Type"]
+        return await answer.json()
+
+
+# --- all files
+
+
+async def test_nothing(client):
+    """A group that has no files says so."""
+    assert {
+        "totals": {"files": 0, "complete": 0, "bytes": 0, "persisted_bytes": 0},
+        "matching": 0,
+        "offset": 0,
+        "files": [],
+        "silent": [],
+    } == await get(client, "/progress/")
+
+
+async def test_pages(client):
+    """Pages are in order of name, and together are all files, each once."""
+    for number, file_id in enumerate(reversed(IDS)):
+        stored_file(file_id, f"f{number:02}", persisted=[0, 1, 2] if number % 2 else [0])
+    seen = []
+    for offset in range(0, 50, 7):
+        page = await get(client, f"/progress/?offset={offset}&limit=7")
+        assert (40, 40, 20) == (
+            page["matching"],
+            page["totals"]["files"],
+            page["totals"]["complete"],
+        )
+        assert (1200, 800) == (page["totals"]["bytes"], page["totals"]["persisted_bytes"])
+        seen += [file["name"] for file in page["files"]]
+
+    assert [f"f{number:02}" for number in range(40)] == seen
+
+
+async def test_search_and_state(client):
+    """Search finds part of a name in any case; state finds what is in that state."""
+    stored_file(IDS[0], "Logs/A.csv", persisted=[0, 1, 2])
+    stored_file(IDS[1], "logs/b.csv", persisted=[0])
+    stored_file(IDS[2], "c.csv", state="failed")
+    for query, names in [
+        ("search=LOGS", ["Logs/A.csv", "logs/b.csv"]),
+        ("state=complete", ["Logs/A.csv"]),
+        ("state=failed", ["c.csv"]),
+        ("search=b&state=arriving", ["logs/b.csv"]),
+        ("search=%3Cimg", []),
+        ("state=x", []),
+    ]:
+        page = await get(client, f"/progress/?{query}")
+        assert (names, len(names), 3) == (
+            [file["name"] for file in page["files"]],
+            page["matching"],
+            page["totals"]["files"],
+        )
+
+
+@pytest.mark.parametrize("name", ["offset", "limit"])
+@pytest.mark.parametrize(
+    "number", ["-1", "x", "", "1.5", "1e3", "\u00b2", "\u0661x", "9" * 5000, "10000001", "0x10"]
+)
+async def test_bad_number(client, name, number):
+    """A number that is none, or too large, is refused in one line that names it."""
+    answer = await get(client, "/progress/", params={name: number}, status=400)
+
+    assert answer["error"].startswith(f"{name} is ")
+    assert len(answer["error"]) < 100
+
+
+async def test_page_is_limited(client):
+    """Nobody may ask for all files at once."""
+    assert "1000" in (await get(client, "/progress/?limit=1001", status=400))["error"]
+    assert [] == (await get(client, "/progress/?limit=1000&offset=10000000"))["files"]
+
+
+async def test_hostile_name(client):
+    """A name with HTML in it stays a string in JSON."""
+    stored_file(IDS[0], HOSTILE, state="failed", reason="</script><b>\x1b[31m")
+    stored = (await get(client, "/progress/"))["files"][0]
+
+    assert (HOSTILE, "</script><b>\x1b[31m") == (stored["name"], stored["reason"])
+    assert HOSTILE == (await get(client, f"/progress/{IDS[0]}/"))["name"]
+
+
+# --- one file
+
+
+async def test_one_file(client):
+    """A file's progress is what is persisted of it."""
+    stored_file(IDS[0], "a", persisted=[0, 2])
+    answer = await get(client, f"/progress/{IDS[0]}/")
+
+    assert {
+        "file_id": IDS[0],
+        "name": "a",
+        "state": "arriving",
+        "percent": 66.67,
+        "persisted_blocks": 2,
+        "persisted_bytes": 20,
+        "size": 30,
+        "blocks": 3,
+        "failed_blocks": [],
+    }.items() <= answer.items()
+
+
+async def test_blocks(client):
+    """Which blocks are missing is said, of a large file only the first."""
+    stored_file(IDS[0], "a", persisted=[0, 2])
+    answer = await get(client, f"/progress/{IDS[0]}/blocks/")
+    assert ([1], "05", 2) == (
+        answer["missing"],
+        answer["runs"][0]["bits"],
+        answer["runs"][0]["persisted"],
+    )
+
+    stored_file(IDS[1], "b", blocks=5000)
+    answer = await get(client, f"/progress/{IDS[1]}/blocks/")
+    assert list(range(1000)) == answer["missing"]
+    assert 5 == len(answer["runs"])
+
+
+@pytest.mark.parametrize(
+    "file_id", ["f" * 32, "F" * 32, "x", "a" * 1000, "%00", "<b>", "\u202e", "..."]
+)
+@pytest.mark.parametrize("below", ["", "blocks/"])
+async def test_unknown_file(client, file_id, below):
+    """What is not known is 404, and never 0 %."""
+    answer = await get(client, f"/progress/{file_id}/{below}", status=404)
+
+    assert answer["error"].endswith("is known")
+
+
+# --- machines and health
+
+
+async def test_machines(client, faust_app, monkeypatch):
+    """A machine is up while its heartbeats come."""
+    monkeypatch.setattr(views.time, "time", lambda: 1000.0)
+    silent_after = 5 * faust_app.settings.heartbeat
+    for name, at, state in [
+        ("b", 999.0, "running"),
+        ("a", 1000.0 - silent_after - 1, "holding"),
+        ("c", 999.0, "stopped"),
+        ("d", 1005.0, "running"),
+    ]:
+        beat = Heartbeat(machine=name, group="g1", state=state, at=at, reason="<b>")
+        machines.data[name.encode()] = rows.encode(rows.MachineRow(heartbeat=beat))
+    answer = await get(client, "/machines/")
+
+    assert [("a", False), ("b", True), ("c", False), ("d", True)] == [
+        (machine["machine"], machine["up"]) for machine in answer["machines"]
+    ]
+    assert 0 <= min(machine["silent_seconds"] for machine in answer["machines"])
+
+
+async def test_health(client, faust_app, monkeypatch):
+    """A worker that has its tables is ready, until it stops; it lives as long as it answers."""
+    monkeypatch.setattr(views.watching, "block_partitions", lambda _app: [0, 3])
+    for is_ready, stopping, status, state in [
+        (True, False, 200, "running"),
+        (True, True, 503, "stopping"),
+        (False, False, 503, "recovering"),
+    ]:
+        monkeypatch.setattr(views.watching, "is_ready", lambda _app, is_ready=is_ready: is_ready)
+        monkeypatch.setattr(faust_app.vitals, "stopping", stopping)
+        for path in ("/health/", "/health/ready/"):
+            answer = await get(client, path, status=status)
+            assert (status == 200, state, [0, 3]) == (
+                answer["ready"],
+                answer["state"],
+                answer["partitions"],
+            )
+        assert {"live": True} == await get(client, "/health/live/")
+
+
+# --- the others of the group
+
+
+async def test_others_are_asked(client, group, peer):
+    """Lists of all workers are merged in order, and the totals added up."""
+    stored_file(IDS[0], "b", persisted=[0, 1, 2])
+    group.own, group.urls = {0, 1}, {peer.url: {2}}
+    theirs = views.file_json(IDS[1], rows.FileRow(name="a", size=5, blocks=1, block_size=5))
+    totals = {"files": 1, "complete": 0, "bytes": 5, "persisted_bytes": 0}
+    peer.answers["/progress/"] = (200, {"totals": totals, "matching": 1, "files": [theirs]})
+    answer = await get(client, "/progress/?offset=1&limit=5&search=&state=")
+
+    assert {"files": 2, "complete": 1, "bytes": 35, "persisted_bytes": 30} == answer["totals"]
+    assert (["b"], 2, []) == (
+        [file["name"] for file in answer["files"]],
+        answer["matching"],
+        answer["silent"],
+    )
+    assert {"local": "1", "limit": "6", "search": "", "state": ""} == dict(peer.asked[0].query)
+
+
+async def test_local_answer(client, group, peer):
+    """Who is asked by another worker does not ask on."""
+    stored_file(IDS[0], "b")
+    group.own, group.urls = {0, 1}, {peer.url: {2}}
+    assert 1 == (await get(client, "/progress/?local=1&limit=10000"))["matching"]
+    assert [] == await get(client, "/machines/?local=1")
+    assert [] == peer.asked
+
+
+@pytest.mark.parametrize("what", ["down", "error", "slow", "no json", "moved"])
+async def test_silent_worker(client, group, peer, monkeypatch, what):
+    """Who does not answer is named, and the rest is shown."""
+    stored_file(IDS[0], "a")
+    group.own, group.urls = {0, 1}, {peer.url: {2}}
+    if what == "down":
+        group.urls = {"http://127.0.0.1:1": {2}}
+    elif what == "slow":
+        monkeypatch.setattr(peers, "ANSWER_SECONDS", 0.0001)
+    else:
+        peer.answers |= {
+            path: {"error": (500, {}), "no json": (200, web.json_response), "moved": (302, {})}[
+                what
+            ]
+            for path in ("/progress/", "/machines/")
+        }
+        if what == "no json":
+            peer.answers = {"/progress/": (204, None), "/machines/": (204, None)}
+    answer = await get(client, "/progress/")
+
+    assert (["a"], list(group.urls)) == (
+        [file["name"] for file in answer["files"]],
+        answer["silent"],
+    )
+    assert list(group.urls) == (await get(client, "/machines/"))["silent"]
+
+
+async def test_workers_that_cannot_be_told_apart(client, group, faust_app):
+    """Workers that all call themselves loopback are named as missing, not taken for nobody."""
+    stored_file(IDS[0], "a")
+    group.own = {routing.partition_of(IDS[0].encode())}
+    group.urls = {str(faust_app.conf.canonical_url): {0, 1, 2}}
+    answer = await get(client, "/progress/")
+    assert 1 == len(answer["files"])
+    (missing,) = answer["silent"]
+    assert "--web-advertise" in missing
+    assert "partitions" in missing
+
+    for file_id in IDS:
+        is_ours = routing.partition_of(file_id.encode()) in group.own
+        status = 200 if file_id == IDS[0] else 404 if is_ours else 503
+        await get(client, f"/progress/{file_id}/", status=status)
+
+
+async def test_file_of_another_worker(client, group, peer):
+    """Each of 40 files is asked of the worker that holds it, and of nobody else."""
+    group.own, group.urls = {0}, {peer.url: {1, 2}}
+    for file_id in IDS:
+        stored_file(file_id, "mine")
+        peer.answers[f"/progress/{file_id}/"] = (200, {"name": "theirs"})
+        expected = "theirs" if routing.partition_of(file_id.encode()) else "mine"
+        assert expected == (await get(client, f"/progress/{file_id}/"))["name"]
+
+    assert 40 > len(peer.asked) > 10
+    assert {("local", "1")} == {item for asked in peer.asked for item in asked.query.items()}
+
+
+async def test_file_of_a_worker_that_does_not_answer(client, group):
+    """A file whose worker does not answer is not called unknown."""
+    group.own, group.urls = set(), {"http://127.0.0.1:1": {0, 1, 2}}
+    for below in ("", "blocks/"):
+        answer = await get(client, f"/progress/{IDS[0]}/{below}", status=503)
+        assert "does not answer" in answer["error"]
+
+
+async def test_file_that_nobody_holds(client, group, peer):
+    """While partitions move nobody may hold a file; nor are workers sent in circles."""
+    group.own, group.urls = set(), {}
+    await get(client, f"/progress/{IDS[0]}/", status=503)
+
+    group.urls = {peer.url: {0, 1, 2}}
+    await get(client, f"/progress/{IDS[0]}/?local=1", status=503)
+    assert [] == peer.asked
+
+
+async def test_others_are_asked_with_the_token(serve, group, peer, faust_app, monkeypatch):
+    """Workers that want a token show theirs to each other."""
+    settings = Settings.load(machine_id="m1", web_host="192.0.2.1", web_token="t" * 20)
+    monkeypatch.setattr(faust_app, "settings", settings)
+    client = await serve(web_host="192.0.2.1", web_token="t" * 20)
+    group.own, group.urls = {0, 1}, {peer.url: {2}}
+    await get(client, "/machines/", headers={"Authorization": "Bearer " + "t" * 20})
+
+    assert ["Bearer " + "t" * 20] == [asked.headers["Authorization"] for asked in peer.asked]
+
+
+# --- who may ask
+
+
+def test_routes(faust_app):
+    """There is nothing to ask but what is listed here, and nothing of it changes anything."""
+    found = {
+        (route.resource.canonical, route.method) for route in faust_app.web.web_app.router.routes()
+    }
+
+    assert {(path, method) for path in ROUTES for method in ("GET", "HEAD")} == found
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [("/progress/", 200), ("/nowhere", 404), ("/progress/x/", 404), ("/broken", 500)],
+)
+async def test_security_headers(client, path, status):
+    """Every answer tells the browser to trust nothing, an error too; none tells a secret."""
+    async with client.get(path) as answer:
+        assert status == answer.status
+        assert SECURITY_HEADERS.items() <= answer.headers.items()
+        assert "Access-Control-Allow-Origin" not in answer.headers
+        assert "secret" not in await answer.text()
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "SEARCH"])
+async def test_nothing_can_be_changed(client, method):
+    """Only reading is allowed."""
+    async with client.request(method, "/progress/") as answer:
+        assert 405 == answer.status
+        assert SECURITY_HEADERS.items() <= answer.headers.items()
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost", 200),
+        ("LOCALHOST:6066", 200),
+        ("127.0.0.1:6066", 200),
+        ("[::1]:6066", 200),
+        ("[::1]", 200),
+        ("evil.example", 421),
+        ("evil.example:6066", 421),
+        ("localhost.evil.example", 421),
+        ("127.0.0.1.evil.example", 421),
+        ("127.0.0.1@evil.example", 421),
+        ("evil.example:127.0.0.1", 421),
+        ("192.168.1.1", 421),
+        ("<b>", 421),
+        ("", 421),
+    ],
+)
+async def test_host(client, host, status):
+    """A page that calls itself by another name (DNS rebinding) gets nothing."""
+    async with client.get("/machines/", headers={"Host": host}) as answer:
+        assert status == answer.status
+
+
+@pytest.mark.parametrize(
+    ("header", "status"),
+    [
+        (None, 401),
+        ("", 401),
+        ("Bearer", 401),
+        ("Bearer wrong-token", 401),
+        ("bearer " + "t" * 20, 401),
+        ("Bearer " + "t" * 21, 401),
+        ("Bearer \xff\u20ac", 401),
+        ("Bearer " + "t" * 20, 200),
+    ],
+)
+@pytest.mark.parametrize("path", ["/progress/", "/metrics", "/health/live/", "/"])
+async def test_token(serve, header, status, path):
+    """Where a token is wanted nothing is shown without it."""
+    client = await serve(web_host="0.0.0.0", web_token="t" * 20)  # noqa: S104
+    headers = {} if header is None else {"Authorization": header}
+    async with client.get(path, headers=headers) as answer:
+        assert status == answer.status
+        assert SECURITY_HEADERS.items() <= answer.headers.items()
+
+
+def test_fold_status(faust_app, tables):
+    """A word on a file goes to its row; a heartbeat to its machine's; what is set aside nowhere."""
+    assert faust_app
+    assert tables
+    assert folds.file_row(b"x") is None
+    assert folds.machine_row(b"x") is None

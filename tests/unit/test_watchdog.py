@@ -1,0 +1,197 @@
+"""The watchdog: what is stuck is noticed, what is only slow, waiting or frozen is not."""
+
+import subprocess
+import sys
+
+import pytest
+
+from streamapp.errors import WatchdogError
+from streamapp.vitals import Vitals
+from streamapp.watchdog import LOOK_SECONDS, LOOP_LOOKS, Sample, Watchdog
+
+
+PATIENCE, RECOVERY = 60.0, 300.0
+PLACE, OTHER = ("data-blocks", 3), ("processing-status", 0)
+
+
+class Worker:
+    """A worker as samples show it; what it is now can be changed between looks."""
+
+    def __init__(self):
+        self.now = 1000.0
+        self.seen = {
+            "loop_answered": True,
+            "ready": True,
+            "holding": False,
+            "taken": {PLACE: 5},
+            "committed": {PLACE: 5},
+            "ends": {PLACE: 9},
+        }
+        self._watchdog = Watchdog(patience=PATIENCE, recovery_patience=RECOVERY)
+
+    def look(self, *, after=LOOK_SECONDS, **changes):
+        """Look once more, *after* so many seconds; return the reason."""
+        self.now += after
+        self.seen |= changes
+        return self._watchdog.judge(Sample(now=self.now, **self.seen))
+
+    def alarm_within(self, seconds):
+        """Look until there is an alarm; return it, empty when there is none."""
+        looks = int(seconds / LOOK_SECONDS)
+        return next(filter(None, (self.look() for _ in range(looks))), "")
+
+
+@pytest.fixture
+def worker():
+    """A worker with four records to do."""
+    return Worker()
+
+
+def test_silent_loop(worker):
+    """An event loop is stuck when it was silent in many looks in a row, and not before."""
+    worker.seen |= {"committed": {PLACE: 9}}
+    reasons = [worker.look(loop_answered=False) for _ in range(LOOP_LOOKS - 1)]
+    assert {""} == set(reasons)
+    assert not worker.look(loop_answered=True)
+
+    reasons = [worker.look(loop_answered=False) for _ in range(LOOP_LOOKS)]
+
+    assert {""} == set(reasons[:-1])
+    assert "event loop" in reasons[-1]
+
+
+def test_silent_loop_without_a_broker(worker):
+    """A stuck event loop is noticed also when no broker answers."""
+    worker.seen |= {"loop_answered": False, "committed": None, "ends": None}
+
+    assert "event loop" in worker.alarm_within(LOOP_LOOKS * LOOK_SECONDS)
+
+
+def test_stuck(worker):
+    """Records to do, none taken, none committed for longer than the patience: it is stuck."""
+    assert not worker.alarm_within(PATIENCE)
+    assert "data-blocks-3: 4 records" in worker.alarm_within(3 * LOOK_SECONDS)
+
+
+def test_never_committed(worker):
+    """A group that has committed nothing yet can be stuck as well."""
+    worker.seen |= {"committed": {}, "taken": {}}
+
+    assert "9 records" in worker.alarm_within(2 * PATIENCE)
+
+
+def test_all_is_done(worker):
+    """With nothing to do there is nothing to be stuck at, for a week."""
+    worker.seen |= {"committed": {PLACE: 9}}
+
+    assert not worker.alarm_within(7 * 24 * 3600)
+
+
+def test_slow_block(worker):
+    """A big block over a slow line takes frames and commits nothing for hours: no alarm."""
+    for number in range(1000):
+        assert not worker.look(after=PATIENCE / 2, taken={PLACE: number})
+
+
+def test_heartbeats_hide_nothing(worker):
+    """Other partitions that move, and the machines' heartbeats always do, excuse none."""
+    reasons = [
+        worker.look(
+            taken={PLACE: 5, OTHER: n}, committed={PLACE: 5, OTHER: n}, ends={PLACE: 9, OTHER: 99}
+        )
+        for n in range(20)
+    ]
+
+    assert any("data-blocks-3" in reason for reason in reasons)
+
+
+def test_holding(worker):
+    """A worker that holds (a full disk) waits on purpose, and says so itself."""
+    worker.seen |= {"holding": True}
+
+    assert not worker.alarm_within(24 * 3600)
+
+
+@pytest.mark.parametrize("ready", [True, False])
+def test_frozen(worker, ready):
+    """A machine that slept, or a process that was stopped, for hours has not been looked at."""
+    worker.look(ready=ready)
+
+    assert not worker.look(after=10 * 3600.0)
+    assert not worker.look(after=10 * 3600.0, loop_answered=False)
+
+
+def test_no_broker(worker):
+    """Without a broker there is no judgement; when it is back, time goes on from where it was."""
+    assert not worker.alarm_within(PATIENCE / 2)
+    known = {name: worker.seen[name] for name in ("committed", "ends")}
+    worker.seen |= dict.fromkeys(known)
+    assert not worker.alarm_within(24 * 3600)
+    worker.seen |= known
+
+    assert not worker.look()
+    assert "data-blocks-3" in worker.alarm_within(PATIENCE)
+
+
+def test_partition_that_came_back(worker):
+    """The time that another machine had a partition does not count."""
+    assert not worker.alarm_within(PATIENCE - 2 * LOOK_SECONDS)
+    worker.look(ends={})
+
+    assert not worker.look(ends={PLACE: 9})
+    assert not worker.alarm_within(PATIENCE - 2 * LOOK_SECONDS)
+
+
+def test_recovery(worker):
+    """Tables that are not recovered in time are an alarm; each recovery has its own time."""
+    worker.seen |= {"ready": False}
+    assert not worker.alarm_within(RECOVERY)
+    assert not worker.look(ready=True)
+    worker.seen |= {"ready": False}
+    assert not worker.alarm_within(RECOVERY)
+
+    assert "not recovered" in worker.alarm_within(3 * LOOK_SECONDS)
+
+
+def test_taken_by_place():
+    """What is taken is counted for each partition of each topic by itself."""
+    vitals = Vitals()
+    for place in (PLACE, OTHER, PLACE):
+        vitals.took(*place)
+
+    assert {PLACE: 2, OTHER: 1} == vitals.taken
+
+
+STUCK = """
+import sys
+from streamapp import watchdog
+watchdog.LOOK_SECONDS = 0.01
+looks = []
+class Watched:
+    def sample(self, *, loop_answered):
+        looks.append(loop_answered)
+        if len(looks) == 3:
+            raise RuntimeError("a set changed while it was read")
+        return watchdog.Sample(now=len(looks) * 10.0, loop_answered=loop_answered, ready=True,
+            holding=False, taken={}, committed={("t", 0): 1}, ends={("t", 0): 2})
+    def ask_loop(self, answer):
+        answer()
+    def before_exit(self, reason):
+        print(reason, flush=True)
+        raise OSError("not even that is possible")
+thread = watchdog.WatchdogThread(Watched(), watchdog.Watchdog(patience=60, recovery_patience=60))
+thread.start()
+thread.join(60)
+sys.exit(1)
+"""
+
+
+def test_process_ends():
+    """The process ends with the documented code, whatever fails on the way."""
+    done = subprocess.run(
+        [sys.executable, "-c", STUCK], capture_output=True, text=True, check=False, timeout=120
+    )
+
+    assert WatchdogError.exit_code == 75 == done.returncode, done.stderr
+    assert "t-0: 1 records" in done.stdout
+    assert "cannot look" in done.stderr

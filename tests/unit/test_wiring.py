@@ -1,0 +1,133 @@
+"""Wiring: promises that no single module can keep."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from streamapp import channels, topics, worker
+from streamapp.app import ROCKSDB_OPTIONS, app, create_app
+from streamapp.records import BlockAck
+from streamapp.routing import partition_of
+from streamapp.settings import Settings
+from streamapp.transport import SafeTransport
+from tables import state
+from tests.unit.test_folds import ack_of
+
+
+ID = "0123456789abcdef" * 2
+AGENTS = {"agents.blocks.keep_blocks", "agents.progress.fold_acks", "agents.progress.fold_statuses"}
+HEAVY = {"faust", "mode", "aiokafka", "rocksdict", "tables", "agents"}
+
+
+def test_every_agent_is_discovered(faust_app):
+    """Faust only warns when an autodiscovered module fails to import; we fail."""
+    assert set(faust_app.agents) == AGENTS
+    assert set(topics.TABLES) == set(faust_app.tables)
+
+
+def test_agents_read_what_they_should(faust_app):
+    """Each agent reads its own topic, the blocks one actor for each partition."""
+    names = topics.names(faust_app.settings)
+    assert {
+        "agents.blocks.keep_blocks": ({names.data_blocks}, True),
+        "agents.progress.fold_acks": ({names.acks}, False),
+        "agents.progress.fold_statuses": ({names.status}, False),
+    } == {
+        name: (set(agent.channel.topics), agent.isolated_partitions)
+        for name, agent in faust_app.agents.items()
+    }
+    assert {1} == {agent.concurrency for agent in faust_app.agents.values()}
+
+
+@pytest.mark.parametrize("key", ["a", ID, "m1", "x" * 200])
+def test_table_is_routed_where_the_topic_is_written(key):
+    """A table's key is hashed as the bytes it is, so that the right worker is asked."""
+    for table in (state.files, state.block_map, state.machines):
+        for form in (key, key.encode()):
+            assert key.encode() == table.changelog_topic.prepare_key(form, None)[0]
+        assert topics.FILE_PARTITIONS == table.partitions
+    for topic in (channels.acks, channels.status):
+        assert topics.FILE_PARTITIONS == topic.partitions
+    assert partition_of(key.encode()) in range(topics.FILE_PARTITIONS)
+
+
+def test_acks_of_a_file_go_where_its_row_is():
+    """The record's key has the block and the group in it; what routes it is the file id alone."""
+    ack = ack_of(7)
+    assert ack.key.startswith(ack.file_id.encode() + b":7:")
+    assert isinstance(ack, BlockAck)
+    assert topics.BLOCK_PARTITIONS == channels.data_blocks.partitions
+
+
+def test_tables_are_bounded():
+    """RocksDB's default is a cache of 2 GiB for each partition of each table."""
+    for table in (state.files, state.block_map, state.machines):
+        assert table.key_type is bytes
+        assert table.value_type is bytes
+        assert ROCKSDB_OPTIONS == table.options
+        assert table.options is not ROCKSDB_OPTIONS
+
+
+@pytest.mark.parametrize("session_timeout", [6.0, 30.0, 600.0])
+def test_application(session_timeout):
+    """What Faust does by itself would lose blocks or memory: it is set, all of it, on purpose."""
+    settings = Settings.load(machine_id="m", session_timeout=session_timeout, web_host="::1")
+    conf = create_app(settings).conf
+
+    assert "rocksdb" == conf.store.scheme
+    assert (True, False, False) == (
+        conf.topic_disable_leader,
+        conf.stream_wait_empty,
+        conf.stream_publish_on_commit,
+    )
+    assert (0, -1, topics.FILE_PARTITIONS) == (
+        conf.table_standby_replicas,
+        conf.producer_acks,
+        conf.topic_partitions,
+    )
+    assert conf.stream_buffer_maxsize * 1 << 20 <= 16 << 20
+    assert (False, False, False) == (
+        conf.web_tables_enabled,
+        conf.web_router_enabled,
+        conf.web_stats_enabled,
+    )
+    assert ("::1", "http://[::1]:6066") == (conf.web_bind, str(conf.canonical_url).rstrip("/"))
+    # Faust does not start otherwise.
+    assert conf.broker_request_timeout > conf.broker_session_timeout == session_timeout
+    assert conf.broker_heartbeat_interval < session_timeout / 3
+
+
+def test_transport():
+    """Acknowledgements go through the consumer that refuses stale ones."""
+    assert isinstance(app._new_transport(), SafeTransport)
+
+
+def test_worker_command():
+    """Faust's command overrides what the application says of the web: both are given."""
+    command = worker.command_line(loglevel="info", web_port=7, web_bind="127.0.0.1")
+
+    assert ["-A", "streamapp.app", "worker", "--loglevel", "info"] == command[:5]
+    assert ["--web-port", "7", "--web-bind", "127.0.0.1"] == command[5:]
+
+
+def test_light_start():
+    """The command line and the producer load neither Faust nor what only a worker needs."""
+    code = (
+        "import json, pkgutil, sys, streamapp.cli, streamapp.producer as p;"
+        "[__import__(m.name) for m in pkgutil.walk_packages(p.__path__, p.__name__ + '.')];"
+        "print(json.dumps(sorted({m.partition('.')[0] for m in sys.modules})))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    loaded = set(json.loads(done.stdout))
+
+    assert "confluent_kafka" in loaded
+    assert set() == loaded & HEAVY
+
+
+def test_names_are_ours(project):
+    """`tables` and `agents` are the names of other packages too: ours must win."""
+    for name in ("tables", "agents", "streamapp"):
+        module = __import__(name)
+        assert project / name / "__init__.py" == type(project)(module.__file__)
