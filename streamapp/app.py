@@ -15,6 +15,7 @@ import faust
 from yarl import URL
 
 from streamapp import ending, logs, topics, transport, watching, worker
+from streamapp.changelogs import Changelogs, SafeTable
 from streamapp.flow import FETCHED_RECORDS, FlowControl, StreamQueue
 from streamapp.kafka import BATCH_BYTES
 from streamapp.settings import Settings
@@ -64,6 +65,7 @@ class StreamApp(faust.App):
     settings: Settings
     block_store: BlockStore
     vitals: Vitals
+    changelogs: Changelogs
     watchdog: WatchdogThread
 
     async def on_start(self) -> None:
@@ -109,6 +111,7 @@ def create_app(settings: Settings) -> StreamApp:
         store="rocksdb://",
         datadir=str(settings.tables_dir),
         autodiscover=list(AUTODISCOVER),
+        Table=SafeTable,
         topic_disable_leader=True,
         topic_partitions=topics.FILE_PARTITIONS,
         reply_create_topic=False,
@@ -140,6 +143,7 @@ def create_app(settings: Settings) -> StreamApp:
     created.settings = settings
     created.block_store = BlockStore(settings.data_roots, min_free=settings.min_free)
     created.vitals = Vitals()
+    created.changelogs = Changelogs()
     created.flow_control = FlowControl()
     return created
 

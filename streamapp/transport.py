@@ -1,4 +1,4 @@
-"""Faust's transport, with the two rules that it lacks: on what is stale, and what is poison.
+"""Faust's transport, with the rules that it lacks: on what is stale, done, and poison.
 
 While partitions move, Faust's pure-Python stream acknowledges events that it skips, and an
 agent may still finish what it began before. Such an acknowledgement belongs to a position
@@ -8,6 +8,8 @@ that is void; with nothing committed yet Faust would commit past everything befo
 Nor do they all come again by themselves. A seek takes a request for each partition, while
 records go on coming in: some from before it, some after it, and the later ones hide the
 earlier ones. So what was fetched meanwhile counts for nothing.
+
+Nor is a record done when a row was made of it, but when the row's changelog has it as well.
 
 And a record that aiokafka cannot decode must not hold up its partition for ever: ADR 7.
 """
@@ -26,12 +28,13 @@ from streamapp import batches
 
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
 
     from faust.tables.manager import TableManager
     from faust.types.transports import ConsumerT
     from faust.types.tuples import TP, Message
 
+    from streamapp.app import StreamApp
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +53,11 @@ class SafeConsumer(driver.Consumer):
         if message.generation_id != current or not self.app.flow_control.is_active():
             return False
         return super().ack(message)
+
+    async def _handle_attached(self, commit_offsets: Mapping[TP, int]) -> None:
+        """Do what comes before a commit: have the changelogs written of what is committed."""
+        await super()._handle_attached(commit_offsets)
+        await cast("StreamApp", self.app).changelogs.wait()
 
     async def perform_seek(self) -> None:
         """Go back to what is committed; where nothing is, to the beginning."""

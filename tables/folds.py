@@ -30,16 +30,13 @@ def fold_ack(ack: BlockAck) -> None:
     if not before.is_about(size=ack.file_size, blocks=ack.blocks, block_size=ack.block_size):
         return
     run_key = rows.run_key(ack.file_id, ack.block)
-    before_run = block_map.get(run_key, b"")
-    run = rows.with_bit(before_run, ack)
+    run = rows.with_bit(block_map.get(run_key, b""), ack)
     after = before.with_ack(ack, run)
-    # Each table is looked at by itself: a crash may have kept the write of one of them only.
-    if run != before_run:
-        block_map[run_key] = run
-    if after != before:
-        files[key] = rows.encode(after)
-        if after.is_complete and not before.is_complete:
-            logger.info("file %s is complete: %s", ack.file_id, after.name)
+    # Also what was here before: a crash may have kept it from the changelog, or one of the two.
+    block_map[run_key] = run
+    files[key] = rows.encode(after)
+    if after.is_complete and not before.is_complete:
+        logger.info("file %s is complete: %s", ack.file_id, after.name)
 
 
 def fold_status(status: Status) -> None:
@@ -47,9 +44,7 @@ def fold_status(status: Status) -> None:
     if isinstance(status, FileStatus):
         key = status.file_id.encode()
         before = file_row(key) or rows.FileRow()
-        after = before.with_status(status)
-        if after != before:
-            files[key] = rows.encode(after)
+        files[key] = rows.encode(before.with_status(status))
     elif isinstance(status, Heartbeat):
         key = status.machine.encode()
         row = machine_row(key) or rows.MachineRow(heartbeat=status)

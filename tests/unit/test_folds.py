@@ -98,6 +98,23 @@ def test_counts(steps):
     assert expected == tables.persisted()
 
 
+def test_row_that_is_there():
+    """A row is written again, though it says the same: its changelog may not have it."""
+    tables = Tables()
+    tables.fold(ack_of(0))
+    written = []
+
+    class Noting(dict):
+        def __setitem__(self, key, value):
+            written.append(key)
+            super().__setitem__(key, value)
+
+    tables.files, tables.block_map = Noting(tables.files), Noting(tables.block_map)
+    tables.fold(ack_of(0))
+
+    assert [f"{FILE_ID}:0".encode(), FILE_ID.encode()] == written
+
+
 def test_other_file():
     """An acknowledgement that gives the file another size changes neither table."""
     tables = Tables()
