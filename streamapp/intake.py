@@ -5,7 +5,8 @@ acknowledgement, or when it can never become part of a block and that is on reco
 cannot be written now is held, not skipped. No Faust here; the agent is a loop around it.
 
 A frame whose block was not seen from its first frame is an orphan: it is *not* done because
-it looks useless. It waits until its block is known to be persisted, or is given up.
+it looks useless. It waits until its block is persisted and told of, or is given up. Nor is a
+frame done because its block lies on disk already: whoever kept it may have died before it told.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from streamapp.assembly import Assembly, Step
 from streamapp.errors import BlockError
 from streamapp.holding import Holding
 from streamapp.ledger import Ledger
-from streamapp.pending import Beginning, OpenBlock, Pending, in_a_thread
+from streamapp.pending import Beginning, OpenBlock, Pending, Repeat, in_a_thread
 from streamapp.store.metadata import BlockFile
 
 
@@ -50,7 +51,7 @@ class Intake:
         self._lock = asyncio.Lock()  # the clock's `expire` must not meet a frame half taken
         self._open: dict[AttemptKey, OpenBlock] = {}
         self._orphans: dict[AttemptKey, Pending] = {}  # without their first frame
-        self._repeats: dict[AttemptKey, BlockFile] = {}
+        self._repeats: dict[AttemptKey, Repeat] = {}  # of blocks that are stored
         self._closed: dict[AttemptKey, None] = {}
         self._answers = Answers(topic, partition, desk)
         place = f"{topic}-{partition}"
@@ -103,6 +104,10 @@ class Intake:
             for key, orphans in list(self._orphans.items()):
                 if orphans.is_overdue(since=since, highwater=highwater, read=read):
                     self._give_up_orphans(key)
+            for key, repeat in list(self._repeats.items()):
+                is_overdue = repeat.is_overdue(since=since, highwater=highwater, read=read)
+                if is_overdue and key in self._repeats:  # the end of one may be that of others
+                    await self._end_repeat(key)
 
     async def forget_older(self, generation: int) -> None:
         """Throw away what was begun before *generation*: it comes again, or others had it."""
@@ -145,9 +150,7 @@ class Intake:
         """Open the block, or find out that it is persisted already or can never be."""
         stored = await self._stored(key)
         if stored is not None:
-            self._settle_whole_block(key, [])
-            self._repeats[key] = stored
-            _trim(self._repeats)
+            self._repeats[key] = Repeat(stored)
             return
         await self._make_place()
         await self._desk.may_begin()
@@ -215,17 +218,21 @@ class Intake:
     async def _take_repeated_or_orphan(
         self, key: AttemptKey, frame: wire.Frame, record: Record
     ) -> None:
-        stored = self._repeats.get(key)
-        if stored is None:
+        repeat = self._repeats.get(key)
+        if repeat is None:
             stored = await self._stored(key)
             if stored is None:
                 self._take_orphan(key, frame, record)
                 return
-            self._settle_whole_block(key, [])
-        if frame.seal:
-            self._repeats.pop(key, None)
-            await self._answer_repeated(key, frame.seal, stored, record)
-        self._ledger.settle([record.offset])
+            repeat = self._repeats[key] = Repeat(stored)
+        repeat.offsets.append(record.offset)
+        repeat.touch()
+        if frame.abort:
+            self._close(key, self._repeats.pop(key).offsets)
+        elif frame.seal:
+            await self._end_repeat(key, frame.seal, record)
+        elif len(self._repeats) > MAX_ATTEMPTS:
+            await self._end_repeat(next(iter(self._repeats)))
 
     def _take_orphan(self, key: AttemptKey, frame: wire.Frame, record: Record) -> None:
         orphans = self._orphans.setdefault(key, Pending())
@@ -244,22 +251,29 @@ class Intake:
             logger.warning("taken for not stored: file %s block %d: %s", key[0], key[1], error)
             return None
 
-    async def _answer_repeated(
-        self, key: AttemptKey, seal: wire.Seal, stored: BlockFile, record: Record
+    async def _end_repeat(
+        self, key: AttemptKey, seal: wire.Seal | None = None, record: Record | None = None
     ) -> None:
+        """Tell what became of an attempt at a stored block; only then its frames are done.
+
+        Without a *seal* (the rest of it does not come) what is stored counts.
+        """
+        repeat = self._repeats.pop(key)
         async with self._desk.turns.of(key[0], key[1]):
             # Looked at again: it may have been found bad since the first frame came.
             now = await self._stored(key)
-            if now is not None and seal.sha256.hex() == now.sha256:
+            if now is not None and (seal is None or seal.sha256.hex() == now.sha256):
                 self._desk.vitals.repeated += 1
                 await self._answers.persisted(key[2], now)
+                self._settle_whole_block(key, repeat.offsets)
                 return
-        if now is None:
+        if now is None or seal is None or record is None:
             reason = "what was stored was found bad meanwhile"
         else:
             reason = f"SHA-256 {seal.sha256.hex()}, but {now.sha256} is stored already"
             await self._answers.set_aside(record, reason)
-        await self._answers.rejected_repeat(key[2], stored, reason)
+        await self._answers.rejected_repeat(key[2], repeat.stored, reason)
+        self._close(key, repeat.offsets)
 
     async def _reject(self, key: AttemptKey, block: OpenBlock, reason: str) -> None:
         logger.warning("rejected file %s block %d: %s", key[0], key[1], reason)
@@ -307,12 +321,14 @@ class Intake:
         )
 
     def _settle_whole_block(self, key: AttemptKey, offsets: list[int]) -> None:
-        """The block is persisted: every frame of it, of any attempt, is done."""
+        """The block is persisted, and Kafka knows: every frame of it, of any attempt, is done."""
         for other in [k for k in self._open if k[:2] == key[:2]]:
             offsets = offsets + self._open[other].offsets
             self._drop_open(other)
         for other in [k for k in self._orphans if k[:2] == key[:2]]:
             offsets = offsets + self._orphans.pop(other).offsets
+        for other in [k for k in self._repeats if k[:2] == key[:2]]:
+            offsets = offsets + self._repeats.pop(other).offsets
         self._ledger.settle(offsets)
 
     def _drop_open(self, key: AttemptKey) -> None:
@@ -335,7 +351,7 @@ class Intake:
 
     def _nobody_is_late(self) -> None:
         """Nothing was read while the partition was held."""
-        for pending in (*self._open.values(), *self._orphans.values()):
+        for pending in (*self._open.values(), *self._orphans.values(), *self._repeats.values()):
             pending.touch()
 
     def _forget(self) -> None:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from streamapp.assembly import Assembly
+    from streamapp.store.metadata import BlockFile
     from streamapp.store.writer import BlockWriter
 
 
@@ -48,6 +49,14 @@ class OpenBlock(Pending):
         super().__init__()
         self.assembly = assembly
         self.writer = writer
+
+
+class Repeat(Pending):
+    """One attempt at a block that is stored already; it is looked at again when it ends."""
+
+    def __init__(self, stored: BlockFile) -> None:
+        super().__init__()
+        self.stored = stored
 
 
 class Beginning:

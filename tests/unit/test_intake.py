@@ -266,7 +266,7 @@ async def test_stored_block_that_is_lost_while_it_comes_again(partition, desk, s
     monkeypatch.setattr(store, "stored", lambda *_: None)
     await partition.put(*pieces(attempt=3)[:2], *pieces(attempt=2)[1:3])
     assert 1 == desk.vitals.open_blocks
-    assert [0, 1, 2, 3, 4] == desk.done
+    assert [0, 1, 2, 3] == desk.done
 
     await partition.put(pieces(attempt=2)[3])
     assert [(1, "persisted"), (2, "rejected")] == [(a.attempt, a.outcome) for a in desk.acks]
@@ -276,14 +276,73 @@ async def test_stored_block_that_is_lost_while_it_comes_again(partition, desk, s
 
 
 async def test_middle_of_a_stored_block(partition, desk):
-    """What comes again of a stored block is done at once, wherever it begins."""
+    """What comes again of a stored block is done when that is told again, wherever it begins."""
     await partition.put(*pieces())
     partition.rewind(2)
     desk.seen.clear()
-    await partition.put(*pieces()[2:])
+    await partition.put(pieces()[2])
+    assert [] == desk.seen
 
-    assert [2, 3] == desk.done
+    await partition.put(pieces()[3])
+    assert [desk.acks[0], 2, 3] == desk.seen
     assert ["persisted"] == desk.outcomes
+
+
+@pytest.mark.parametrize("first", [0, 1], ids=["from its first frame", "from within"])
+async def test_kept_and_not_told(partition, desk, store, first):
+    """A worker that died before it told of a block passes none of its frames before it tells."""
+    desk.gate.clear()
+    task = asyncio.create_task(partition.put(*pieces()))
+    await desk.told.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    desk.gate.set()
+    assert store.stored(FILE_ID, 0)
+
+    again = Partition(desk)
+    await again.put(*pieces()[first:-1])
+    assert [] == desk.seen  # were it passed here, another machine might read on: it has no block
+    await again.put(pieces()[-1])
+
+    assert [desk.acks[0], *range(again.offset)] == desk.seen
+    assert ["persisted"] == desk.outcomes
+
+
+async def test_stored_block_of_which_the_rest_does_not_come(partition, desk, clock):
+    """When nothing more comes of a stored block, that it is stored is told, and it is done."""
+    await partition.put(*pieces())
+    await partition.put(*pieces(attempt=2)[:2], pieces(attempt=3)[0])
+    await expire(partition, clock, after=TIMEOUT - 1)
+    assert [0, 1, 2, 3] == desk.done
+
+    await expire(partition, clock, after=2)
+    assert [(1, "persisted"), (2, "persisted")] == [(a.attempt, a.outcome) for a in desk.acks]
+    assert list(range(7)) == desk.done
+
+
+async def test_lost_block_of_which_the_rest_does_not_come(
+    partition, desk, store, clock, monkeypatch
+):
+    """What was found bad meanwhile is not called persisted."""
+    await partition.put(*pieces())
+    await partition.put(*pieces(attempt=2)[:2])
+    monkeypatch.setattr(store, "stored", lambda *_: None)
+    await expire(partition, clock)
+
+    assert [(1, "persisted"), (2, "rejected")] == [(a.attempt, a.outcome) for a in desk.acks]
+    assert list(range(6)) == desk.done
+
+
+async def test_forged_attempt_at_what_is_not_told(partition, desk, store):
+    """Another content that is refused lets nothing pass of a block that is not told of."""
+    await Partition(FakeDesk(store)).put(*pieces())
+    await partition.put(pieces()[1], *pieces(DATA[::-1], attempt=2))
+    assert (["rejected"], []) == (desk.outcomes, desk.done)
+
+    await partition.put(*pieces()[2:])
+    assert ["rejected", "persisted"] == desk.outcomes
+    assert list(range(7)) == desk.done
 
 
 async def test_interleaved_attempts(partition, desk, store):
@@ -486,10 +545,12 @@ async def test_made_up_attempts_are_forgotten(partition, desk, monkeypatch):
     await partition.put(*(pieces(attempt=n, file_id=OTHER_ID)[1] for n in range(100)))
     intake = partition.intake
 
-    assert [5, 5, 5] == [len(n) for n in (intake._repeats, intake._orphans, intake._closed)]
-    assert list(range(199)) == desk.done
+    assert [4, 5, 5] == [len(n) for n in (intake._repeats, intake._orphans, intake._closed)]
+    assert list(range(4 + 96)) == desk.done
+    assert {"persisted"} == set(desk.outcomes)
     await partition.put(*pieces(attempt=7))
     assert 7 == desk.acks[-1].attempt
+    assert list(range(4 + 100 + 95)) == desk.done
 
 
 # --- orphans, rewinds, giving up
@@ -506,13 +567,14 @@ async def test_orphan_waits(partition, desk):
 
 
 async def test_orphan_of_what_another_intake_stored(partition, desk, store):
-    """Once its block is known to be persisted, an orphan is done."""
+    """Once its block is known to be persisted, and told of, an orphan is done."""
     await partition.put(pieces()[1])
     await Partition(FakeDesk(store)).put(*pieces())
-    assert [] == desk.done
-
     await partition.put(pieces()[2])
-    assert [0, 1] == desk.done
+    assert [] == desk.seen
+
+    await partition.put(pieces()[3])
+    assert [desk.acks[0], 0, 1, 2] == desk.seen
 
 
 async def test_orphan_is_given_up(partition, desk, clock):
@@ -691,7 +753,7 @@ async def test_abort(partition, desk, taken):
 
 
 async def test_abort_of_an_orphan_and_of_what_is_stored(partition, desk):
-    """An abort ends what has no first frame here, and does not touch what is stored."""
+    """An abort ends what has no first frame here, or is stored, and touches nothing stored."""
     abort = Frame(file_id=FILE_ID, block=0, attempt=1, frame=3, offset=768, length=0, abort=True)
     await partition.put(*pieces()[1:3], (abort, b""))
     assert [0, 1, 2] == desk.seen
@@ -699,6 +761,12 @@ async def test_abort_of_an_orphan_and_of_what_is_stored(partition, desk):
     await partition.put(*pieces(attempt=2), (abort, b""))
     assert ["persisted"] == desk.outcomes
     assert list(range(8)) == desk.done
+
+    abort = msgspec.structs.replace(abort, attempt=3)
+    await partition.put(*pieces(attempt=3)[:3], (abort, b""))
+    assert ["persisted"] == desk.outcomes
+    assert list(range(12)) == desk.done
+    assert 1 == desk.vitals.blocks
 
 
 async def test_deleted_unread(partition, desk):
