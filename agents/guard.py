@@ -17,12 +17,15 @@ from typing import TYPE_CHECKING, Final
 
 from streamapp.app import app
 from streamapp.lease import Lease
+from streamapp.routing import partition_of, routing_key_of
 
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from faust.types import EventT
+
+    from streamapp.records import BlockAck, Status
 
 logger = logging.getLogger(__name__)
 
@@ -63,3 +66,22 @@ async def is_ours(event: EventT[bytes]) -> bool:
         await asyncio.sleep(doubt)
     is_current = event.message.generation_id == app.consumer_generation_id
     return is_current and app.flow_control.is_active()
+
+
+def is_at_home(event: EventT[bytes], record: BlockAck | Status) -> bool:
+    """Return whether *event* came where the rows are that its *record* speaks of.
+
+    From anywhere else (a forger, a topic with more partitions) it would make a second row, on
+    another worker.
+    """
+    key, message = routing_key_of(record), event.message
+    expected = partition_of(key.encode())
+    if message.partition != expected:
+        logger.warning(
+            "passed over a record on %s: %s came on partition %d, expected %d",
+            message.topic,
+            key,
+            message.partition,
+            expected,
+        )
+    return bool(message.partition == expected)

@@ -11,7 +11,7 @@ import logging
 
 from typing import TYPE_CHECKING, Final
 
-from agents.guard import is_ours, stop_on_unforeseen
+from agents.guard import is_at_home, is_ours, stop_on_unforeseen
 from streamapp import records
 from streamapp.app import app
 from streamapp.channels import acks, status
@@ -43,7 +43,7 @@ async def fold_acks(stream: StreamT[bytes]) -> None:
             except BlockMalformedError as error:
                 logger.warning("passed over a record on %s: %s", acks, error)
                 continue
-            if ack.group == app.settings.group_id:
+            if ack.group == app.settings.group_id and is_at_home(event, ack):
                 await _folded(lambda ack=ack: fold_ack(ack))  # type: ignore[misc]
 
 
@@ -60,7 +60,8 @@ async def fold_statuses(stream: StreamT[bytes]) -> None:
             except BlockMalformedError as error:
                 logger.warning("passed over a record on %s: %s", status, error)
                 continue
-            if getattr(said, "group", app.settings.group_id) == app.settings.group_id:
+            is_of_our_group = getattr(said, "group", app.settings.group_id) == app.settings.group_id
+            if is_of_our_group and is_at_home(event, said):
                 await _folded(lambda said=said: fold_status(said))  # type: ignore[misc]
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from streamapp import records, topics
 from streamapp.app import app
-from streamapp.routing import partition_of
+from streamapp.routing import partition_of, routing_key_of
 
 
 if TYPE_CHECKING:
@@ -43,10 +43,9 @@ async def tell(record: records.BlockAck | records.Heartbeat | records.Quarantine
         Exception: whatever Faust or aiokafka could not do; the record is not written then.
     """
     topic = acks if isinstance(record, records.BlockAck) else status
-    routing_key = record.file_id if isinstance(record, records.BlockAck) else record.machine
     queued = await topic.send(
         key=record.key,
         value=records.encode(record),
-        partition=partition_of(routing_key.encode()),
+        partition=partition_of(routing_key_of(record).encode()),
     )
     await queued  # the first wait only queues

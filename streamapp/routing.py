@@ -9,6 +9,7 @@ from __future__ import annotations
 from aiokafka.partitioner import murmur2
 
 from streamapp import topics
+from streamapp.records import BlockAck, FileStatus, Heartbeat, Quarantined
 
 
 def partition_of(routing_key: bytes) -> int:
@@ -17,3 +18,8 @@ def partition_of(routing_key: bytes) -> int:
     Java's murmur2, as Faust's tables and the producer's client route.
     """
     return int(murmur2(routing_key) & 0x7FFFFFFF) % topics.FILE_PARTITIONS
+
+
+def routing_key_of(record: BlockAck | FileStatus | Heartbeat | Quarantined) -> str:
+    """Return whose rows *record* belongs to: a file's, or else a machine's."""
+    return record.file_id if isinstance(record, BlockAck | FileStatus) else record.machine

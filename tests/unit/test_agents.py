@@ -330,9 +330,13 @@ async def test_no_limit():
 # --- progress
 
 
-def small_event(raw):
-    """Return an event of one of the small topics."""
-    return event_of(0, None, raw)
+def small_event(raw, key=FILE_ID, *, off=0):
+    """Return an event of a small topic, *off* partitions from where the rows of *key* are."""
+    event = event_of(0, None, raw)
+    partition = (partition_of(key.encode()) + off) % topics.FILE_PARTITIONS
+    event.message.topic, event.message.partition = "small", partition
+    event.message.tp = TP("small", partition)
+    return event
 
 
 async def test_folds_acks(run):
@@ -363,10 +367,38 @@ async def test_folds_status(run, monkeypatch):
     await run(
         progress.fold_statuses,
         small_event(b"{"),
-        *map(small_event, map(records.encode, (file, ours, theirs))),
+        small_event(records.encode(file)),
+        *(small_event(records.encode(beat), "m") for beat in (ours, theirs)),
     )
 
     assert [file, ours] == seen
+
+
+@pytest.mark.parametrize("off", [0, 1, 2])
+async def test_record_on_another_partition(run, monkeypatch, caplog, off):
+    """What came on a partition that is not its own would make a second row on another worker."""
+    seen = []
+    for name in ("fold_ack", "fold_status"):
+        monkeypatch.setattr(progress, name, seen.append)
+    ours = ack_of(0)
+    ack = BlockAck(**{f: getattr(ours, f) for f in ours.__struct_fields__} | {"group": "g1"})
+    file = FileStatus(
+        file_id=FILE_ID, state="sent", name="n", size=1, blocks=1, block_size=1, source="s"
+    )
+    beat = Heartbeat(machine="m", group="g1", state="running")
+    bad = Quarantined(machine="m", group="g1", topic="t", partition=0, offset=0, file_id=FILE_ID)
+    await run(progress.fold_acks, small_event(records.encode(ack), off=off))
+    for said, key in [(file, FILE_ID), (beat, "m"), (bad, "m")]:
+        await run(progress.fold_statuses, small_event(records.encode(said), key, off=off))
+
+    assert ([] if off else [ack, file, beat, bad]) == seen
+    warnings = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert (4 if off else 0) == len(warnings)
+    for warning, key in zip(warnings, [FILE_ID, FILE_ID, "m", "m"], strict=False):
+        home = partition_of(key.encode())
+        assert f"passed over a record on small: {key} " in warning
+        found = (home + off) % topics.FILE_PARTITIONS
+        assert warning.endswith(f"on partition {found}, expected {home}")
 
 
 async def test_stale_record_is_not_folded(run, monkeypatch):
