@@ -7,18 +7,26 @@ is called with the event's stream current, which decides the partition that is w
 from __future__ import annotations
 
 import logging
+import time
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import msgspec
+
+from streamapp.errors import BlockMalformedError
 from streamapp.records import FileStatus, Heartbeat
 from tables import rows
 from tables.state import block_map, files, machines
 
 
 if TYPE_CHECKING:
+    from faust.types import TableT
+
     from streamapp.records import BlockAck, Status
 
 logger = logging.getLogger(__name__)
+
+_T = TypeVar("_T", bound=msgspec.Struct)
 
 
 def fold_ack(ack: BlockAck) -> None:
@@ -48,16 +56,29 @@ def fold_status(status: Status) -> None:
     elif isinstance(status, Heartbeat):
         key = status.machine.encode()
         row = machine_row(key) or rows.MachineRow(heartbeat=status)
-        machines[key] = rows.encode(row.with_heartbeat(status))
+        machines[key] = rows.encode(row.with_heartbeat(status, now=time.time()))
 
 
 def file_row(key: bytes) -> rows.FileRow | None:
     """Return the row of the file with the id *key*; None when it is not known here."""
     raw = files.get(key)
-    return rows.decode(raw, rows.FileRow) if raw else None
+    return readable(files, key, raw, rows.FileRow) if raw else None
 
 
 def machine_row(key: bytes) -> rows.MachineRow | None:
     """Return the row of the machine *key*; None when it is not known here."""
     raw = machines.get(key)
-    return rows.decode(raw, rows.MachineRow) if raw else None
+    return readable(machines, key, raw, rows.MachineRow) if raw else None
+
+
+def readable(table: TableT[Any, Any], key: bytes, raw: bytes, row_type: type[_T]) -> _T | None:
+    """Return the row in *raw*; None, with a warning, when it is damaged.
+
+    A table is a cache: one bad row hides no other one, and is made anew when a record comes.
+    """
+    try:
+        key.decode()
+        return rows.decode(raw, row_type)
+    except (BlockMalformedError, UnicodeDecodeError) as error:
+        logger.warning("passed over a row of table %s, key %r: %s", table.name, key, error)
+        return None

@@ -13,37 +13,53 @@ from __future__ import annotations
 
 import itertools
 
-from typing import Final, TypeVar
+from typing import Annotated, Final, TypeVar
 
 import msgspec
 
 from streamapp import manifest
 from streamapp.errors import BlockMalformedError
-from streamapp.records import BlockAck, FailedBlock, FileStatus, Heartbeat
+from streamapp.records import (
+    BlockAck,
+    BlockBytes,
+    Count,
+    FailedBlock,
+    FileBytes,
+    FileStatus,
+    Heartbeat,
+    Seconds,
+)
+from streamapp.wire import MAX_BLOCKS
 
 
 RUN_BLOCKS: Final = 1024
 """Blocks whose bits share one row: 128 bytes to write for one acknowledgement."""
 
+MAX_AHEAD_SECONDS: Final = 300.0
+"""A heartbeat that is more ahead of our clock comes from a clock, or a forger, that is wrong."""
+
 _T = TypeVar("_T", bound=msgspec.Struct)
 
 
 class FileRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What is known of one file. Sizes in bytes, times in seconds since 1970."""
+    """What is known of one file. Sizes in bytes, times in seconds since 1970.
+
+    Numbers have ceilings, as in `streamapp.records`: what a damaged row says is computed with.
+    """
 
     name: str = ""
-    size: int = 0
-    blocks: int = 0
-    block_size: int = 0
+    size: FileBytes = 0
+    blocks: Annotated[int, msgspec.Meta(ge=0, le=MAX_BLOCKS)] = 0
+    block_size: BlockBytes = 0
     source: str = ""
     announced: str = ""
     reason: str = ""
     digest: str = ""
     failed_blocks: tuple[FailedBlock, ...] = ()
-    run_counts: tuple[int, ...] = ()
+    run_counts: tuple[Count, ...] = ()
     has_last: bool = False
-    first_at: float = 0.0
-    last_at: float = 0.0
+    first_at: Seconds = 0.0
+    last_at: Seconds = 0.0
 
     @property
     def persisted_blocks(self) -> int:
@@ -134,9 +150,15 @@ class MachineRow(msgspec.Struct, frozen=True, kw_only=True):
 
     heartbeat: Heartbeat
 
-    def with_heartbeat(self, heartbeat: Heartbeat) -> MachineRow:
-        """Return the row after *heartbeat*; an older one changes nothing."""
-        if heartbeat.at < self.heartbeat.at:
+    def with_heartbeat(self, heartbeat: Heartbeat, *, now: float) -> MachineRow:
+        """Return the row after *heartbeat*; an older one changes nothing.
+
+        One from the far future counts for *now*: it would hide all that come after it.
+        """
+        latest = now + MAX_AHEAD_SECONDS
+        if heartbeat.at > latest:
+            heartbeat = msgspec.structs.replace(heartbeat, at=now)
+        if heartbeat.at < self.heartbeat.at <= latest:
             return self
         return MachineRow(heartbeat=heartbeat)
 

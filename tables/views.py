@@ -16,7 +16,7 @@ import msgspec
 from streamapp import watching
 from streamapp.app import app
 from tables import rows
-from tables.folds import file_row, machine_row
+from tables.folds import file_row, machine_row, readable
 from tables.peers import LOCAL, ask_holder, ask_others
 from tables.state import block_map, files, machines
 
@@ -143,7 +143,9 @@ def local_files(limit: int, *, search: str = "", state: str = "") -> dict[str, A
     found: list[tuple[str, str, rows.FileRow]] = []
     totals = {"files": 0, "complete": 0, "bytes": 0, "persisted_bytes": 0}
     for key, raw in files.items():
-        row = rows.decode(raw, rows.FileRow)
+        row = readable(files, key, raw, rows.FileRow)
+        if row is None:
+            continue
         totals["files"] += 1
         totals["complete"] += row.is_complete
         totals["bytes"] += row.size
@@ -168,7 +170,8 @@ def local_machines() -> list[dict[str, Any]]:
             beat = row.heartbeat
             silent_for = max(0.0, now - beat.at)
             patience = MISSED_BEATS * app.settings.heartbeat
-            is_up = silent_for < patience and beat.state != "stopped"
+            is_credible = beat.at <= now + rows.MAX_AHEAD_SECONDS
+            is_up = is_credible and silent_for < patience and beat.state != "stopped"
             found.append(
                 msgspec.to_builtins(beat) | {"up": is_up, "silent_seconds": round(silent_for, 1)}
             )

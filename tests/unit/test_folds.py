@@ -1,5 +1,7 @@
 """Progress: each block counts once, whatever is repeated and whatever a crash tore apart."""
 
+import collections
+
 import msgspec
 import pytest
 
@@ -19,11 +21,12 @@ class Tables:
     """Two tables, each with a changelog of its own: a crash may keep the write of one only."""
 
     def __init__(self):
-        self.files, self.block_map = {}, {}
+        self.files, self.block_map = collections.UserDict(), {}
+        self.files.name = "files"
 
     def fold(self, ack, *, torn=None):
         """Fold *ack*; when *torn* names a table, a crash loses its write, and *ack* comes again."""
-        before = dict(getattr(self, torn)) if torn else {}
+        before = getattr(self, torn).copy() if torn else {}
         self._fold(ack)
         if torn:
             setattr(self, torn, before)
@@ -124,6 +127,18 @@ def test_other_file():
     tables.fold(ack_of(1, blocks=2))
 
     assert before == (tables.files, tables.block_map)
+
+
+def test_damaged_row(caplog):
+    """A row that cannot be read is made anew: a worker that died of it would die again."""
+    tables = Tables()
+    tables.fold(ack_of(0))
+    tables.files[FILE_ID.encode()] = b"{"
+    tables.fold(ack_of(1))
+
+    assert {0, 1} == tables.persisted()
+    assert 2 == tables.row().persisted_blocks
+    assert f"key {FILE_ID.encode()!r}" in caplog.text
 
 
 def test_row_stays_small():

@@ -282,7 +282,7 @@ async def test_unknown_file(client, file_id, below):
 
 
 async def test_machines(client, faust_app, monkeypatch):
-    """A machine is up while its heartbeats come."""
+    """A machine is up while its heartbeats come; one that is far ahead is none that came."""
     monkeypatch.setattr(views.time, "time", lambda: 1000.0)
     silent_after = 5 * faust_app.settings.heartbeat
     for name, at, state in [
@@ -290,15 +290,60 @@ async def test_machines(client, faust_app, monkeypatch):
         ("a", 1000.0 - silent_after - 1, "holding"),
         ("c", 999.0, "stopped"),
         ("d", 1005.0, "running"),
+        ("e", 1001.0 + rows.MAX_AHEAD_SECONDS, "running"),
     ]:
         beat = Heartbeat(machine=name, group="g1", state=state, at=at, reason="<b>")
         machines.data[name.encode()] = rows.encode(rows.MachineRow(heartbeat=beat))
     answer = await get(client, "/machines/")
 
-    assert [("a", False), ("b", True), ("c", False), ("d", True)] == [
+    assert [("a", False), ("b", True), ("c", False), ("d", True), ("e", False)] == [
         (machine["machine"], machine["up"]) for machine in answer["machines"]
     ]
     assert 0 <= min(machine["silent_seconds"] for machine in answer["machines"])
+
+
+DAMAGED = {
+    "no row": b"{",
+    "no text": b"\xff",
+    "other types": b'{"name": 7, "heartbeat": 7}',
+    "no heartbeat": b'{"name": 7, "heartbeat": {}}',
+    "no machine of ours": b'{"name": 7, "heartbeat": {"kind": "machine", "machine": "../x"}}',
+    "more blocks than there are": b'{"blocks": 9007199254740991}',
+    "more bytes than there are": b'{"blocks": 1, "run_counts": [1' + 400 * b"0" + b"]}",
+}
+
+
+@pytest.mark.parametrize("raw", DAMAGED.values(), ids=DAMAGED)
+async def test_damaged_row(client, caplog, raw):
+    """A row that cannot be read is passed over, with a warning, and hides no other one."""
+    stored_file(IDS[0], "a", persisted=[0])
+    files.data[IDS[1].encode()] = files.data[b"\xff"] = raw
+    beat = Heartbeat(machine="b", group="g1", state="running")
+    machines.data[b"b"] = rows.encode(rows.MachineRow(heartbeat=beat))
+    machines.data[b"bad"] = raw
+    answer = await get(client, "/progress/")
+
+    assert [IDS[0]] == [file["file_id"] for file in answer["files"]]
+    assert (1, 1) == (answer["matching"], answer["totals"]["files"])
+    assert (30, 10) == (answer["totals"]["bytes"], answer["totals"]["persisted_bytes"])
+    found = (await get(client, "/machines/"))["machines"]
+    assert ["b"] == [machine["machine"] for machine in found]
+    said = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    for table, key in [(files, IDS[1].encode()), (files, b"\xff"), (machines, b"bad")]:
+        assert 1 == sum(f"table {table.name}, key {key!r}" in message for message in said)
+
+    await get(client, f"/progress/{IDS[1]}/", status=404)
+    await get(client, f"/progress/{IDS[1]}/blocks/", status=404)
+
+
+async def test_row_with_a_damaged_key(client, caplog):
+    """Nor does a key that is no text."""
+    stored_file(IDS[0], "a")
+    key = b"\xff"
+    files.data[key] = files.data[IDS[0].encode()]
+
+    assert 1 == (await get(client, "/progress/"))["matching"]
+    assert f"table {files.name}, key {key!r}" in caplog.text
 
 
 async def test_health(client, faust_app, monkeypatch):
