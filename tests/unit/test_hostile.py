@@ -11,7 +11,7 @@ import pytest
 
 
 ROOT = pathlib.Path(__file__).parents[2]
-COUNTS = {"headers": 100_000, "records": 100_000, "frames": 20_000, "batches": 10_000}
+COUNTS = {"headers": 500_000, "records": 500_000, "frames": 20_000, "batches": 10_000}
 CASES = [
     *(pytest.param(kind, 0, 500, id=f"{kind}-seed0-short") for kind in COUNTS),
     *(
