@@ -830,10 +830,9 @@ def test_abort_while_writing(root):
 
         def write(writer=writer, started=started):
             with contextlib.suppress(StoreError):
-                for n in range(1000):
-                    writer.write(b"x", offset=n)
+                while True:  # until it is thrown away, however late that is
+                    writer.write(b"x", offset=0)
                     started.set()
-                writer.commit(block_file(b"x" * 1000))
 
         thread = threading.Thread(target=write)
         thread.start()
