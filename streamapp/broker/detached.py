@@ -125,7 +125,10 @@ def _wait(processes: Sequence[psutil.Process], *, within: float) -> list[psutil.
 def _lives(process: psutil.Process) -> bool:
     _reap(process.pid)
     try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        if not process.is_running():
+            return False
+        # One whose other threads are still ending holds its files and locks until they have.
+        return process.status() != psutil.STATUS_ZOMBIE or process.num_threads() > 1
     except psutil.NoSuchProcess:
         return False
 

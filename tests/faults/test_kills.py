@@ -95,7 +95,6 @@ def busiest(cluster):
     return leaders.most_common(1)[0][0]
 
 
-@pytest.mark.long  # fails now and then: a row is late or missing in the woken one's tables
 def test_zombie(site):
     """A worker frozen past its session, its partitions taken over, then woken, does no harm.
 
@@ -138,7 +137,7 @@ def parts(worker):
     return list(worker.root.rglob("*.part"))
 
 
-@pytest.mark.long  # fails now and then: a row is late or missing in the woken one's tables
+@pytest.mark.long
 def test_zombie_under_load(site):
     """Frozen with blocks and acknowledgements on their way, it still stores nothing wrong.
 

@@ -1,6 +1,7 @@
 """Detached processes: found again for certain, and nothing else is ever ended."""
 
 import os
+import platform
 import subprocess
 import sys
 
@@ -61,6 +62,28 @@ def test_ended_process_is_gone(start):
 
     detached.kill([detached.find(identity)])
 
+    assert detached.find(identity) is None
+
+
+HALF_DEAD = """
+import ctypes, threading, time
+threading.Thread(target=time.sleep, args=(60,)).start()
+print("up", flush=True)
+ctypes.CDLL(None).syscall(60, 0)  # exit(2): ends this thread alone, which is the first one
+"""
+
+
+@pytest.mark.skipif(
+    (sys.platform, platform.machine()) != ("linux", "x86_64"), reason="number of a system call"
+)
+def test_half_dead_process_lives(start):
+    """A process some of whose threads are still ending may hold its locks: it is not gone."""
+    identity = start(HALF_DEAD)
+    process = psutil.Process(identity.pid)
+    wait_for(lambda: process.status() == psutil.STATUS_ZOMBIE, within=10, what="half a death")
+
+    assert detached.find(identity) is not None
+    detached.kill([process])
     assert detached.find(identity) is None
 
 
