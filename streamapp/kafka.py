@@ -28,6 +28,7 @@ __all__ = [
     "brokers",
     "consumer",
     "is_already_there",
+    "is_passing",
     "producer",
     "topics",
     "translated",
@@ -155,6 +156,11 @@ def topics(client: AdminClient, settings: Settings) -> dict[str, list[int]]:
 def is_already_there(error: KafkaException) -> bool:
     """Return whether *error* says that a topic exists already."""
     return bool(error.args[0].code() == Code.TOPIC_ALREADY_EXISTS)
+
+
+def is_passing(error: KafkaException) -> bool:
+    """Return whether *error* may be gone as soon as another broker has taken over."""
+    return error.args[0].code() in _UNREACHABLE
 
 
 def translated(error: KafkaException, doing: str, settings: Settings | None = None) -> KafkaError:

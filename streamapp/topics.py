@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 
@@ -24,7 +24,11 @@ from streamapp.wire import MAX_FRAMES, OVERHEAD_BYTES
 
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from streamapp.settings import Settings
+
+_T = TypeVar("_T")
 
 DATA_BLOCKS: Final = "data-blocks"
 STATUS: Final = "processing-status"
@@ -48,7 +52,11 @@ _MIN_FRAME_BYTES: Final = 1024
 SPREAD_SECONDS: Final = 10.0
 """How long a broker may not know a topic that another one has just made."""
 
+FAILOVER_SECONDS: Final = 30.0
+"""How long a cluster that has answered may be silent: a broker died, and others take over."""
+
 _HOUR_MS: Final = 3_600_000
+
 _POLL_SECONDS: Final = 0.2
 _UNREAD_COMPRESSION: Final = ("snappy", "lz4")  # `streamapp.batches` would refuse every record
 
@@ -230,39 +238,54 @@ def frame_bytes(settings: Settings, data_blocks: TopicState) -> int:
 
 def _create(admin: kafka.AdminClient, wanted: list[TopicSpec], *, replicas: int) -> None:
     config = {"min.insync.replicas": str(max(1, replicas - 1))}
-    futures = admin.create_topics(
-        [
-            NewTopic(
-                spec.name,
-                num_partitions=spec.partitions,
-                replication_factor=replicas,
-                config=config | spec.config,
+    for spec in wanted:
+        topic = NewTopic(
+            spec.name,
+            num_partitions=spec.partitions,
+            replication_factor=replicas,
+            config=config | spec.config,
+        )
+
+        def create(topic: NewTopic = topic) -> None:
+            futures = admin.create_topics(
+                [topic],
+                operation_timeout=kafka.REQUEST_SECONDS,
+                request_timeout=kafka.REQUEST_SECONDS,
             )
-            for spec in wanted
-        ],
-        operation_timeout=kafka.REQUEST_SECONDS,
-        request_timeout=kafka.REQUEST_SECONDS,
-    )
-    for name, future in futures.items():
-        try:
-            future.result()
-        except KafkaException as error:
-            if not kafka.is_already_there(error):  # another of us was quicker
-                raise kafka.translated(error, f"cannot create the topic {name}") from error
+            try:
+                futures[topic.topic].result()
+            except KafkaException as error:
+                if not kafka.is_already_there(error):  # another of us was quicker
+                    raise
+
+        _persistently(create, f"cannot create the topic {spec.name}")
 
 
 def _config(admin: kafka.AdminClient, name: str) -> dict[str, str]:
     resource = ConfigResource(ResourceType.TOPIC, name)
-    deadline = time.monotonic() + SPREAD_SECONDS
+
+    def describe() -> dict[str, str]:
+        described = admin.describe_configs([resource], request_timeout=kafka.REQUEST_SECONDS)
+        return {k: entry.value or "" for k, entry in described[resource].result().items()}
+
+    return _persistently(describe, f"cannot read the settings of topic {name}")
+
+
+def _persistently(ask: Callable[[], _T], doing: str) -> _T:
+    """Return what *ask* returns; again, while a topic or a leader is too new to be known.
+
+    Raises:
+        KafkaError: it cannot be had; *doing* says what.
+    """
+    began = time.monotonic()
     while True:
         try:
-            described = admin.describe_configs([resource], request_timeout=kafka.REQUEST_SECONDS)
-            return {k: e.value or "" for k, e in described[resource].result().items()}
+            return ask()
         except KafkaException as error:
             is_new = error.args[0].code() == KafkaCode.UNKNOWN_TOPIC_OR_PART
-            if not is_new or time.monotonic() >= deadline:
-                message = f"cannot read the settings of topic {name}"
-                raise kafka.translated(error, message) from error
+            patience = SPREAD_SECONDS if is_new else FAILOVER_SECONDS * kafka.is_passing(error)
+            if time.monotonic() - began >= patience:
+                raise kafka.translated(error, doing) from error
             time.sleep(_POLL_SECONDS)
 
 

@@ -1,9 +1,15 @@
 """Topics: one declaration, and a check that says which command mends what is wrong."""
 
+import types
+
+from concurrent.futures import Future
+
 import pytest
 
+from confluent_kafka import KafkaError, KafkaException
+
 from streamapp import topics
-from streamapp.errors import TopicError
+from streamapp.errors import BrokerDeniedError, BrokerUnreachableError, TopicError
 from streamapp.settings import Settings
 from streamapp.topics import TopicState
 from streamapp.wire import MAX_FRAMES, OVERHEAD_BYTES
@@ -76,6 +82,57 @@ def test_retention(flags, expected):
 def test_all_well(settings, states):
     """Topics that are as they must be pass, and are returned as they are."""
     assert states == topics.check(settings)
+
+
+class FailingOver:
+    """An admin client whose cluster has just lost a broker: some requests fail first."""
+
+    def __init__(self, *errors):
+        self._errors = list(errors)
+
+    def _answer(self, value):
+        future = Future()
+        if self._errors:
+            future.set_exception(KafkaException(KafkaError(self._errors.pop(0))))
+        else:
+            future.set_result(value)
+        return future
+
+    def describe_configs(self, resources, **_):
+        """As confluent-kafka's."""
+        entry = types.SimpleNamespace(value="delete")
+        return {resource: self._answer({"cleanup.policy": entry}) for resource in resources}
+
+    def create_topics(self, wanted, **_):
+        """As confluent-kafka's."""
+        return {topic.topic: self._answer(None) for topic in wanted}
+
+
+@pytest.fixture
+def hurry(monkeypatch):
+    """No waiting between two tries."""
+    monkeypatch.setattr(topics, "_POLL_SECONDS", 0)
+
+
+@pytest.mark.usefixtures("hurry")
+def test_broker_dies_meanwhile(settings):
+    """A request that fails because a broker has just died is made again."""
+    codes = (KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError.UNKNOWN_TOPIC_OR_PART)
+
+    assert {"cleanup.policy": "delete"} == topics._config(FailingOver(*codes), "data-blocks")
+    topics._create(FailingOver(*codes[:2]), list(topics.specs(settings)), replicas=1)
+
+
+@pytest.mark.usefixtures("hurry")
+def test_cluster_stays_silent(monkeypatch):
+    """One that does not come back is reported, and one that refuses at once."""
+    monkeypatch.setattr(topics, "FAILOVER_SECONDS", 0.01)
+    silent = FailingOver(*[KafkaError._TIMED_OUT] * 10_000)
+    with pytest.raises(BrokerUnreachableError, match="settings of topic data-blocks"):
+        topics._config(silent, "data-blocks")
+    monkeypatch.setattr(topics, "FAILOVER_SECONDS", 3600)
+    with pytest.raises(BrokerDeniedError):
+        topics._config(FailingOver(KafkaError.TOPIC_AUTHORIZATION_FAILED), "data-blocks")
 
 
 def test_missing(settings, states):
