@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from streamapp.settings import Settings
 
 __all__ = [
+    "FAILOVER_SECONDS",
     "REQUEST_SECONDS",
     "AdminClient",
     "admin",
@@ -38,6 +39,9 @@ logger = logging.getLogger(__name__)
 
 REQUEST_SECONDS: Final = 10.0
 """How long one request may take before we say that no broker answers (promise: 15 s)."""
+
+FAILOVER_SECONDS: Final = 60.0
+"""How long a cluster that has answered may be silent: a broker died, and others take over."""
 
 BATCH_BYTES: Final = 4 * MIB + 64 * KIB
 """Four frames of 1 MiB, with their headers, go to one partition in one request: fewer, larger

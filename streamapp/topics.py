@@ -52,9 +52,6 @@ _MIN_FRAME_BYTES: Final = 1024
 SPREAD_SECONDS: Final = 10.0
 """How long a broker may not know a topic that another one has just made."""
 
-FAILOVER_SECONDS: Final = 30.0
-"""How long a cluster that has answered may be silent: a broker died, and others take over."""
-
 _HOUR_MS: Final = 3_600_000
 
 _POLL_SECONDS: Final = 0.2
@@ -283,7 +280,9 @@ def _persistently(ask: Callable[[], _T], doing: str) -> _T:
             return ask()
         except KafkaException as error:
             is_new = error.args[0].code() == KafkaCode.UNKNOWN_TOPIC_OR_PART
-            patience = SPREAD_SECONDS if is_new else FAILOVER_SECONDS * kafka.is_passing(error)
+            patience = (
+                SPREAD_SECONDS if is_new else kafka.FAILOVER_SECONDS * kafka.is_passing(error)
+            )
             if time.monotonic() - began >= patience:
                 raise kafka.translated(error, doing) from error
             time.sleep(_POLL_SECONDS)

@@ -59,6 +59,14 @@ def seeded(seed=None):
     return random.Random(seed)  # noqa: S311 - no secret
 
 
+@contextlib.contextmanager
+def healing(fault):
+    """Say how long it took until progress resumed after *fault*; shown by ``pytest -s``."""
+    began = time.monotonic()
+    yield
+    sys.stdout.write(f"{fault}: progress after {time.monotonic() - began:.1f} s\n")
+
+
 def clean_environment():
     """Return the environment without settings that a developer has set."""
     found = {k: v for k, v in os.environ.items() if not k.startswith("STREAMAPP_")}

@@ -32,7 +32,6 @@ logger = logging.getLogger(__name__)
 
 BATCH: Final = 500
 POLL_SECONDS: Final = 0.2
-START_SECONDS: Final = 10.0
 _ASK_SECONDS: Final = 3.0
 _UNREADABLE: Final = (Code._BAD_MSG, Code._BAD_COMPRESSION, Code._NOT_IMPLEMENTED)  # noqa: SLF001
 """What librdkafka says of a batch that it cannot read, a bomb; it would ask for it for ever."""
@@ -71,7 +70,7 @@ class AckReader:
         Raises:
             KafkaError: the topics cannot be read.
         """
-        deadline = time.monotonic() + START_SECONDS
+        deadline = time.monotonic() + kafka.FAILOVER_SECONDS
         ends = {place: self._end(place, stop, deadline) for place in self._places}
         self._consumer.assign([TopicPartition(*p, OFFSET_BEGINNING) for p in self._places])
         while not (stop.is_set() or self._has_reached(ends)):

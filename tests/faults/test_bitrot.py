@@ -89,9 +89,9 @@ def test_scrub(site):
     rng = harness.seeded()
     source, worker = delivered(site, rng, **SCRUB)
     rotten = {flip(path, rng) for path in rng.sample(sorted(worker.bins()), ROTTEN)}
-    wait_for(lambda: lost(site) == rotten, within=60, what="the losses to be told", every=0.3)
-
-    check_sent_again(site, source, worker, rotten)
+    with harness.healing(f"{ROTTEN} blocks rotten, found by the scrub and sent again"):
+        wait_for(lambda: lost(site) == rotten, within=60, what="the losses to be told", every=0.3)
+        check_sent_again(site, source, worker, rotten)
     assert any(s["corrupt"] == ROTTEN for s in site.statuses()["machine"])
     assert 0 == worker.terminate()
     assert [] == site.verdict({"source": source}, block_size=BLOCK, stopped=True).problems

@@ -98,7 +98,9 @@ def test_disk_full(volume, site):
     assert stored == site.stored()
     assert producer.is_running
 
-    resize(volume, LARGE)
+    with harness.healing("disk full, room made"):
+        resize(volume, LARGE)
+        site.wait_until_stored(stored + 1)
 
     assert 0 == producer.wait()
     assert "running" == wait_for(lambda: worker.health.get("state"), within=10, what="health")

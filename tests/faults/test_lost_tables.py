@@ -72,8 +72,9 @@ class Group:
         assert 0 == self.worker.terminate()
         before = len(self.worker.said())
         yield
-        self.worker.start().wait_until_ready()
-        self.check()
+        with harness.healing("tables lost, worker started"):
+            self.worker.start().wait_until_ready()
+            self.check()
         said = self.worker.said()[before:]
         assert "Traceback" not in said
         self.said = said

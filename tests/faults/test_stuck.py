@@ -25,7 +25,8 @@ def test_disk_that_never_answers(site):
 
     producer = site.producer(source, **FLAGS)
 
-    wait_for(lambda: "watchdog: data-blocks" in worker.said(), within=90, what="the watchdog")
+    with harness.healing("disk that never answers, seen by a watchdog with a patience of 10 s"):
+        wait_for(lambda: "watchdog: data-blocks" in worker.said(), within=90, what="the watchdog")
     strace.kill()  # the kernel ends no thread that a tracer holds
     assert WatchdogError.exit_code == worker.wait()
     assert "none taken and none committed" in worker.said()

@@ -126,11 +126,11 @@ def test_broker_dies_meanwhile(settings):
 @pytest.mark.usefixtures("hurry")
 def test_cluster_stays_silent(monkeypatch):
     """One that does not come back is reported, and one that refuses at once."""
-    monkeypatch.setattr(topics, "FAILOVER_SECONDS", 0.01)
+    monkeypatch.setattr(topics.kafka, "FAILOVER_SECONDS", 0.01)
     silent = FailingOver(*[KafkaError._TIMED_OUT] * 10_000)
     with pytest.raises(BrokerUnreachableError, match="settings of topic data-blocks"):
         topics._config(silent, "data-blocks")
-    monkeypatch.setattr(topics, "FAILOVER_SECONDS", 3600)
+    monkeypatch.setattr(topics.kafka, "FAILOVER_SECONDS", 3600)
     with pytest.raises(BrokerDeniedError):
         topics._config(FailingOver(KafkaError.TOPIC_AUTHORIZATION_FAILED), "data-blocks")
 
