@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from agents.guard import is_at_home, is_ours, stop_on_unforeseen
 from streamapp import records
@@ -20,9 +20,10 @@ from tables.folds import fold_ack, fold_status
 
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
-    from faust.types import StreamT
+    from faust.streams import Stream
+    from faust.types import EventT, StreamT
 
 logger = logging.getLogger(__name__)
 
@@ -33,36 +34,51 @@ TABLE_RETRY_SECONDS: Final = 2.0
 @app.agent(acks)
 async def fold_acks(stream: StreamT[bytes]) -> None:
     """Fold each acknowledgement of our group into its file's progress."""
-    async for event in stream.events():
-        app.vitals.took(event.message.topic, event.message.partition)
-        with stop_on_unforeseen("folding acknowledgements"):
-            if not await is_ours(event):
-                continue
-            try:
-                ack = records.decode_ack(event.value)
-            except BlockMalformedError as error:
-                logger.warning("passed over a record on %s: %s", acks, error)
-                continue
-            if ack.group == app.settings.group_id and is_at_home(event, ack):
-                await _folded(lambda ack=ack: fold_ack(ack))  # type: ignore[misc]
+    await _fold_all(stream, "folding acknowledgements", _fold_ack)
 
 
 @app.agent(status)
 async def fold_statuses(stream: StreamT[bytes]) -> None:
     """Fold what producers and the machines of our group say of themselves."""
-    async for event in stream.events():
+    await _fold_all(stream, "folding status", _fold_status)
+
+
+async def _fold_all(
+    stream: StreamT[bytes], doing: str, fold: Callable[[EventT[bytes]], Awaitable[None]]
+) -> None:
+    """Do *fold* for each event of *stream*, and acknowledge it then and not otherwise.
+
+    The stream's own acknowledgement is off: it takes also those that are passed over because
+    they are not ours now, and its compiled form does not ask `SafeConsumer`.
+    """
+    manual = cast("Stream[bytes]", stream).noack()  # `StreamT` does not declare it
+    async for event in manual.events():
         app.vitals.took(event.message.topic, event.message.partition)
-        with stop_on_unforeseen("folding status"):
-            if not await is_ours(event):
-                continue
-            try:
-                said = records.decode_status(event.value)
-            except BlockMalformedError as error:
-                logger.warning("passed over a record on %s: %s", status, error)
-                continue
-            is_of_our_group = getattr(said, "group", app.settings.group_id) == app.settings.group_id
-            if is_of_our_group and is_at_home(event, said):
-                await _folded(lambda said=said: fold_status(said))  # type: ignore[misc]
+        with stop_on_unforeseen(doing):
+            if await is_ours(event):
+                await fold(event)
+                event.message.ack(app.consumer)
+
+
+async def _fold_ack(event: EventT[bytes]) -> None:
+    try:
+        ack = records.decode_ack(event.value)
+    except BlockMalformedError as error:
+        logger.warning("passed over a record on %s: %s", acks, error)
+        return
+    if ack.group == app.settings.group_id and is_at_home(event, ack):
+        await _folded(lambda: fold_ack(ack))
+
+
+async def _fold_status(event: EventT[bytes]) -> None:
+    try:
+        said = records.decode_status(event.value)
+    except BlockMalformedError as error:
+        logger.warning("passed over a record on %s: %s", status, error)
+        return
+    is_of_our_group = getattr(said, "group", app.settings.group_id) == app.settings.group_id
+    if is_of_our_group and is_at_home(event, said):
+        await _folded(lambda: fold_status(said))
 
 
 async def _folded(fold: Callable[[], None]) -> None:

@@ -64,9 +64,11 @@ class FakeStream:
         return self
 
     async def events(self):
-        """As `Stream.events`."""
+        """As `Stream.events`, whose compiled form acknowledges without asking anybody."""
         for event in self._events:
             yield event
+            if not self.is_manual:
+                event.message.acked = True
         self.is_read.set()
         await asyncio.Event().wait()
 
@@ -401,14 +403,17 @@ async def test_record_on_another_partition(run, monkeypatch, caplog, off):
         assert warning.endswith(f"on partition {found}, expected {home}")
 
 
-async def test_stale_record_is_not_folded(run, monkeypatch):
-    """What others fold by now is not folded here."""
+@pytest.mark.parametrize("agent", [progress.fold_acks, progress.fold_statuses])
+async def test_stale_record_is_not_folded(run, monkeypatch, agent):
+    """What others fold by now is not folded here, nor acknowledged: here it was not done."""
     seen = []
     monkeypatch.setattr(progress, "fold_ack", seen.append)
     raw = records.encode(ack_of(0))
-    await run(progress.fold_acks, event_of(0, None, raw, generation=0))
+    stale, current = event_of(0, None, raw, generation=0), event_of(1, None, raw)
+    await run(agent, stale, current)
 
     assert [] == seen
+    assert (False, True) == (stale.message.acked, current.message.acked)
 
 
 async def test_tables_that_cannot_be_written(run, monkeypatch, ends):

@@ -6,6 +6,7 @@ import pytest
 
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
+from intervaltree import IntervalTree
 
 from streamapp.transport import SafeConsumer
 
@@ -29,7 +30,7 @@ class Log:
         first = self.position
         self.position += 3
         for offset in range(first, first + 3):
-            yield PLACE, offset
+            yield PLACE, types.SimpleNamespace(offset=offset)
 
     async def perform_seek(self):
         """Go back to what is committed."""
@@ -49,6 +50,7 @@ def log(monkeypatch):
 def consumer(log, monkeypatch):  # noqa: ARG001 - what it reads
     """A consumer with one partition, without Kafka."""
     consumer = object.__new__(SafeConsumer)
+    consumer._committed_offset = {}
     monkeypatch.setattr("streamapp.transport.SEEK_RETRY_SECONDS", 0)
 
     async def nothing(*_):
@@ -63,8 +65,8 @@ async def drain(consumer, cycles, *, meanwhile=None):
     """Return what comes out of so many fetches; *meanwhile* happens at the second record."""
     seen = []
     for _ in range(cycles):
-        async for _place, offset in consumer.getmany(1.0):
-            seen.append(offset)
+        async for _place, message in consumer.getmany(1.0):
+            seen.append(message.offset)
             if meanwhile and len(seen) == 2:
                 await meanwhile()
     return seen
@@ -114,6 +116,45 @@ async def test_gap(consumer, monkeypatch):
     await consumer._add_gap(PLACE, 3, 7)
 
     assert [(PLACE, 3, 6)] == gaps
+
+
+class Bookkeeping:
+    """What Faust's consumer keeps of one partition, committed up to 5."""
+
+    def __init__(self, consumer):
+        consumer._committed_offset = {PLACE: 5}
+        consumer._gap = {PLACE: IntervalTree()}
+        consumer._acked, consumer._acked_index = {PLACE: []}, {PLACE: set()}
+        consumer._next = {PLACE: 5}
+        self._consumer = consumer
+
+    def done(self, *offsets):
+        """Return what may be committed when the records at *offsets* are done."""
+        self._consumer._acked[PLACE] += offsets
+        self._consumer._acked_index[PLACE].update(offsets)
+        return self._consumer._new_offset(PLACE)
+
+
+def test_next_record_is_not_done():
+    """Nothing is committed over the record behind the commit, be it the only one missing."""
+    consumer = object.__new__(SafeConsumer)
+    kept = Bookkeeping(consumer)
+    consumer._note_first(PLACE, 5)
+
+    assert kept.done(6, 7) is None
+    assert 8 == kept.done(5)
+
+
+def test_next_record_is_deleted():
+    """What compaction or retention took behind the commit is not waited for."""
+    consumer = object.__new__(SafeConsumer)
+    kept = Bookkeeping(consumer)
+    consumer._note_first(PLACE, 7)
+    consumer._note_first(PLACE, 9)  # the first one only says where reading went on
+
+    assert 8 == kept.done(7)
+    consumer._committed_offset[PLACE] = 8
+    assert kept.done(9) is None
 
 
 @pytest.mark.parametrize("committed", [None, 0])
