@@ -172,7 +172,7 @@ class Worker(Process):
 
     def __init__(self, site, name, given):
         port = free_port()
-        self.url = f"http://127.0.0.1:{port}"
+        self.url = f"http://{given.get('web_host', '127.0.0.1')}:{port}"
         self.folder = given.pop("data_dir", site.folder / "machines" / name)
         self.root = self.folder / f"processed_data_{name}"
         common = {
@@ -186,7 +186,8 @@ class Worker(Process):
             "block_timeout": 5,
             "heartbeat": 1,
         }
-        command = [sys.executable, "-m", "streamapp", "worker", *flags(common | given)]
+        under = given.pop("under", ())
+        command = [*under, sys.executable, "-m", "streamapp", "worker", *flags(common | given)]
         super().__init__(name, command, site.logs)
 
     def get(self, path):
@@ -267,7 +268,7 @@ class Site:
         return folder
 
     def worker(self, name, **given):
-        """Start a worker; *given* are its flags."""
+        """Start a worker; *given* are its flags, *under* is what its command begins with."""
         worker = Worker(self, name, given)
         self.workers.append(worker)
         self._processes.append(worker)
@@ -292,11 +293,11 @@ class Site:
             is_shared, within=READY_SECONDS, what=f"{names} to share the partitions", every=0.2
         )
 
-    def producer(self, source, name="source", **given):
-        """Start a producer of the folder *source*; *given* are its flags."""
+    def producer(self, source, name="source", *, under=(), **given):
+        """Start a producer of the folder *source*; *under*: what its command begins with."""
         common = {"machine_id": name, "group_id": self.group, "brokers": self.brokers}
         options = flags(common | {"data_folder": source} | given)
-        command = [sys.executable, "-m", "streamapp", "producer", *options]
+        command = [*under, sys.executable, "-m", "streamapp", "producer", *options]
         process = Process(f"producer-{len(self._processes)}", command, self.logs)
         self._processes.append(process)
         return process.start()

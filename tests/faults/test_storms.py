@@ -8,6 +8,8 @@ import statistics
 import sys
 import time
 
+from typing import ClassVar
+
 import pytest
 
 from tests import harness
@@ -25,45 +27,55 @@ PROGRESS_SECONDS = 120  # invariant I7: what a heal may take
 class Storm:
     """Hurts something again and again while a folder is sent; measures how fast it heals."""
 
+    sizes: ClassVar = {"a": 40 * MIB, "b": 17 * MIB + 1}
+    flags: ClassVar = FLAGS
+    block_size = MIB
+
     def __init__(self, site, rng, *, faults):
         self.site = site
         self.rng = rng
         self.healed = []
+        self.producer = None
         self._faults = faults
         self._round = 0
 
     def feed(self):
         """Send one more folder, so that there is always something on its way."""
         self._round += 1
-        source = self.site.source({"a": 40 * MIB, "b": 17 * MIB + 1}, self.rng, f"s{self._round}")
-        return self.site.producer(source, f"s{self._round}", **FLAGS)
+        source = self.site.source(self.sizes, self.rng, f"s{self._round}")
+        self.producer = self.site.producer(source, f"s{self._round}", **self.flags)
+
+    def go_on(self):
+        """Send one more folder if the last one is there."""
+        if not self.producer.is_running:
+            assert 0 == self.producer.code
+            self.feed()
 
     def rage(self, hurt):
         """Do *hurt* as often as wanted, each time as soon as blocks arrive again."""
-        producer = self.feed()
+        self.feed()
         for _ in range(self._faults):
-            if not producer.is_running:
-                assert 0 == producer.code
-                producer = self.feed()
-            self._wait_for_blocks(self.rng.randrange(6), producer)  # a random moment
+            self._wait_for_blocks(self.rng.randrange(6))  # a random moment
             began = time.monotonic()
             hurt()
-            self._wait_for_blocks(1, producer)
+            self._wait_for_blocks(1)
             self.healed.append(time.monotonic() - began)
-        assert 0 == producer.wait(300)
+        assert 0 == self.producer.wait(300)
 
-    def _wait_for_blocks(self, count, producer):
+    def _wait_for_blocks(self, count):
+        """Wait until so many more are stored; there is always something on its way."""
         wanted = self.site.stored() + count
-        wait_for(
-            lambda: self.site.stored() >= wanted or not producer.is_running,
-            within=PROGRESS_SECONDS,
-            what="progress",
-        )
+
+        def are_stored():
+            self.go_on()
+            return self.site.stored() >= wanted
+
+        wait_for(are_stored, within=PROGRESS_SECONDS, what="progress")
 
     def check(self, what):
         """Everything that was sent is there, and the tables are exact."""
         sources = {f"s{n}": self.site.folder / f"s{n}" for n in range(1, self._round + 1)}
-        verdict = self.site.verdict(sources)
+        verdict = self.site.verdict(sources, block_size=self.block_size)
 
         assert [] == verdict.problems
         sys.stdout.write(
@@ -71,6 +83,7 @@ class Storm:
             f"0 lost, 0 wrong, {len(verdict.doubled)} on two machines; progress after median "
             f"{statistics.median(self.healed):.1f} s, longest {max(self.healed):.1f} s\n"
         )
+        return verdict
 
 
 def test_hundred_worker_kills(site3):

@@ -24,6 +24,9 @@ PACKAGES = {
     "mkfs.xfs": "xfsprogs",
     "mkfs.ext4": "e2fsprogs",
     "losetup": "mount",
+    "ip": "iproute2",
+    "tc": "iproute2",
+    "ss": "iproute2",
 }
 IMAGE_MIB = 320  # mkfs.xfs refuses less than 300
 PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
