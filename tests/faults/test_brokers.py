@@ -25,6 +25,7 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 
 BOUNCES = 5
 BLOCKS = 256
+UNREACHABLE = 31  # exit code: no broker answers
 NODES = (1, 2, 3)
 TOOL_SECONDS = 60
 TOOL = "org.apache.kafka.tools.reassign.ReassignPartitionsCommand"
@@ -40,10 +41,13 @@ class Bounces(Storm):
     def __init__(self, site, cluster, rng, *, faults):
         super().__init__(site, rng, faults=faults)
         self.resumed, self.in_sync = [], []
+        self.refused = 0
         self._cluster = cluster
 
     def bounce(self, node, *, hard):
         """Kill or end *node* and start it at once; wait until it has a copy of everything."""
+        under_way = self.site.stored()
+        wait_for(lambda: self._is_more_stored(under_way), within=PROGRESS_SECONDS, what="a block")
         if hard:
             self._cluster.kill(node)
         else:
@@ -54,8 +58,9 @@ class Bounces(Storm):
             lambda: self._is_more_stored(stored), within=PROGRESS_SECONDS, what="one more block"
         )
         self.resumed.append(time.monotonic() - down)
+        self._cluster.start_node(node)  # it runs; this waits until it answers
         wait_for(
-            lambda: all(is_in_sync for _, is_in_sync in partitions(self._cluster).values()),
+            lambda: is_in_sync(self._cluster),
             within=PROGRESS_SECONDS,
             what=f"broker {node} to be in sync",
             every=0.2,
@@ -65,6 +70,17 @@ class Bounces(Storm):
     def _is_more_stored(self, before):
         self.go_on()
         return self.site.stored() > before
+
+    def go_on(self):
+        """Send one more folder if the last one is there.
+
+        One that could not begin, because the broker it asked was gone, begins again: that is
+        what its exit code is for.
+        """
+        if self.producer.code == UNREACHABLE:
+            self.refused += 1
+            self.producer.start()
+        super().go_on()
 
     def fill(self):
         """Send more folders until there were as many blocks as the test promises."""
@@ -79,7 +95,8 @@ class Bounces(Storm):
         sys.stdout.write(
             f"  a block again after median {statistics.median(self.resumed):.1f} s, longest "
             f"{max(self.resumed):.1f} s; in sync after median {statistics.median(self.in_sync):.1f}"
-            f" s, longest {max(self.in_sync):.1f} s\n"
+            f" s, longest {max(self.in_sync):.1f} s; {self.refused} producers could not begin at "
+            "once\n"
         )
 
 
@@ -95,6 +112,12 @@ def partitions(cluster):
         for topic in topics
         for number, found in topics[topic].partitions.items()
     }
+
+
+def is_in_sync(cluster):
+    """Return whether all copies of all partitions are in sync."""
+    found = partitions(cluster)
+    return bool(found) and all(is_whole for _, is_whole in found.values())
 
 
 def test_leader_bounces(site3, kafka3):
