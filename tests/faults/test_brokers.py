@@ -91,13 +91,13 @@ class Bounces(Storm):
     def check(self, what):
         """Everything is there; also say how long the brokers took."""
         verdict = super().check(what)
-        assert verdict.blocks >= BLOCKS
         sys.stdout.write(
             f"  a block again after median {statistics.median(self.resumed):.1f} s, longest "
             f"{max(self.resumed):.1f} s; in sync after median {statistics.median(self.in_sync):.1f}"
             f" s, longest {max(self.in_sync):.1f} s; {self.refused} producers could not begin at "
             "once\n"
         )
+        return verdict
 
 
 def partitions(cluster):
@@ -123,7 +123,7 @@ def is_in_sync(cluster):
 def test_leader_bounces(site3, kafka3):
     """The leader of most partitions is killed five times and ended five times, in turn."""
     rng = harness.seeded()
-    site3.ready_workers("w1", "w2")
+    site3.ready_workers("w1", "w2", block_timeout=30)
     storm = Bounces(site3, kafka3, rng, faults=2 * BOUNCES)
 
     def hurt():
@@ -131,7 +131,8 @@ def test_leader_bounces(site3, kafka3):
 
     storm.rage(hurt)
     storm.fill()
-    storm.check("leader bounced, hard and clean in turn")
+    verdict = storm.check("leader bounced, hard and clean in turn")
+    assert verdict.blocks >= BLOCKS
 
 
 def test_partitions_move(site3, kafka3, tmp_path):
@@ -140,7 +141,7 @@ def test_partitions_move(site3, kafka3, tmp_path):
     Two copies of each, so that there is a broker to move to.
     """
     rng = harness.seeded()
-    site3.ready_workers("w1", "w2", replication=2)
+    site3.ready_workers("w1", "w2", block_timeout=30, replication=2)
     storm = Bounces(site3, kafka3, rng, faults=BOUNCES)
     moved = []
 
@@ -156,7 +157,6 @@ def test_partitions_move(site3, kafka3, tmp_path):
         )
 
     storm.rage(hurt)
-    storm.fill()
     storm.check(f"partitions reassigned ({sum(moved)} moves) and a broker bounced")
 
 

@@ -164,8 +164,8 @@ def test_reset_resets(network):
 # --- the program survives them
 
 FLAGS = {"block_size": "1MiB", "frame_size": "256KiB", "compression": "none"}
-SIZES = {"a": 60 * MIB, "b": 30 * MIB - 1, "c": 6 * MIB}
-BLOCKS = 96
+SIZES = {"a": 20 * MIB, "b": 10 * MIB - 1, "c": 2 * MIB}
+BLOCKS = 32
 STORM_BLOCKS = 58
 PROGRESS_SECONDS = 120  # invariant I7: what a heal may take
 DELIVERY_SECONDS = 400
@@ -267,7 +267,8 @@ def test_hundred_resets(far):
 def hindered(far, hurt, what, sizes):
     """Do *hurt* to the links of all workers and the producer while a folder is sent."""
     rng = harness.seeded()
-    far.ready_workers("w1", "w2")
+    # No network is too slow for a block while frames of it come now and then.
+    far.ready_workers("w1", "w2", block_timeout=30)
     first = far.producer(far.source({"a": 4 * MIB}, rng, "first"), "first", **FLAGS)
     assert 0 == first.wait(DELIVERY_SECONDS)
     for island in far.islands.values():
