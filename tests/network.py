@@ -26,6 +26,7 @@ import pytest
 from tests.storage.damage import need, run
 
 
+FORBIDDEN = ("unknown", "not permitted", "not supported", "Unknown device type")
 TUNSETIFF = 0x400454CA
 IFF_TAP, IFF_NO_PI = 0x0002, 0x1000
 FRAME_BYTES = 1 << 16
@@ -46,9 +47,7 @@ class Network:
     def __enter__(self):
         """Make the bridge; the test is skipped where that is not possible."""
         self._prefix = f"198.18.{_unused()}"
-        made = run("ip", "link", "add", self.name, "type", "bridge", check=False)
-        if made.returncode:
-            pytest.skip(f"not proven without bridges ({made.stderr.strip()}): faults of networks")
+        _make("ip", "link", "add", self.name, "type", "bridge")
         run("ip", "address", "add", f"{self._prefix}.1/24", "dev", self.name)
         run("ip", "link", "set", self.name, "up")
         return self
@@ -74,6 +73,17 @@ def network_or_skip(what):
     return Network()
 
 
+def _make(*command):
+    """Run *command*; where the kernel or the container does not allow it, the test is skipped."""
+    made = run(*command, check=False)
+    reason = made.stderr.strip()
+    if any(said in reason for said in FORBIDDEN):
+        pytest.skip(
+            f"not proven, for `{' '.join(command[:4])}` says {reason!r}: faults of networks"
+        )
+    assert 0 == made.returncode, reason
+
+
 def _unused():
     """Return the third number of a subnet that no interface of this machine has."""
     found = json.loads(run("ip", "-j", "address").stdout)
@@ -95,7 +105,7 @@ class Island:
 
     def make(self):
         """Make the namespace and lay the cable."""
-        run("ip", "netns", "add", self.name)
+        _make("ip", "netns", "add", self.name)
         if self._delay:
             self._cable = Cable(self.port, f"{self.port}i", self._delay)
             self._ip("link", "set", f"{self.port}i", "netns", self.name, inside=False)
@@ -130,7 +140,7 @@ class Island:
     def throttle(self, rate):
         """Let no more than *rate* (``10mbit``) pass, each way."""
         shape = ("root", "tbf", "rate", rate, *BURST)
-        run("tc", "qdisc", "replace", "dev", self.port, *shape)
+        _make("tc", "qdisc", "replace", "dev", self.port, *shape)
         run("tc", "-n", self.name, "qdisc", "replace", "dev", "eth0", *shape)
 
     def lose(self, share):
@@ -142,10 +152,10 @@ class Island:
         self._ip("link", "set", "eth0", "gso_max_segs", "1")
         below = int(share * (2**32 - 1))
         code = f"4,32 0 0 {RANDOM},53 1 0 {below},6 0 0 {DROP},6 0 0 {GO_ON}"
-        run("tc", "qdisc", "replace", "dev", self.port, "clsact")
+        _make("tc", "qdisc", "replace", "dev", self.port, "clsact")
         for way in ("ingress", "egress"):
             at = ("dev", self.port, way, "pref", "1", "handle", "1", "bpf", "da", "bytecode", code)
-            run("tc", "filter", "replace", *at)
+            _make("tc", "filter", "replace", *at)
 
     def reset(self):
         """Abort every TCP connection of the island, with an RST; return how many those were."""
