@@ -232,11 +232,6 @@ def in_sync(far):
     return set.intersection(*(set(p.isrs) for topic in topics for p in topic.partitions.values()))
 
 
-def test_worker_cut_off(far):
-    """A worker without a network for 5 s, less than its session: nothing is lost."""
-    cut_off(far, "worker", 5)
-
-
 @pytest.mark.long
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("seconds", [5, 30, 120])
@@ -296,6 +291,7 @@ def throttle(island):
     island.throttle(RATE)
 
 
+@pytest.mark.long
 def test_slow_network(far):
     """At 10 mbit a folder arrives, no faster than that."""
     assert hindered(far, throttle, RATE, {"a": 8 * MIB}) > 8 * MIB * 8 / 10e6 * 0.9
