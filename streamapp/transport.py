@@ -120,10 +120,10 @@ class SafeConsumer(driver.Consumer):
 
         Faust lets one record be missing there, because it cannot tell a deleted one from a lost.
         """
-        committed = self._committed_offset[tp]
-        is_next_done = committed in self._acked_index[tp] or self._gap[tp].overlaps(committed)
-        if committed and not is_next_done:
-            return None
+        if committed := self._committed_offset[tp]:
+            is_done = committed in self._acked_index[tp] or self._gap[tp].overlaps(committed)
+            if not is_done:
+                return None
         return super()._new_offset(tp)
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:

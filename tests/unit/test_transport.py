@@ -158,6 +158,17 @@ def test_next_record_is_deleted():
 
 
 @pytest.mark.parametrize("committed", [None, 0])
+def test_first_commit(committed):
+    """Where nothing is committed the log may begin anywhere."""
+    consumer = object.__new__(SafeConsumer)
+    kept = Bookkeeping(consumer)
+    consumer._committed_offset[PLACE] = committed
+
+    assert kept.done() is None
+    assert 10 == kept.done(8, 9)
+
+
+@pytest.mark.parametrize("committed", [None, 0])
 async def test_nothing_committed(committed, monkeypatch):
     """Where nothing is committed, a seek goes to the beginning; tables' changelogs stay put."""
     changelog = TP("changelog", 0)
