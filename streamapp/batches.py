@@ -86,7 +86,7 @@ class Record(msgspec.Struct, frozen=True, gc=False):
 class MemoryRecords:
     """The batches in one answer to a fetch; the last one may be cut off."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes | memoryview) -> None:
         self._data = data
         self._start = 0
         self._end = self._end_of_next()

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 from aiokafka.consumer import fetcher
 from faust.transport.drivers import aiokafka as driver
 
-from streamapp import batches
+from streamapp import batches, responses
 
 
 if TYPE_CHECKING:
@@ -138,8 +138,11 @@ class SafeTransport(driver.Transport):
 
 
 def read_without_belief() -> None:
-    """Have this process read record batches with `streamapp.batches`; for workers alone.
+    """Have this process read Kafka's answers in our way; for workers alone.
+
+    Record batches with `streamapp.batches`, what is around them with `streamapp.responses`.
 
     aiokafka has no hook for it: its fetcher takes the class by this name from its own module.
     """
     fetcher.MemoryRecords = batches.MemoryRecords
+    responses.receive_straight()
