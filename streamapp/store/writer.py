@@ -17,7 +17,7 @@ import threading
 from typing import TYPE_CHECKING, Final
 
 from streamapp.errors import BlockConflictError, BlockCorruptError, StoreError
-from streamapp.store import folders
+from streamapp.store import direct, folders
 from streamapp.store.metadata import BlockFile, bin_name, metadata_name
 from streamapp.units import MIB
 
@@ -41,6 +41,7 @@ class BlockWriter:
         self._lock = threading.Lock()
         self._suspect = False
         self._file = -1
+        self._is_direct = False
         self._part = ""
         with folders.as_store_errors(f"cannot begin a block in {root.path}"):
             self._open_part()
@@ -55,7 +56,7 @@ class BlockWriter:
         """
         with self._lock, folders.as_store_errors(f"cannot write in {self._root.path}"):
             self._check_open()
-            folders.write_all(self._file, data, offset=offset)
+            self._write(memoryview(data), offset)
             self.reserved = max(0, self._size - offset - len(data))
 
     def commit(self, meta: BlockFile) -> None:
@@ -89,6 +90,16 @@ class BlockWriter:
                     os.unlink(self._part, dir_fd=self._folder)
                 self._close()
 
+    def _write(self, data: memoryview, offset: int) -> None:
+        """Write *data* past the cache for as long as all that came ended on a page."""
+        written = 0
+        if self._is_direct:
+            written = direct.write_pages(self._file, data, offset=offset)
+            if written < len(data):
+                direct.end(self._file)
+                self._is_direct = False
+        folders.write_all(self._file, data[written:], offset=offset + written)
+
     def _name(self, meta: BlockFile) -> None:
         stored = self._root.read_metadata(self._folder, self._block, self._blocks)
         if stored is not None:
@@ -112,7 +123,7 @@ class BlockWriter:
 
     def _copy_anew(self, sha256: str) -> None:
         """Copy the bytes out of a file whose fsync failed, proving them on the way."""
-        old, old_part = self._file, self._part
+        old, old_part, was_direct = self._file, self._part, self._is_direct
         self._open_part()
         try:
             digest = self._copy(old_part)
@@ -121,7 +132,7 @@ class BlockWriter:
             os.close(self._file)
             with contextlib.suppress(OSError):
                 os.unlink(self._part, dir_fd=self._folder)
-            self._file, self._part = old, old_part
+            self._file, self._part, self._is_direct = old, old_part, was_direct
             raise
         os.close(old)
         self._suspect = False
@@ -135,7 +146,7 @@ class BlockWriter:
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
         with folders.closing(os.open(part, flags, dir_fd=self._folder)) as source:
             while data := os.pread(source, MIB, offset):
-                folders.write_all(self._file, data, offset=offset)
+                self._write(memoryview(data), offset)
                 digest.update(data)
                 offset += len(data)
         return digest.hexdigest()
@@ -143,6 +154,7 @@ class BlockWriter:
     def _open_part(self) -> None:
         part = f"{bin_name(self._block, self._blocks)}.{next(_part_numbers)}.part"
         self._file, self._part = folders.create_file(part, at=self._folder), part
+        self._is_direct = direct.begin(self._file)
 
     def _check_open(self) -> None:
         if not self.is_open:
