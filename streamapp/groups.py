@@ -5,6 +5,7 @@ Offsets are by place: a topic and a partition.
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 from typing import TYPE_CHECKING, Any, Final
@@ -44,7 +45,8 @@ _LEADER_MOVES: Final = frozenset(
         Code.FENCED_LEADER_EPOCH,  # asked with what was known of a topic before it moved,
         Code.UNKNOWN_LEADER_EPOCH,  # or before it was made anew
         Code.UNKNOWN_TOPIC_OR_PART,  # made a moment ago, and not known to every broker yet
-        Code._UNKNOWN_PARTITION,  # noqa: SLF001 - librdkafka's own name for the same
+        Code._UNKNOWN_PARTITION,  # noqa: SLF001 - librdkafka's own names for the same
+        Code._NOENT,  # noqa: SLF001
     }
 )
 _POLL_SECONDS: Final = 0.2
@@ -192,6 +194,9 @@ def _bounds(admin: AdminClient, places: Iterable[Place], which: OffsetSpec) -> d
             if error.args[0].code() not in _LEADER_MOVES or time.monotonic() > deadline:
                 raise kafka.translated(error, "cannot ask where logs begin and end") from error
             time.sleep(_POLL_SECONDS)
+            # A topic that it once found unknown librdkafka does not ask for again by itself.
+            with contextlib.suppress(KafkaException):
+                admin.list_topics(timeout=kafka.REQUEST_SECONDS)
         except TimeoutError as error:
             message = f"cannot ask where logs begin and end: {_NO_ANSWER}"
             raise BrokerUnreachableError(message) from error

@@ -235,27 +235,28 @@ def frame_bytes(settings: Settings, data_blocks: TopicState) -> int:
 
 def _create(admin: kafka.AdminClient, wanted: list[TopicSpec], *, replicas: int) -> None:
     config = {"min.insync.replicas": str(max(1, replicas - 1))}
-    for spec in wanted:
-        topic = NewTopic(
+    new = [
+        NewTopic(
             spec.name,
             num_partitions=spec.partitions,
             replication_factor=replicas,
             config=config | spec.config,
         )
+        for spec in wanted
+    ]
 
-        def create(topic: NewTopic = topic) -> None:
-            futures = admin.create_topics(
-                [topic],
-                operation_timeout=kafka.REQUEST_SECONDS,
-                request_timeout=kafka.REQUEST_SECONDS,
-            )
+    def create() -> None:
+        futures = admin.create_topics(
+            new, operation_timeout=kafka.REQUEST_SECONDS, request_timeout=kafka.REQUEST_SECONDS
+        )
+        for future in futures.values():
             try:
-                futures[topic.topic].result()
+                future.result()
             except KafkaException as error:
                 if not kafka.is_already_there(error):  # another of us was quicker
                     raise
 
-        _persistently(create, f"cannot create the topic {spec.name}")
+    _persistently(create, f"cannot create the topics {', '.join(spec.name for spec in wanted)}")
 
 
 def _config(admin: kafka.AdminClient, name: str) -> dict[str, str]:
