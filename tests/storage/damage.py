@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.storage import child
+from tests.waiting import wait_for
 
 
 PACKAGES = {
@@ -120,12 +121,22 @@ class Volume:
         self._is_mounted = True
 
     def unmount(self):
-        """Unmount it, also when processes still hold files."""
+        """Unmount it, and wait until nobody has it: it would come back with its power still cut.
+
+        A process with mounts of its own (`ip netns exec` copies them) has it until it ends.
+        """
         if self._is_mounted:
-            run("umount", str(self.path), check=False).returncode and run(
-                "umount", "-l", str(self.path)
+            wait_for(
+                lambda: not run("umount", str(self.path), check=False).returncode,
+                within=60,
+                what=f"{self.path} to be unmounted",
             )
             self._is_mounted = False
+            wait_for(
+                lambda: not run("losetup", "-j", str(self._image)).stdout,
+                within=120,
+                what=f"the loop device of {self._image} to be let go",
+            )
 
     def cut_power(self):
         """Cut the power: what is not on the disk now is gone."""
