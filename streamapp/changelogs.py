@@ -4,6 +4,11 @@ Faust writes a table's changelog behind the agent's back, and commits the record
 made of without asking whether that arrived. A worker that is killed in between, or a broker that
 is gone, leaves a row that one machine alone has: nobody folds its record again. So a commit
 waits for the changelogs (`streamapp.transport`), and what Kafka refused is written again.
+
+Nor does Faust ask who else writes. A worker that was cut off or frozen may have a row on its
+way that arrives only when another has long gone on from there. So each row says which record it
+was folded from: one that is older than the rows before it counts for nothing when tables are
+restored, and whoever wrote it reads again what the others wrote before it.
 """
 
 from __future__ import annotations
@@ -16,19 +21,24 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import faust
 
 from faust.exceptions import ProducerSendError
+from faust.streams import current_event
 from faust.types import TP
 
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Coroutine, Iterable
 
-    from faust.types import FutureMessage
+    from faust.types import EventT, FutureMessage
 
     from streamapp.app import StreamApp
 
 logger = logging.getLogger(__name__)
 
 RETRY_SECONDS: Final = 1.0
+
+FOLDED: Final = "folded"
+"""The header of a changelog's record: ``<topic>:<offset>`` of the newest record that its
+table's partition had folded. Other than generations, offsets outlive the group."""
 
 
 class Changelogs:
@@ -59,6 +69,11 @@ class Changelogs:
 class SafeTable(faust.Table[Any, Any]):
     """A table whose rows reach its changelog before the records they are made of are done."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - Faust's signature
+        super().__init__(*args, **kwargs)
+        self._folded: dict[int, bytes] = {}
+        self._restored: dict[tuple[int, str], int] = {}
+
     def send_changelog(
         self,
         partition: int | None,
@@ -68,10 +83,52 @@ class SafeTable(faust.Table[Any, Any]):
         value_serializer: Any = None,  # noqa: ANN401
     ) -> FutureMessage:
         """Write a row to the changelog, again and again until Kafka has it."""
-        sent = super().send_changelog(partition, key, value, key_serializer, value_serializer)
-        number = cast("int", sent.message.partition)
+        number = cast("int", partition)
+        if (event := current_event()) is not None:
+            self._folded[number] = f"{event.message.topic}:{event.message.offset}".encode()
+        serializers = (
+            key_serializer or self.key_serializer,
+            value_serializer or self.value_serializer,
+        )
+        sent = self._send(number, key, value, *serializers)
         cast("StreamApp", self.app).changelogs.watch(self._until_written(sent, number, key))
         return sent
+
+    async def on_rebalance(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - Faust's
+        """Begin anew: what is restored now is read from where the database ends."""
+        self._restored.clear()
+        await super().on_rebalance(*args, **kwargs)
+
+    def apply_changelog_batch(self, batch: Iterable[EventT[Any]]) -> None:
+        """Restore rows, but for those that came late from a worker that had lost its partition."""
+        events = list(batch)
+        super().apply_changelog_batch([event for event in events if not self._is_late(event)])
+        for place, offset in {e.message.tp: e.message.offset for e in events}.items():
+            self.data.set_persisted_offset(place, offset)
+
+    def _is_late(self, event: EventT[Any]) -> bool:
+        """Return whether a row was folded from an older record than one before it."""
+        message = event.message
+        said = dict(cast("Any", message.headers) or ()).get(FOLDED, b"")
+        topic, _, offset = bytes(said).decode("ascii", "replace").rpartition(":")
+        if not (topic and offset.isdecimal()):
+            return False  # of an older version, or nobody knows whose
+        source = (message.partition, topic)
+        newest = self._restored.get(source, -1)
+        self._restored[source] = max(newest, int(offset))
+        if int(offset) < newest:
+            logger.warning(
+                "%s: the row at %d came late, and is not taken", message.tp, message.offset
+            )
+        return int(offset) < newest
+
+    def _on_changelog_sent(self, fut: FutureMessage) -> None:
+        """Note how far of the changelog we have: up to our row, if no other one is before it."""
+        metadata = fut.result()
+        place, offset = metadata.topic_partition, metadata.offset
+        known = self.data.persisted_offset(place)
+        if offset == (-1 if known is None else known) + 1:
+            self.data.set_persisted_offset(place, offset)
 
     async def _until_written(self, sent: FutureMessage, partition: int, key: bytes) -> None:
         """Return when Kafka has the row, or another worker has its partition and folds it anew."""
@@ -87,4 +144,19 @@ class SafeTable(faust.Table[Any, Any]):
             if place not in self.app.consumer.assignment():
                 return
             # What the row is by now: an older one would come over it.
-            sent = super().send_changelog(partition, key, self.data.get(key))
+            row = self.data.get(key)
+            sent = self._send(partition, key, row, self.key_serializer, self.value_serializer)
+
+    def _send(self, partition: int, key: Any, value: Any, *serializers: Any) -> FutureMessage:  # noqa: ANN401
+        folded = self._folded.get(partition)
+        key_serializer, value_serializer = serializers
+        return self.changelog_topic.send_soon(
+            key=key,
+            value=value,
+            partition=partition,
+            headers={FOLDED: folded} if folded else None,
+            key_serializer=key_serializer,
+            value_serializer=value_serializer,
+            callback=self._on_changelog_sent,
+            eager_partitioning=True,
+        )

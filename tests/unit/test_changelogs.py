@@ -16,40 +16,72 @@ from streamapp.transport import SafeConsumer
 PLACE = TP("g1-files-changelog", 1)
 
 
-class FakeTable:
-    """What `SafeTable` stands on: sends that a test answers, and rows."""
+class FakeData(dict):
+    """Rows, and how far of each changelog's partition they have."""
+
+    def __init__(self, *rows):
+        super().__init__(*rows)
+        self.persisted = {}
+        self.persisted_offset = self.persisted.get
+        self.set_persisted_offset = self.persisted.__setitem__
+
+
+class Table(SafeTable):
+    """A `SafeTable` without Faust, whose sends a test answers."""
+
+    app = data = changelog_topic = None
 
     def __init__(self):
+        self._folded, self._restored = {}, {}
+        self.key_serializer = self.value_serializer = "raw"
         self.sent = []
-        self.data = {b"k": b"old"}
+        self.data = FakeData({b"k": b"old"})
+        self.assigned = {PLACE}
         self.app = types.SimpleNamespace(
             changelogs=Changelogs(),
             consumer=types.SimpleNamespace(assignment=lambda: self.assigned),
         )
-        self.assigned = {PLACE}
-        self.changelog_topic = types.SimpleNamespace(get_topic_name=lambda: PLACE.topic)
+        self.changelog_topic = types.SimpleNamespace(
+            get_topic_name=lambda: PLACE.topic, send_soon=self.send_soon
+        )
 
-    def send_changelog(self, partition, _key, value, *_):
-        """As Faust's: a future that a test answers."""
+    def send_soon(self, *, value, partition, headers, **_):
+        """As a topic's: a future that a test answers."""
         future = asyncio.get_running_loop().create_future()
-        future.message = types.SimpleNamespace(partition=partition)
+        future.message = types.SimpleNamespace(partition=partition, headers=headers)
         self.sent.append((value, future))
         return future
-
-
-class Table(SafeTable):
-    """`SafeTable` on that, without Faust."""
-
-    __init__ = FakeTable.__init__
-    changelog_topic = app = data = None
 
 
 @pytest.fixture
 def table(monkeypatch):
     """A table whose changelog is the test's."""
     monkeypatch.setattr(changelogs, "RETRY_SECONDS", 0)
-    monkeypatch.setattr(changelogs.faust.Table, "send_changelog", FakeTable.send_changelog)
     return Table()
+
+
+def restore(table, monkeypatch, *rows):
+    """Restore *rows* (offset, folded) and return the offsets of those that were taken."""
+    taken = []
+    monkeypatch.setattr(
+        changelogs.faust.Table,
+        "apply_changelog_batch",
+        lambda _, events: taken.extend(event.message.offset for event in events),
+    )
+    table.apply_changelog_batch(
+        types.SimpleNamespace(
+            message=types.SimpleNamespace(
+                tp=PLACE, partition=PLACE.partition, offset=offset, headers=headers
+            )
+        )
+        for offset, headers in rows
+    )
+    return taken
+
+
+def folded(offset, topic="acks"):
+    """Return the headers of a row that was folded from that record."""
+    return [("folded", f"{topic}:{offset}".encode())]
 
 
 async def settle():
@@ -78,7 +110,7 @@ async def test_refused(table):
     """What Kafka refuses is written again, as the row is by then, until Kafka has it."""
     table.send_changelog(1, b"k", b"old")
     waiting = asyncio.ensure_future(table.app.changelogs.wait())
-    table.data = {b"k": b"new"}
+    table.data[b"k"] = b"new"
     for _ in range(2):
         table.sent[-1][1].set_exception(TimeoutError())
         await settle()
@@ -137,3 +169,63 @@ async def test_commit(table, monkeypatch):
     await committing
 
     assert [{PLACE: 7}] == committed
+
+
+def test_late_row(table, monkeypatch):
+    """A row that a worker wrote before it lost its partition, and that came after, is not taken."""
+    rows = [(5, folded(10)), (6, folded(11)), (7, folded(9)), (8, folded(3, "status"))]
+    assert [5, 6, 8] == restore(table, monkeypatch, *rows)
+    assert {PLACE: 8} == table.data.persisted
+    assert [10] == restore(table, monkeypatch, (9, folded(10)), (10, folded(11)))
+
+
+@pytest.mark.parametrize(
+    "headers", [None, [], [("folded", b"")], [("folded", b"acks:x")], [("folded", b"\xff:1")]]
+)
+def test_row_of_another_version(table, monkeypatch, headers):
+    """A row that does not say what it was folded from is taken, wherever it stands."""
+    assert [5, 6, 7] == restore(table, monkeypatch, (5, folded(10)), (6, headers), (7, headers))
+
+
+async def test_restored_anew(table, monkeypatch):
+    """After a rebalance older rows are read again: what was late before is not now."""
+    assert [5] == restore(table, monkeypatch, (5, folded(10)))
+
+    async def nothing(*_):
+        pass
+
+    monkeypatch.setattr(changelogs.faust.Table, "on_rebalance", nothing)
+    await table.on_rebalance(set(), set(), set(), 2)
+
+    assert [4, 5] == restore(table, monkeypatch, (4, folded(9)), (5, folded(10)))
+
+
+@pytest.mark.parametrize(
+    ("known", "written", "noted"), [(None, 0, 0), (7, 8, 8), (7, 12, 7), (None, 3, None)]
+)
+def test_how_far(table, known, written, noted):
+    """Where others wrote in between, their rows are still to be read."""
+    if known is not None:
+        table.data.persisted[PLACE] = known
+    metadata = types.SimpleNamespace(topic_partition=PLACE, offset=written)
+    table._on_changelog_sent(types.SimpleNamespace(result=lambda: metadata))
+
+    assert noted == table.data.persisted.get(PLACE)
+
+
+async def test_says_what_was_folded(table, monkeypatch):
+    """A row says which record it was folded from; one that is written again, the newest."""
+    event = types.SimpleNamespace(message=types.SimpleNamespace(topic="acks", offset=4))
+    monkeypatch.setattr(changelogs, "current_event", lambda: event)
+    table.send_changelog(1, b"k", b"old")
+    event.message.offset = 5
+    table.send_changelog(1, b"l", b"row")
+    table.sent[0][1].set_exception(TimeoutError())
+    await settle()
+
+    assert [b"acks:4", b"acks:5", b"acks:5"] == [
+        future.message.headers["folded"] for _, future in table.sent
+    ]
+    for _, future in table.sent[1:]:
+        future.set_result(None)
+    await table.app.changelogs.wait()
