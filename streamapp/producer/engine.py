@@ -88,6 +88,7 @@ class Run:
         self._report = report
         self._stop = stop
         self._started = time.monotonic()
+        self._ended: float | None = None
         self._crew = Crew()
         self.delivery = Delivery(
             sources,
@@ -152,6 +153,7 @@ class Run:
             self._start_threads()
             while not (self.delivery.is_done or self._is_over()):
                 self._tick()
+            self._ended = time.monotonic()
             if self._wait and self._settings.release and self.delivery.is_done:
                 self._releaser.finish(self._stop)
         finally:
@@ -162,7 +164,8 @@ class Run:
     def summary(self, problems: int) -> Summary:
         """Return what came of it; *problems* lie among the files and cannot be sent."""
         states = [file.state for file in self.delivery.files.values()]
-        seconds = time.monotonic() - self._started
+        # Until the last answer was there; what threads and clients take to end is no transfer.
+        seconds = (self._ended or time.monotonic()) - self._started
         sent = sum(sender.bytes_sent + sender.bytes_resent for sender in self._senders)
         moved = self.delivery.bytes_persisted if self._wait else sent
         return Summary(
