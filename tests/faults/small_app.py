@@ -13,6 +13,7 @@ from pathlib import Path
 import faust
 
 from agents.guard import stop_on_unforeseen
+from streamapp.changelogs import Changelogs
 from streamapp.ledger import Ledger
 from streamapp.transport import SafeTransport
 
@@ -22,7 +23,9 @@ NEVER = 3600
 
 
 class SafeApp(faust.App):
-    """An application with the transport of the worker."""
+    """An application with the transport of the worker, and without tables."""
+
+    changelogs = Changelogs()
 
     def _new_transport(self):
         return SafeTransport(self.conf.broker_consumer, self)
