@@ -173,6 +173,7 @@ def children(pid):
 def check_poison(site, worker, source, rng):
     """Another content under the id of a block that is stored: no machine takes it, ever."""
     file_id = checker.file_id_of(source / "bad", "bad", source="source", block_size=BLOCK)
+    site.wait_until_committed()  # a block that comes again after the kill is told again
     lose(site, file_id, 2)
     stamp, right = (source / "bad").stat().st_mtime_ns, (source / "bad").read_bytes()
     wrong = bytearray(right)
