@@ -219,7 +219,7 @@ def check_poison(site, worker, source, rng):
 
 def lose(site, file_id, block):
     """Have a block told as lost, though it lies on the machine's disk: it is sent again."""
-    (said,) = [a for a in site.acks() if (a["file_id"], a["block"]) == (file_id, block)]
+    said = [a for a in site.acks() if (a["file_id"], a["block"]) == (file_id, block)][-1]
     ack = records.decode_ack(json.dumps(said | {"outcome": "lost"}).encode())
     partition = partition_of(file_id.encode())
     record = (ack.key, records.encode(ack), None)
