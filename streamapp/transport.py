@@ -19,7 +19,6 @@ from __future__ import annotations
 import contextlib
 import logging
 
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
 from aiokafka.consumer import fetcher
@@ -30,6 +29,7 @@ from streamapp import batches, responses
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
+    from collections.abc import Set as AbstractSet
 
     from faust.tables.manager import TableManager
     from faust.types.transports import ConsumerT
@@ -47,8 +47,8 @@ class SafeConsumer(driver.Consumer):
 
     _seeks = 0
     _is_astray = False
-    _next: Mapping[TP, int] = MappingProxyType({})
-    """Where reading goes on after the last seek, of partitions of which nothing came since."""
+    _unread: AbstractSet[TP] = frozenset()
+    """Partitions with a commit of which nothing came since the last seek."""
 
     def ack(self, message: Message) -> bool:
         """Mark *message* as done, unless its position is void; return whether it was."""
@@ -68,7 +68,7 @@ class SafeConsumer(driver.Consumer):
         try:
             await super().perform_seek()
             await self._seek_uncommitted()
-            self._next = {tp: offset for tp, offset in self._committed_offset.items() if offset}
+            self._unread = {tp for tp, offset in self._committed_offset.items() if offset}
         finally:
             self._seeks += 1
 
@@ -109,8 +109,8 @@ class SafeConsumer(driver.Consumer):
 
     def _note_first(self, tp: TP, offset: int) -> None:
         """Count as done what was deleted between the commit and the first record behind it."""
-        if tp in self._next:
-            self._next = {place: first for place, first in self._next.items() if place != tp}
+        if tp in self._unread:
+            self._unread -= {tp}
             committed = self._committed_offset[tp]
             if committed and offset > committed:
                 self._gap[tp].addi(committed, offset)

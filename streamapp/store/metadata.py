@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 import msgspec
 
@@ -118,6 +118,8 @@ class FileFile(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+_T = TypeVar("_T")
+
 _BLOCK: Final = msgspec.json.Decoder(BlockFile)
 _FILE: Final = msgspec.json.Decoder(FileFile)
 
@@ -154,11 +156,7 @@ def decode_block(raw: bytes) -> BlockFile:
     Raises:
         VerificationError: it is none.
     """
-    try:
-        return _BLOCK.decode(raw)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        message = f"block metadata that cannot be read: {error}"
-        raise VerificationError(message) from error
+    return _decoded(_BLOCK, raw, "block metadata")
 
 
 def decode_file(raw: bytes) -> FileFile:
@@ -167,10 +165,14 @@ def decode_file(raw: bytes) -> FileFile:
     Raises:
         VerificationError: it is none.
     """
+    return _decoded(_FILE, raw, FILE_JSON)
+
+
+def _decoded(decoder: msgspec.json.Decoder[_T], raw: bytes, what: str) -> _T:
     try:
-        return _FILE.decode(raw)
+        return decoder.decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        message = f"{FILE_JSON} that cannot be read: {error}"
+        message = f"{what} that cannot be read: {error}"
         raise VerificationError(message) from error
 
 

@@ -125,7 +125,7 @@ class Bookkeeping:
         consumer._committed_offset = {PLACE: 5}
         consumer._gap = {PLACE: IntervalTree()}
         consumer._acked, consumer._acked_index = {PLACE: []}, {PLACE: set()}
-        consumer._next = {PLACE: 5}
+        consumer._unread = {PLACE}
         self._consumer = consumer
 
     def done(self, *offsets):
