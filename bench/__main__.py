@@ -6,6 +6,7 @@ whatever else the machine does then meets all of them.
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 import shutil
@@ -39,6 +40,9 @@ _COPIES: Final = 5
 
 WIDTH: Final = 120
 WARM_UP_BYTES: Final = GIB
+MAX_WARM_UPS: Final = 10
+STEADY: Final = 0.9
+"""Brokers are warm when they need more than this part of what they needed the time before."""
 
 
 @click.command()
@@ -65,9 +69,11 @@ def main(
         _check_room(place, max(size, memory_size))
         results = Results(size=size, rounds=rounds, memory_size=memory_size)
         with Rig(place) as rig:
-            if parts and "memory" not in parts:
-                _warm_up(rig)  # otherwise the large file does it
+            is_warm = False
             for part in parts or PARTS:
+                if part != "memory" and not is_warm:
+                    _warm_up(console, rig, at_most=1 if quick else MAX_WARM_UPS)
+                    is_warm = True
                 _PARTS[part](console, rig, results)
                 if not quick and not parts:  # a later part may fail
                     results.keep(command=command)
@@ -79,12 +85,18 @@ def main(
     shutil.rmtree(place)
 
 
-def _warm_up(rig: Rig) -> None:
-    """Let the brokers' Java compile what it needs: the first run would pay for all others."""
+def _warm_up(console: Console, rig: Rig, *, at_most: int) -> None:
+    """Let the brokers' Java compile what it needs: the first runs would pay for all others."""
     source = data.random_files(rig.folder / "random", WARM_UP_BYTES)
     letters = data.payload_file(rig.folder / "letters", runs.PAYLOADS, runs.RECORD_BYTES)
-    runs.perf_test(rig, WARM_UP_BYTES, letters)
-    runs.end_to_end(rig, WARM_UP_BYTES, source, workers=1)
+    needed = math.inf
+    for number in range(1, at_most + 1):
+        runs.perf_test(rig, WARM_UP_BYTES, letters)
+        run = runs.end_to_end(rig, WARM_UP_BYTES, source, workers=1)
+        console.print(f"warm-up {number}: brokers {run.brokers:.1f} CPU s/GiB", highlight=False)
+        if run.brokers > STEADY * needed:
+            break
+        needed = run.brokers
     shutil.rmtree(source)
 
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 from aiokafka.consumer import fetcher
 from faust.transport.drivers import aiokafka as driver
 
-from streamapp import batches, responses
+from streamapp import batches, fetching, responses
 
 
 if TYPE_CHECKING:
@@ -146,3 +146,4 @@ def read_without_belief() -> None:
     """
     fetcher.MemoryRecords = batches.MemoryRecords
     responses.receive_straight()
+    fetching.ask_soon_again()

@@ -374,6 +374,7 @@ def test_fetcher_asks_for_it(monkeypatch):
     """
     monkeypatch.setattr(fetcher, "MemoryRecords", fetcher.MemoryRecords)
     monkeypatch.setattr(transport.responses, "receive_straight", lambda: None)
+    monkeypatch.setattr(transport.fetching, "ask_soon_again", lambda: None)
     transport.read_without_belief()
 
     assert batches.MemoryRecords is fetcher.MemoryRecords

@@ -276,6 +276,7 @@ def test_connection_asks_for_it(monkeypatch):
     for name, theirs in STOCK.items():
         monkeypatch.setattr(conn, name, theirs)
     monkeypatch.setattr(transport.fetcher, "MemoryRecords", transport.fetcher.MemoryRecords)
+    monkeypatch.setattr(transport.fetching, "ask_soon_again", lambda: None)
     transport.read_without_belief()
 
     assert conn.AIOKafkaConnection is responses.Connection

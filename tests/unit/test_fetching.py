@@ -1,0 +1,120 @@
+"""What a broker is asked for: it must not keep a request that leaves a partition out."""
+
+import types
+
+import pytest
+
+from aiokafka.consumer import consumer, fetcher
+from aiokafka.structs import TopicPartition
+
+from streamapp import fetching, transport
+
+
+STOCK = consumer.Fetcher
+PATIENCE_MS = 1500
+LEFT, RIGHT = 1, 2
+"""Two brokers."""
+
+LEADERS = {
+    TopicPartition("data-blocks", number): node
+    for number, node in enumerate([LEFT, LEFT, RIGHT, RIGHT])
+}
+FIRST, SECOND, THIRD, FOURTH = LEADERS
+
+
+class Worker:
+    """A fetcher without Kafka, that has four partitions of two brokers."""
+
+    def __init__(self):
+        self.fetcher = fetcher = object.__new__(fetching.Fetcher)
+        fetcher._client = types.SimpleNamespace(
+            cluster=types.SimpleNamespace(leader_for_partition=LEADERS.get)
+        )
+        fetcher._preferred_read_replica = {}
+        fetcher._records = {}
+        fetcher._in_flight = set()
+        fetcher._fetch_max_wait_ms = PATIENCE_MS
+        fetcher._fetch_min_bytes = fetcher._fetch_max_bytes = 1
+        fetcher._max_partition_fetch_bytes = fetcher._isolation_level = 1
+        fetcher._fetcher_timeout = 0.2
+        fetcher._client_rack = None
+        self._states = {
+            tp: types.SimpleNamespace(
+                has_valid_position=True, paused=False, position=0, resume_fut=None
+            )
+            for tp in LEADERS
+        }
+
+    def pause(self, tp):
+        """Hold *tp*, as Faust does while a stream's queue is full."""
+        self._states[tp].paused = True
+
+    def has(self, tp, *, patience=0):
+        """Have records of *tp* that nobody has taken yet."""
+        self.fetcher._records[tp] = types.SimpleNamespace(calculate_backoff=lambda: patience)
+
+    def waits(self):
+        """Return how long each broker may keep what it is asked now."""
+        assignment = types.SimpleNamespace(tps=list(LEADERS), state_value=self._states.get)
+        requests = self.fetcher._get_actions_per_node(assignment)[0]
+        return {node: request._max_wait_ms for node, request in requests}
+
+
+@pytest.fixture
+def worker():
+    """A worker that has read everything."""
+    return Worker()
+
+
+def test_idle_worker_waits(worker):
+    assert {LEFT: PATIENCE_MS, RIGHT: PATIENCE_MS} == worker.waits()
+
+
+def test_partition_being_read(worker):
+    worker.has(FIRST)
+
+    assert {LEFT: fetching.PARTIAL_WAIT_MS, RIGHT: PATIENCE_MS} == worker.waits()
+
+
+def test_partition_held(worker):
+    worker.pause(THIRD)
+
+    assert {LEFT: PATIENCE_MS, RIGHT: fetching.PARTIAL_WAIT_MS} == worker.waits()
+
+
+def test_aiokafkas_own_patience_stays(worker):
+    worker.has(FIRST, patience=0.1)
+
+    assert {RIGHT: PATIENCE_MS} == worker.waits()
+
+
+def test_lesser_patience_stays(worker):
+    worker.fetcher._fetch_max_wait_ms = 10
+    worker.has(FIRST)
+
+    assert {LEFT: 10, RIGHT: 10} == worker.waits()
+
+
+def test_replica_that_is_read_counts(worker):
+    """A partition whose nearest replica is elsewhere is no reason to be asked soon again."""
+    far = fetcher.time.monotonic() + 60
+    worker.fetcher._preferred_read_replica[SECOND] = (RIGHT, far)
+    worker.fetcher._client.cluster.broker_metadata = lambda node: node
+    worker.has(FOURTH)
+
+    assert {LEFT: PATIENCE_MS, RIGHT: fetching.PARTIAL_WAIT_MS} == worker.waits()
+
+
+def test_consumer_asks_for_it(monkeypatch):
+    """Aiokafka's consumer takes the class from where `ask_soon_again` puts it.
+
+    When this fails, aiokafka was changed: look for where it makes its fetcher now.
+    """
+    monkeypatch.setattr(consumer, "Fetcher", STOCK)
+    monkeypatch.setattr(transport.fetcher, "MemoryRecords", transport.fetcher.MemoryRecords)
+    monkeypatch.setattr(transport.responses, "receive_straight", lambda: None)
+    transport.read_without_belief()
+
+    assert consumer.Fetcher is fetching.Fetcher
+    assert "Fetcher" in consumer.AIOKafkaConsumer.start.__code__.co_names
+    assert STOCK is not fetching.Fetcher
