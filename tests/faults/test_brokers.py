@@ -25,7 +25,6 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 
 BOUNCES = 5
 BLOCKS = 256
-UNREACHABLE = 31  # exit code: no broker answers
 NODES = (1, 2, 3)
 TOOL_SECONDS = 60
 TOOL = "org.apache.kafka.tools.reassign.ReassignPartitionsCommand"
@@ -41,7 +40,6 @@ class Bounces(Storm):
     def __init__(self, site, cluster, rng, *, faults):
         super().__init__(site, rng, faults=faults)
         self.resumed, self.in_sync = [], []
-        self.refused = 0
         self._cluster = cluster
 
     def bounce(self, node, *, hard):
@@ -71,17 +69,6 @@ class Bounces(Storm):
         self.go_on()
         return self.site.stored() > before
 
-    def go_on(self):
-        """Send one more folder if the last one is there.
-
-        One that could not begin, because the broker it asked was gone, begins again: that is
-        what its exit code is for.
-        """
-        if self.producer.code == UNREACHABLE:
-            self.refused += 1
-            self.producer.start()
-        super().go_on()
-
     def fill(self):
         """Send more folders until there were as many blocks as the test promises."""
         while self._round * 16 < BLOCKS:
@@ -94,8 +81,7 @@ class Bounces(Storm):
         sys.stdout.write(
             f"  a block again after median {statistics.median(self.resumed):.1f} s, longest "
             f"{max(self.resumed):.1f} s; in sync after median {statistics.median(self.in_sync):.1f}"
-            f" s, longest {max(self.in_sync):.1f} s; {self.refused} producers could not begin at "
-            "once\n"
+            f" s, longest {max(self.in_sync):.1f} s\n"
         )
         return verdict
 

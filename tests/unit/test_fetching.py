@@ -67,28 +67,33 @@ def worker():
 
 
 def test_idle_worker_waits(worker):
+    """Asking for all, it may be kept waiting: an idle worker asks seldom."""
     assert {LEFT: PATIENCE_MS, RIGHT: PATIENCE_MS} == worker.waits()
 
 
 def test_partition_being_read(worker):
+    """While one partition's records are handed on, news of the other must not keep it."""
     worker.has(FIRST)
 
     assert {LEFT: fetching.PARTIAL_WAIT_MS, RIGHT: PATIENCE_MS} == worker.waits()
 
 
 def test_partition_held(worker):
+    """The same while a stream has no room for more."""
     worker.pause(THIRD)
 
     assert {LEFT: PATIENCE_MS, RIGHT: fetching.PARTIAL_WAIT_MS} == worker.waits()
 
 
 def test_aiokafkas_own_patience_stays(worker):
+    """What was fetched just now is given time to be taken, without any request."""
     worker.has(FIRST, patience=0.1)
 
     assert {RIGHT: PATIENCE_MS} == worker.waits()
 
 
 def test_lesser_patience_stays(worker):
+    """Who waits less anyway goes on so."""
     worker.fetcher._fetch_max_wait_ms = 10
     worker.has(FIRST)
 
