@@ -32,7 +32,7 @@ class Table(SafeTable):
     app = data = changelog_topic = None
 
     def __init__(self):
-        self._folded, self._restored = {}, {}
+        self._folded, self._restored, self._hidden = {}, {}, {}
         self.key_serializer = self.value_serializer = "raw"
         self.sent = []
         self.data = FakeData({b"k": b"old"})
@@ -60,8 +60,8 @@ def table(monkeypatch):
     return Table()
 
 
-def restore(table, monkeypatch, *rows):
-    """Restore *rows* (offset, folded) and return the offsets of those that were taken."""
+def restore(table, monkeypatch, *rows, key=b"k"):
+    """Restore *rows* (offset, folded) of *key*; return the offsets of those that were taken."""
     taken = []
     monkeypatch.setattr(
         changelogs.faust.Table,
@@ -70,9 +70,10 @@ def restore(table, monkeypatch, *rows):
     )
     table.apply_changelog_batch(
         types.SimpleNamespace(
+            key=key,
             message=types.SimpleNamespace(
                 tp=PLACE, partition=PLACE.partition, offset=offset, headers=headers
-            )
+            ),
         )
         for offset, headers in rows
     )
@@ -198,6 +199,57 @@ async def test_restored_anew(table, monkeypatch):
     await table.on_rebalance(set(), set(), set(), 2)
 
     assert [4, 5] == restore(table, monkeypatch, (4, folded(9)), (5, folded(10)))
+
+
+@pytest.fixture
+def recovered(monkeypatch):
+    """Let Faust's own part of the end of a recovery be done."""
+
+    async def nothing(*_):
+        pass
+
+    monkeypatch.setattr(changelogs.faust.Table, "on_recovery_completed", nothing)
+
+
+@pytest.mark.usefixtures("recovered")
+async def test_row_behind_a_late_one(table, monkeypatch):
+    """What a late row hides is written once more: compaction would keep the late one alone."""
+    restore(table, monkeypatch, (5, folded(10)), (6, folded(9)))
+    table.data[b"k"] = b"newest"
+    await table.on_recovery_completed({PLACE}, set())
+
+    ((value, future),) = table.sent
+    assert (b"newest", 1) == (value, future.message.partition)
+    assert {"folded": b"acks:10"} == future.message.headers
+
+    waiting = asyncio.ensure_future(table.app.changelogs.wait())
+    await settle()
+    assert not waiting.done()  # commits wait for it as well
+    future.set_result(None)
+    await waiting
+    await table.on_recovery_completed({PLACE}, set())
+    assert 1 == len(table.sent)
+
+
+@pytest.mark.usefixtures("recovered")
+async def test_row_that_was_written_again(table, monkeypatch):
+    """A late row that somebody has written over hides nothing."""
+    restore(table, monkeypatch, (5, folded(10)), (6, folded(9)), (7, folded(10)))
+    restore(table, monkeypatch, (8, folded(9)), key=b"of nobody")
+    await table.on_recovery_completed({PLACE}, set())
+
+    assert [] == table.sent
+
+
+@pytest.mark.parametrize(
+    ("known", "begun"), [(None, None), (0, -1), (499, -1), (500, 0), (501, 1), (9_000, 8_500)]
+)
+def test_looks_back(table, known, begun):
+    """Restoring begins so early that a late row has something to be compared with."""
+    if known is not None:
+        table.data.persisted[PLACE] = known
+
+    assert begun == table.persisted_offset(PLACE)
 
 
 @pytest.mark.parametrize(
