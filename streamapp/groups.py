@@ -10,8 +10,8 @@ import time
 
 from typing import TYPE_CHECKING, Any, Final
 
+from confluent_kafka import ConsumerGroupState, KafkaException, TopicPartition
 from confluent_kafka import KafkaError as Code
-from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import OffsetSpec
 
 from streamapp import kafka
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from confluent_kafka import Consumer
-    from confluent_kafka.admin import AdminClient
+    from confluent_kafka.admin import AdminClient, ConsumerGroupListing
 
     from streamapp.settings import Settings
 
@@ -49,6 +49,7 @@ _LEADER_MOVES: Final = frozenset(
         Code._NOENT,  # noqa: SLF001
     }
 )
+_DOWN: Final = frozenset({ConsumerGroupState.EMPTY, ConsumerGroupState.DEAD})
 _POLL_SECONDS: Final = 0.2
 _NO_ANSWER: Final = f"no answer from Kafka within {2 * kafka.REQUEST_SECONDS:.0f} s"
 
@@ -86,10 +87,12 @@ def names(admin: AdminClient) -> list[str]:
     """Return the names of all groups of the cluster.
 
     Raises:
-        KafkaError: the broker does not answer, or refuses.
+        KafkaError: a broker does not answer, or refuses: the groups that it leads are unknown.
     """
-    future = admin.list_consumer_groups(request_timeout=kafka.REQUEST_SECONDS)
-    return [group.group_id for group in result(future, "cannot list groups").valid]
+    found, errors = _listed(admin, "cannot list groups", kafka.REQUEST_SECONDS)
+    if errors:
+        raise kafka.translated(errors[0], "cannot list all groups")
+    return [group.group_id for group in found]
 
 
 def rewind(client: Consumer, admin: AdminClient, places: Iterable[Place]) -> None:
@@ -123,24 +126,34 @@ def ends(admin: AdminClient, places: Iterable[Place]) -> dict[Place, int]:
     return _bounds(admin, places, OffsetSpec.latest())  # type: ignore[no-untyped-call]
 
 
-def members(admin: AdminClient, group: str) -> int:
-    """Return how many members of the group are up.
+def is_up(
+    admin: AdminClient,
+    group: str,
+    *,
+    timeout: float = kafka.REQUEST_SECONDS,
+    patience: float = COORDINATOR_SECONDS,
+) -> bool:
+    """Return whether members of *group* are up.
+
+    All brokers are asked which groups they lead, and not the group's coordinator how it is:
+    while that one is gone or loading, librdkafka's requests to it have aborted the process
+    (``Assertion `eonce->refcnt > 0' failed``).
 
     Raises:
-        KafkaError: the broker does not answer, or refuses.
+        KafkaError: a broker that may lead the group does not answer, or refuses.
     """
-    deadline = time.monotonic() + COORDINATOR_SECONDS
+    deadline = time.monotonic() + patience
     while True:
-        futures = admin.describe_consumer_groups([group], request_timeout=kafka.REQUEST_SECONDS)
-        try:
-            return len(futures[group].result(timeout=2 * kafka.REQUEST_SECONDS).members)
-        except KafkaException as error:
-            code = error.args[0].code()
-            if code == Code.GROUP_ID_NOT_FOUND:
-                return 0
-            if code not in _COORDINATOR_MOVES or time.monotonic() > deadline:
-                raise kafka.translated(error, f"cannot see group {group}") from error
-            time.sleep(_POLL_SECONDS)
+        found, errors = _listed(admin, f"cannot see group {group}", timeout)
+        for one in found:
+            if one.group_id == group:
+                return one.state not in _DOWN
+        if not errors:
+            return False
+        is_passing = errors[0].args[0].code() in _COORDINATOR_MOVES or kafka.is_passing(errors[0])
+        if not is_passing or time.monotonic() > deadline:
+            raise kafka.translated(errors[0], f"cannot see group {group}")
+        time.sleep(_POLL_SECONDS)
 
 
 def delete(admin: AdminClient, group: str) -> None:
@@ -178,6 +191,14 @@ def result(future: Any, doing: str) -> Any:  # noqa: ANN401 - confluent-kafka's 
         raise kafka.translated(error, doing) from error
     except TimeoutError as error:
         raise BrokerUnreachableError(f"{doing}: {_NO_ANSWER}") from error
+
+
+def _listed(
+    admin: AdminClient, doing: str, timeout: float
+) -> tuple[list[ConsumerGroupListing], list[KafkaException]]:
+    """Return the groups of the brokers that answer, and the errors of those that do not."""
+    listed = result(admin.list_consumer_groups(request_timeout=timeout), doing)
+    return listed.valid, listed.errors
 
 
 def _bounds(admin: AdminClient, places: Iterable[Place], which: OffsetSpec) -> dict[Place, int]:

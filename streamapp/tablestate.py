@@ -82,7 +82,7 @@ def _rewind(settings: Settings, group: Consumer) -> None:
     """
     admin = kafka.admin(settings)
     deadline = time.monotonic() + settings.session_timeout + _POLL_SECONDS
-    while groups.members(admin, settings.group_id):
+    while groups.is_up(admin, settings.group_id):
         if time.monotonic() > deadline:
             logger.warning(
                 "other workers of group %s run: if progress is missing afterwards, stop all and "
@@ -94,7 +94,7 @@ def _rewind(settings: Settings, group: Consumer) -> None:
     try:
         groups.rewind(group, admin, _folded(settings))
     except KafkaError:
-        if not groups.members(admin, settings.group_id):
+        if not groups.is_up(admin, settings.group_id):
             raise
         logger.info("another worker of the group was first")
 
@@ -123,7 +123,7 @@ def rebuild_from_acks(settings: Settings) -> None:
         KafkaError: the broker does not answer, or refuses.
     """
     admin = kafka.admin(settings)
-    if groups.members(admin, settings.group_id):
+    if groups.is_up(admin, settings.group_id):
         message = (
             f"workers of group {settings.group_id} are running: stop them all, rebuild, "
             "start them again"

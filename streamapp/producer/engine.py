@@ -260,7 +260,7 @@ class Run:
 
     def _why_waiting(self, now: float) -> str | None:
         group, view = f"group {self._settings.group_id}", self._view
-        if view is not None and view.machines == 0:
+        if view is not None and view.is_group_up is False:
             return f"no machine of {group} is up"
         idle = now - self._moved_at
         if not self._wait or idle < REMIND_SECONDS:

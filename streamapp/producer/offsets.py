@@ -10,7 +10,6 @@ import logging
 
 from typing import TYPE_CHECKING, Final
 
-from confluent_kafka import KafkaError as Code
 from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import OffsetSpec
 
@@ -90,7 +89,7 @@ class Lookout:
             committed=committed,
             starts={number: offset for (_, number), offset in starts.items()},
             ends={number: offset for (_, number), offset in ends.items()},
-            machines=self._machines(),
+            is_group_up=self._is_up(),
         )
         if self._has_read(ack_ends, _CATCH_UP_SECONDS):
             self._on_view(view)
@@ -105,14 +104,9 @@ class Lookout:
         futures = self._admin.list_offsets(asked, request_timeout=_REQUEST_SECONDS)
         return {(p.topic, p.partition): f.result().offset for p, f in futures.items()}
 
-    def _machines(self) -> int | None:
-        described = self._admin.describe_consumer_groups(
-            [self._group], request_timeout=_REQUEST_SECONDS
-        )
+    def _is_up(self) -> bool | None:
         try:
-            return len(described[self._group].result().members)
-        except KafkaException as error:
-            if error.args[0].code() == Code.GROUP_ID_NOT_FOUND:
-                return 0
+            return groups.is_up(self._admin, self._group, timeout=_REQUEST_SECONDS, patience=0)
+        except KafkaError as error:
             logger.debug("cannot ask for the machines of %s: %s", self._group, error)
             return None

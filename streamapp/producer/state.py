@@ -55,13 +55,13 @@ class View(msgspec.Struct, frozen=True):
     """What was seen of Kafka at one moment, by partition of the blocks' topic.
 
     *committed* is the group's (absent: never), *starts* and *ends* are the log's.
-    *machines* is how many of the group are up; None when Kafka does not say.
+    *is_group_up* is whether machines of the group are; None when Kafka does not say.
     """
 
     committed: dict[int, int]
     starts: dict[int, int]
     ends: dict[int, int]
-    machines: int | None
+    is_group_up: bool | None
 
     @property
     def unread(self) -> int:
@@ -340,7 +340,10 @@ def _why_hopeless(block: Block, view: View) -> str | None:
     if block.last_offset < committed <= end:  # beyond the end: of a topic that is no more
         return "the group went on without acknowledging it"
     # A copy would be deleted as well while no machine is up to read it.
-    if view.starts.get(block.partition, 0) > block.first_offset >= 0 and view.machines != 0:
+    if (
+        view.starts.get(block.partition, 0) > block.first_offset >= 0
+        and view.is_group_up is not False
+    ):
         return "Kafka deleted it before it was acknowledged: raise the topic's retention"
     return None
 

@@ -66,14 +66,14 @@ def ack(file, number, outcome="persisted", attempt=FIRST_ATTEMPT, **changes):
     return BlockAck(**values | changes)
 
 
-def view(*, committed=None, starts=None, end=1_000_000, machines=1):
+def view(*, committed=None, starts=None, end=1_000_000, is_group_up=True):
     """What is seen of Kafka: the same on every partition."""
     every = range(PARTITIONS)
     return View(
         committed={} if committed is None else dict.fromkeys(every, committed),
         starts=dict.fromkeys(every, starts or 0),
         ends=dict.fromkeys(every, end),
-        machines=machines,
+        is_group_up=is_group_up,
     )
 
 

@@ -10,7 +10,7 @@ import time
 
 from types import SimpleNamespace
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import ConsumerGroupState, KafkaError, KafkaException
 
 from streamapp import codec, records, topics, wire
 from streamapp.assembly import Assembly
@@ -250,12 +250,12 @@ class FakeAdmin:
             for place, which in asked.items()
         }
 
-    def describe_consumer_groups(self, groups, **_):
+    def list_consumer_groups(self, **_):
         """Who is up."""
-        return {
-            group: _done(SimpleNamespace(members=[None] * self._kafka.machines)) for group in groups
-        }
+        state = ConsumerGroupState.STABLE if self._kafka.machines else ConsumerGroupState.EMPTY
+        group = SimpleNamespace(group_id=self._kafka.group, state=state)
+        return _done(SimpleNamespace(valid=[group], errors=[]))
 
 
 def _done(result):
-    return SimpleNamespace(result=lambda: result)
+    return SimpleNamespace(result=lambda *_, **__: result)

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from confluent_kafka import ConsumerGroupState, KafkaException
 from confluent_kafka import KafkaError as Code
-from confluent_kafka import KafkaException
 
 from streamapp import topics
 from streamapp.producer.offsets import Lookout
@@ -30,29 +30,29 @@ def lookout(admin, seen, *, has_read=lambda *_: True):
     return Lookout(admin, reader, group="g", partitions=2, has_read=has_read, on_view=seen.append)
 
 
-def failing(code):
-    """An answer that is an error."""
-
-    def fail():
-        raise KafkaException(Code(code))
-
-    return {"g": SimpleNamespace(result=fail)}
+def answering(groups, *, errors=()):
+    """An answer with the states of *groups*, from all brokers but those with an error."""
+    listed = SimpleNamespace(
+        valid=[SimpleNamespace(group_id=name, state=state) for name, state in groups.items()],
+        errors=[KafkaException(Code(code)) for code in errors],
+    )
+    return lambda **_: SimpleNamespace(result=lambda *_, **__: listed)
 
 
 def test_view(fake):
-    """A look shows commits, both ends of each partition, and how many machines are up."""
+    """A look shows commits, both ends of each partition, and whether machines are up."""
     seen = []
     lookout(FakeAdmin(fake), seen).look()
 
     assert [
-        View(committed={0: 2, 1: 0}, starts={0: 0, 1: 0}, ends={0: 2, 1: 0}, machines=1)
+        View(committed={0: 2, 1: 0}, starts={0: 0, 1: 0}, ends={0: 2, 1: 0}, is_group_up=True)
     ] == seen
 
 
 def test_unread():
     """What is before the group is counted from its commit, or from where the log begins now."""
     view = View(
-        committed={0: 5, 1: 2}, starts={0: 0, 1: 7, 2: 1}, ends={0: 9, 1: 9, 2: 3}, machines=1
+        committed={0: 5, 1: 2}, starts={0: 0, 1: 7, 2: 1}, ends={0: 9, 1: 9, 2: 3}, is_group_up=True
     )
 
     assert 4 + 2 + 2 == view.unread
@@ -62,19 +62,43 @@ def test_group_that_never_was(fake):
     """A group that Kafka does not know has committed nothing, and no machine."""
     seen, admin = [], FakeAdmin(fake)
     fake.machines = 0
-    admin.describe_consumer_groups = lambda *_, **__: failing(Code.GROUP_ID_NOT_FOUND)
+    admin.list_consumer_groups = answering({"another": ConsumerGroupState.STABLE})
     lookout(admin, seen).look()
 
-    assert ({}, 0) == (seen[0].committed, seen[0].machines)
+    assert ({}, False) == (seen[0].committed, seen[0].is_group_up)
 
 
-def test_machines_are_a_secret(fake):
+@pytest.mark.parametrize(
+    ("state", "is_up"),
+    [
+        (ConsumerGroupState.STABLE, True),
+        (ConsumerGroupState.PREPARING_REBALANCING, True),
+        (ConsumerGroupState.COMPLETING_REBALANCING, True),
+        (ConsumerGroupState.UNKNOWN, True),
+        (ConsumerGroupState.EMPTY, False),
+        (ConsumerGroupState.DEAD, False),
+    ],
+)
+@pytest.mark.parametrize("errors", [(), (Code._TRANSPORT,)])
+def test_state_of_the_group(fake, state, is_up, errors):
+    """Machines that come and go are up; brokers that are not asked for the group do not count."""
+    seen, admin = [], FakeAdmin(fake)
+    admin.list_consumer_groups = answering({"g": state}, errors=errors)
+    lookout(admin, seen).look()
+
+    assert is_up is seen[0].is_group_up
+
+
+@pytest.mark.parametrize(
+    "code", [Code.GROUP_AUTHORIZATION_FAILED, Code.COORDINATOR_LOAD_IN_PROGRESS, Code._TRANSPORT]
+)
+def test_machines_are_a_secret(fake, code):
     """Where Kafka does not say who is up, that is not the same as nobody."""
     seen, admin = [], FakeAdmin(fake)
-    admin.describe_consumer_groups = lambda *_, **__: failing(Code.GROUP_AUTHORIZATION_FAILED)
+    admin.list_consumer_groups = answering({"another": ConsumerGroupState.STABLE}, errors=[code])
     lookout(admin, seen).look()
 
-    assert seen[0].machines is None
+    assert seen[0].is_group_up is None
 
 
 def test_acknowledgements_are_behind(fake):

@@ -153,11 +153,11 @@ def test_waiting_is_no_reason():
     """A week without an answer sends nothing again, while the group has not passed the block."""
     made = delivery()
     sent = [send(made) for _ in range(3)]
-    for machines in (0, 1, None):
+    for is_up in (False, True, None):
         for now in (0.0, WEEK):
-            made.look(view(committed=109, starts=100, machines=machines), now)
+            made.look(view(committed=109, starts=100, is_group_up=is_up), now)
         for now in (WEEK, 2 * WEEK):
-            made.look(view(machines=machines), now)
+            made.look(view(is_group_up=is_up), now)
 
     assert made.take(3 * WEEK, ()) is None
     assert [1, 1, 1] == [block.tries for block in sent]
@@ -223,13 +223,13 @@ def test_commits_of_another_topic():
     assert made.take(2 * WEEK, ()) is None
 
 
-@pytest.mark.parametrize(("machines", "tries"), [(1, 2), (None, 2), (0, 1)])
-def test_deleted_by_retention(machines, tries):
+@pytest.mark.parametrize(("is_up", "tries"), [(True, 2), (None, 2), (False, 1)])
+def test_deleted_by_retention(is_up, tries):
     """What Kafka deleted is sent again, but not while no machine is up to read the copy."""
     made = delivery(source(size=5))
     block = send(made, offsets=(100, 109))
     for now in (0.0, WEEK):
-        made.look(view(starts=101, machines=machines), now)
+        made.look(view(starts=101, is_group_up=is_up), now)
     made.take(2 * WEEK, ())
 
     assert tries == block.tries
