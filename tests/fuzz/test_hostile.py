@@ -1,35 +1,31 @@
 """Damaged bytes, many of them: each parser takes or refuses them, within little memory.
 
-The seed is in the test's name; `python -m tests.unit.hostile <kind> <seed> <count>` repeats it.
+Seeds are in the tests' names or printed: `python -m tests.fuzz.hostile <kind> <seed> <count>`
+takes them again.
 """
 
 import pathlib
 import subprocess
 import sys
+import time
 
 import pytest
 
 
 ROOT = pathlib.Path(__file__).parents[2]
 COUNTS = {"headers": 500_000, "records": 500_000, "frames": 20_000, "batches": 10_000}
-CASES = [
-    *(pytest.param(kind, 0, 500, id=f"{kind}-seed0-short") for kind in COUNTS),
-    *(
-        pytest.param(kind, seed, COUNTS[kind], id=f"{kind}-seed{seed}", marks=pytest.mark.long)
-        for kind in COUNTS
-        for seed in range(1, 4)
-    ),
-]
+SEEDS = range(1, 4)
+LONG_SECONDS = 15 * 60  # of each kind
 UNBOUNDED = """
 import zlib
 from streamapp import codec
-from tests.unit import hostile
+from tests.fuzz import hostile
 codec._gzip = lambda value, _length: zlib.decompress(value, 31)
 hostile.main("frames", 0, 500)
 """
 CARELESS = """
 from streamapp import records
-from tests.unit import hostile
+from tests.fuzz import hostile
 records._decode = lambda decoder, raw: decoder.decode(raw)
 hostile.main("records", 0, 500)
 """
@@ -51,15 +47,31 @@ def run(*arguments):
     )
 
 
-@pytest.mark.parametrize(("kind", "seed", "count"), CASES)
-def test_damaged(kind, seed, count):
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("kind", COUNTS)
+def test_damaged(kind, seed):
     """Whatever comes is taken, or refused with the project's own error; nothing else happens."""
-    done = run("-m", "tests.unit.hostile", kind, seed, count)
+    count = COUNTS[kind]
+    done = run("-m", "tests.fuzz.hostile", kind, seed, count)
     assert 0 == done.returncode, done.stderr
 
     taken, refused = map(int, done.stdout.split())
     assert count == taken + refused
     assert min(taken, refused) > count // 20
+
+
+@pytest.mark.long
+@pytest.mark.timeout(2 * LONG_SECONDS)
+@pytest.mark.parametrize("kind", COUNTS)
+def test_damaged_for_long(kind):
+    """The same with one seed after another that no run had before."""
+    end = time.monotonic() + LONG_SECONDS
+    seed = first = time.time_ns()
+    while time.monotonic() < end:
+        done = run("-m", "tests.fuzz.hostile", kind, seed, COUNTS[kind])
+        assert 0 == done.returncode, f"seed {seed}: {done.stderr}"
+        seed += 1
+    sys.stdout.write(f"{kind}: {(seed - first) * COUNTS[kind]} inputs, seeds from {first} on\n")
 
 
 @pytest.mark.parametrize(
