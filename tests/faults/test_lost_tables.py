@@ -1,4 +1,4 @@
-"""Tables that are lost in six ways: the worker notices, and comes back with exact ones (R13).
+"""Tables that are lost in many ways: the worker notices, and comes back with exact ones (R13).
 
 What the tables must say is what was acknowledged, block by block; `tests.checker` compares.
 """
@@ -215,6 +215,38 @@ def test_rebuild(group):
     with group.stopped():
         shutil.rmtree(group.tables)
         assert 0 == group.rebuild()[0]
+
+
+def test_rows_that_come_late(group):
+    """Rows of a worker that had lost its partition: not believed, and what they hide is there."""
+    name = f"{group.site.group}-files-changelog"
+    first, last = {}, {}
+    for row in checker.read_topic(group.site.brokers, name):
+        first.setdefault(row.key(), row)
+        last[row.key()] = row
+    late = [row for key, row in first.items() if row.value() != last[key].value()]
+    assert late
+    producer = Producer({"bootstrap.servers": group.site.brokers, "log_level": 0})
+
+    with group.stopped():
+        for row in late:
+            producer.produce(
+                name, row.value(), row.key(), partition=row.partition(), headers=row.headers()
+            )
+        assert 0 == producer.flush(10)
+    assert len(late) == group.said.count("came late")
+
+    def newest():
+        rows = checker.read_topic(group.site.brokers, name)
+        return {row.key(): row.value() for row in rows if row.key() in last}
+
+    wait_for(
+        lambda: newest() == {key: row.value() for key, row in last.items()},
+        within=30,
+        what="the rows to be written again",
+    )
+    with group.stopped():
+        shutil.rmtree(group.tables)
 
 
 @pytest.mark.long
