@@ -198,7 +198,8 @@ def _listed(
 ) -> tuple[list[ConsumerGroupListing], list[KafkaException]]:
     """Return the groups of the brokers that answer, and the errors of those that do not."""
     listed = result(admin.list_consumer_groups(request_timeout=timeout), doing)
-    return listed.valid, listed.errors
+    # They are no exceptions, other than confluent-kafka's documentation says.
+    return listed.valid, [KafkaException(code) for code in listed.errors]
 
 
 def _bounds(admin: AdminClient, places: Iterable[Place], which: OffsetSpec) -> dict[Place, int]:

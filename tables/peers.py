@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
 
-from streamapp import routing, topics
+from streamapp import routing, topics, watching
 from streamapp.app import app
 from streamapp.web_client import token_headers
 from tables.state import files
@@ -34,6 +34,7 @@ ANSWER_SECONDS: Final = 3.0
 LOCAL: Final = "local"
 """Query parameter: answer from this worker's own partitions alone."""
 
+RESTORING: Final = "partitions are moving and tables are being restored"
 _UNREACHABLE: Final = "a worker that gives no address of its own: set its --web-advertise"
 
 
@@ -53,15 +54,20 @@ async def ask_others(path: str, query: Mapping[str, str]) -> tuple[list[Any], li
             found.append(answer)
     known = _held_here().union(*held.values())
     unknown = sorted(set(range(topics.FILE_PARTITIONS)) - known)
+    if not watching.is_ready(app):
+        silent.append(f"{app.conf.canonical_url} ({RESTORING})")
     if unknown:
         silent.append(f"{_UNREACHABLE} (partitions {', '.join(map(str, unknown))} of the tables)")
     return found, silent
 
 
 async def ask_holder(view: View, request: Request, key: str) -> Response | None:
-    """Return the answer of the worker that holds *key*; None when it is this one."""
+    """Return the answer of the worker that holds *key*; None when it is this one.
+
+    One that restores its tables, or is told to give partitions away, knows less than there is.
+    """
     if routing.partition_of(key.encode()) in _held_here():
-        return None
+        return None if watching.is_ready(app) else not_ready(view)
     try:
         url = _url_of_holder(key)
         if not url or LOCAL in request.query:  # who asks knows less than we do: no circles
@@ -73,6 +79,11 @@ async def ask_holder(view: View, request: Request, key: str) -> Response | None:
         reason = f"the worker that holds it does not answer: {error!r}"
     logger.warning("asked for %s: %s", key, reason)
     return view.json({"error": f"nothing is known of {key!r}: {reason}"}, status=503)
+
+
+def not_ready(view: View) -> Response:
+    """Return the answer of a worker that does not have its tables now."""
+    return view.json({"error": f"{RESTORING}, ask again"}, status=503)
 
 
 def _url_of_holder(key: str) -> str:

@@ -1,7 +1,8 @@
 """Read-only HTTP views of the tables. Whichever worker is asked answers for the group.
 
 One file is routed to the worker that holds it; lists ask every worker and merge. A worker
-that does not answer is named in ``silent``, so that a short list is never taken for whole.
+that does not answer, or is restoring its tables, is named in ``silent``: a short list is never
+taken for whole.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from streamapp import watching
 from streamapp.app import app
 from tables import rows
 from tables.folds import file_row, machine_row, readable
-from tables.peers import LOCAL, ask_holder, ask_others
+from tables.peers import LOCAL, ask_holder, ask_others, not_ready
 from tables.state import block_map, files, machines
 
 
@@ -44,6 +45,8 @@ async def all_files(view: View, request: Request) -> Response:
     except ValueError as error:
         return view.json({"error": str(error)}, status=400)
     search, state = query.get("search", "").lower(), query.get("state", "")
+    if LOCAL in query and not watching.is_ready(app):
+        return not_ready(view)
     own = local_files(offset + limit, search=search, state=state)
     if LOCAL in query:
         return view.json(own)
@@ -96,6 +99,8 @@ def _unknown(view: View, file_id: str) -> Response:
 @app.page("/machines/")
 async def all_machines(view: View, request: Request) -> Response:
     """Answer with every machine of the group: its last heartbeat, and whether it is up."""
+    if LOCAL in request.query and not watching.is_ready(app):
+        return not_ready(view)
     own = local_machines()
     if LOCAL in request.query:
         return view.json(own)

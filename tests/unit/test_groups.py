@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from confluent_kafka import ConsumerGroupState, KafkaException
+from confluent_kafka import ConsumerGroupState
 from confluent_kafka import KafkaError as Code
 
 import streamapp
@@ -30,7 +30,7 @@ class Admin:
         names, codes = self._answers.pop(0)
         listed = SimpleNamespace(
             valid=[SimpleNamespace(group_id=n, state=ConsumerGroupState.STABLE) for n in names],
-            errors=[KafkaException(Code(code)) for code in codes],
+            errors=[Code(code) for code in codes],
         )
         return SimpleNamespace(result=lambda *_, **__: listed)
 

@@ -34,7 +34,7 @@ def answering(groups, *, errors=()):
     """An answer with the states of *groups*, from all brokers but those with an error."""
     listed = SimpleNamespace(
         valid=[SimpleNamespace(group_id=name, state=state) for name, state in groups.items()],
-        errors=[KafkaException(Code(code)) for code in errors],
+        errors=[Code(code) for code in errors],
     )
     return lambda **_: SimpleNamespace(result=lambda *_, **__: listed)
 

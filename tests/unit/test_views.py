@@ -75,6 +75,7 @@ def group(faust_app, tables, monkeypatch):
     """What Faust knows of the group: this worker holds all partitions, until told otherwise."""
     assert tables
     faust_app.web.init_server()
+    monkeypatch.setattr(views.watching, "is_ready", lambda _: True)
     topic = files.changelog_topic.get_topic_name()
     known = types.SimpleNamespace(own={0, 1, 2}, urls={})
     assignor = faust_app.assignor
@@ -394,6 +395,24 @@ async def test_local_answer(client, group, peer):
     assert 1 == (await get(client, "/progress/?local=1&limit=10000"))["matching"]
     assert [] == await get(client, "/machines/?local=1")
     assert [] == peer.asked
+
+
+async def test_not_ready(client, faust_app, monkeypatch):
+    """A worker that gives its partitions away, or has just got them, does not guess."""
+    stored_file(IDS[0], "b")
+    monkeypatch.setattr(views.watching, "is_ready", lambda _: False)
+    for path in (
+        f"/progress/{IDS[0]}/",
+        f"/progress/{IDS[1]}/",
+        f"/progress/{IDS[0]}/blocks/",
+        "/progress/?local=1",
+        "/machines/?local=1",
+    ):
+        answer = await get(client, path, status=503)
+        assert "tables are being restored, ask again" in answer["error"]
+    for path in ("/progress/", "/machines/"):
+        (silent,) = (await get(client, path))["silent"]
+        assert silent.startswith(f"{faust_app.conf.canonical_url} (partitions are moving")
 
 
 @pytest.mark.parametrize("what", ["down", "error", "slow", "no json", "moved"])
