@@ -72,6 +72,10 @@ class FarSite(harness.Site):
     Views that other machines can reach want a token: whatever this process asks of them has it.
     """
 
+    # After a long cut a broker sends again only when TCP's patience is over, and a worker gives
+    # up a request after its session and a minute.
+    tables_seconds = 120
+
     def __init__(self, cluster, network, folder):
         super().__init__(cluster.bootstrap, folder)
         self.network = network

@@ -231,6 +231,8 @@ class Worker(Process):
 class Site:
     """What one test starts on a broker: workers of one group, producers, and their folders."""
 
+    tables_seconds = 30  # what the tables of any worker may take to be exact
+
     def __init__(self, brokers, folder):
         self.brokers = brokers
         self.folder = folder
@@ -403,7 +405,7 @@ class Site:
             return not last
 
         try:
-            wait_for(is_exact, within=30, what="the tables", every=0.3)
+            wait_for(is_exact, within=self.tables_seconds, what="the tables", every=0.3)
         except AssertionError as error:
             message = f"asked of {worker.name}, the tables are wrong: {last}"
             raise AssertionError(message) from error
