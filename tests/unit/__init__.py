@@ -1,1 +1,1 @@
-"""Tests without a broker, half a minute for all; they mirror the packages."""
+"""Tests in memory, under 10 seconds; they mirror the packages."""

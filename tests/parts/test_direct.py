@@ -9,8 +9,8 @@ import pytest
 from streamapp.errors import StoreError, StoreFullError
 from streamapp.store import direct
 from streamapp.store.direct import PAGE_BYTES, PIECE_BYTES
+from tests.parts.test_store import block_file, open_root, root  # noqa: F401 - fixtures
 from tests.unit.frames import FILE_ID, meta_of
-from tests.unit.test_store import block_file, open_root, root  # noqa: F401 - fixtures
 
 
 DATA = os.urandom(3 * PIECE_BYTES + PAGE_BYTES + 17)

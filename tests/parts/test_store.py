@@ -25,7 +25,7 @@ from streamapp.store import BlockStore, folders, metadata, placing
 from streamapp.store import root as root_module
 from streamapp.store.metadata import BlockFile
 from streamapp.store.root import Root
-from tests.unit.disk import Crash, Disk
+from tests.parts.disk import Crash, Disk
 from tests.unit.frames import FILE_ID, meta_of
 
 

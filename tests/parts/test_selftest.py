@@ -24,7 +24,7 @@ from streamapp.selftest import disks, faults, frames, verdicts
 from streamapp.selftest.report import Report
 from streamapp.settings import Settings
 from streamapp.store import BlockStore
-from tests.unit.keeping import file_id_of, flip, keep_block
+from tests.parts.keeping import file_id_of, flip, keep_block
 
 
 DATA = bytes(range(256)) * 4

@@ -15,7 +15,7 @@ from streamapp.cli import cli
 from streamapp.errors import BrokerUnreachableError
 from streamapp.settings import Settings
 from streamapp.store import BlockStore
-from tests.unit.keeping import flip, keep_file
+from tests.parts.keeping import flip, keep_file
 
 
 @pytest.fixture

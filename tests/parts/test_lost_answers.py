@@ -12,8 +12,8 @@ from streamapp.store import BlockStore
 from streamapp.turns import Turns
 from streamapp.verify import Pace
 from streamapp.vitals import Vitals
+from tests.parts.keeping import flip
 from tests.unit.frames import FILE_ID, frames_of
-from tests.unit.keeping import flip
 from tests.waiting import eventually
 
 

@@ -17,7 +17,7 @@ from streamapp.store.root import Root
 from streamapp.units import KIB, MIB
 from streamapp.verify import Pace, State
 from streamapp.wire import BlockMeta
-from tests.unit.keeping import file_id_of, flip, keep_block, keep_file
+from tests.parts.keeping import file_id_of, flip, keep_block, keep_file
 
 
 SIZE = 10_000

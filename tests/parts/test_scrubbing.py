@@ -20,7 +20,7 @@ from streamapp.store import BlockStore, quarantine
 from streamapp.turns import Turns
 from streamapp.verify import Pace
 from streamapp.vitals import Vitals
-from tests.unit.keeping import flip, keep_file
+from tests.parts.keeping import flip, keep_file
 from tests.waiting import eventually
 
 

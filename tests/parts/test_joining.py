@@ -10,7 +10,7 @@ import pytest
 from streamapp import joining
 from streamapp.errors import VerificationError
 from streamapp.store import BlockStore
-from tests.unit.keeping import keep_file
+from tests.parts.keeping import keep_file
 
 
 SIZE, BLOCK_SIZE = 25, 10

@@ -1,0 +1,1 @@
+"""Tests of parts on a real disk, with sockets and processes; no broker."""
