@@ -63,10 +63,15 @@ class Disk:
 
 @dataclass
 class Verdict:
-    """What was found. *doubled* are blocks that two machines of one group have: allowed, rare."""
+    """What was found.
+
+    *doubled* are blocks that two machines of one group have: allowed, rare. *holders* says for
+    each block which machines have it.
+    """
 
     problems: list[str]
     doubled: list[tuple[str, int]]
+    holders: dict[tuple[str, int], set[str]]
     blocks: int
     acks: int
     files: int
@@ -398,13 +403,17 @@ def check(disks, acks, group, *, sources=None, block_size=0, views=None):  # noq
         problems += check_sources(sources, disks, block_size=block_size)
     if views is not None:
         problems += check_tables(views, acks, group)
-    keys = {block.key for disk in disks for block in disk.blocks}
+    holders = collections.defaultdict(set)
+    for disk in disks:
+        for block in disk.blocks:
+            holders[block.key].add(disk.machine)
     return Verdict(
         problems=problems,
         doubled=doubled,
-        blocks=len(keys),
+        holders=dict(holders),
+        blocks=len(holders),
         acks=len(persisted(acks, group)),
-        files=len({file_id for file_id, _ in keys}),
+        files=len({file_id for file_id, _ in holders}),
     )
 
 

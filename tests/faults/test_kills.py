@@ -32,12 +32,13 @@ def check_delivery(site, source, hurt, *, with_tables=True):
     verdict = site.verdict({"source": source}, block_size=BLOCK, with_tables=with_tables)
     assert [] == verdict.problems
     assert (BLOCKS, len(SIZES)) == (verdict.blocks, verdict.files)
-    late = {
-        (ack["file_id"], ack["block"])
-        for ack in site.acks()
-        if ack["machine"] in hurt and ack["at"] > hurt[ack["machine"]] - COMMIT_SECONDS
-    }
-    assert set(verdict.doubled) <= late
+    told = {(ack["file_id"], ack["block"], ack["machine"]): ack["at"] for ack in site.acks()}
+    for key in verdict.doubled:  # who was hurt could not tell of it, or not commit that it was told
+        kept = {name: told.get((*key, name)) for name in verdict.holders[key]}
+        assert any(
+            name in hurt and (at is None or at > hurt[name] - COMMIT_SECONDS)
+            for name, at in kept.items()
+        ), (key, kept, hurt)
     assert verdict.acks - BLOCKS <= len(verdict.doubled)
 
 

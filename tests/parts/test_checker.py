@@ -145,7 +145,16 @@ def metadata_of(path):
 
 def test_nothing_wrong(world):
     """A delivery without trouble has no problems, and its blocks and files are counted."""
-    assert checker.Verdict([], [], blocks=5, acks=5, files=3) == world.verdict()
+    found = world.verdict()
+
+    assert ([], [], 5, 5, 3) == (
+        found.problems,
+        found.doubled,
+        found.blocks,
+        found.acks,
+        found.files,
+    )
+    assert 5 == len(found.holders)
 
 
 def flip_bit(world):
@@ -329,7 +338,8 @@ def test_doubled(world):
     verdict = world.verdict()
 
     assert [] == verdict.problems
-    assert 1 == len(verdict.doubled)
+    (doubled,) = verdict.doubled
+    assert {doubled} == {key for key, held in verdict.holders.items() if held == {"m1", "m2"}}
 
 
 def test_lost(world):
