@@ -440,7 +440,8 @@ def main():
         block_size=given.block_size,
         views=read_views(given.view) if given.view else None,
     )
-    json.dump(vars(verdict), sys.stdout, indent=2)
+    said = {name: value for name, value in vars(verdict).items() if name != "holders"}
+    json.dump(said, sys.stdout, indent=2)
     sys.stdout.write("\n")
     return 1 if verdict.problems else 0
 

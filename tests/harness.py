@@ -23,6 +23,7 @@ import uuid
 
 from pathlib import Path
 
+import psutil
 import zstandard
 
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
@@ -41,6 +42,7 @@ READY_SECONDS = 60
 DELIVERY_SECONDS = 120
 STOP_SECONDS = 15
 QUIET = {"log_level": 0}
+MARK = "TESTS_STARTED_BY"  # in the environment of what a test starts, and of what that starts
 LOG_LINES = 60
 MIB = 1 << 20
 
@@ -90,6 +92,7 @@ class Process:
         self.log = folder / f"{name}.log"
         self._command = [str(part) for part in command]
         self._folder = folder
+        self._mark = uuid.uuid4().hex
         self._popen = None
 
     def start(self):
@@ -98,7 +101,7 @@ class Process:
             self._popen = subprocess.Popen(
                 self._command,
                 cwd=self._folder,
-                env=clean_environment(),
+                env=clean_environment() | {MARK: self._mark},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -156,11 +159,20 @@ class Process:
         return self.log.read_text("utf-8", "replace") if self.log.exists() else ""
 
     def clean_up(self):
-        """End it and what it started, whatever state it is in."""
-        if self._popen is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._popen.pid, signal.SIGKILL)
+        """End it and what it started, whatever state it is in.
+
+        When it has ended, its number may be somebody else's by now: what it left behind is known
+        by its environment.
+        """
+        if self._popen is None:
+            return
+        if self._popen.poll() is None:
+            os.killpg(self._popen.pid, signal.SIGKILL)
             self._popen.wait()
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.environ().get(MARK) == self._mark:
+                    process.kill()
 
     def _state(self):
         with open(f"/proc/{self.pid}/stat", encoding="ascii") as stat:  # noqa: PTH123 - no file
