@@ -39,7 +39,7 @@ RETRY_SECONDS: Final = 1.0
 
 LOOK_BACK: Final = 500
 """Rows that a database has and that are restored again: among them is the newest one that those
-which came since are compared with. Less than half a second for all tables of a worker."""
+which came since are compared with. Each rebalance reads them, for each partition of a table."""
 
 FOLDED: Final = "folded"
 """The header of a changelog's record: ``<topic>:<offset>`` of the newest record that its

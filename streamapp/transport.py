@@ -140,7 +140,8 @@ class SafeTransport(driver.Transport):
 def read_without_belief() -> None:
     """Have this process read Kafka's answers in our way; for workers alone.
 
-    Record batches with `streamapp.batches`, what is around them with `streamapp.responses`.
+    Record batches with `streamapp.batches`, what is around them with `streamapp.responses`, and
+    asked for with `streamapp.fetching`.
 
     aiokafka has no hook for it: its fetcher takes the class by this name from its own module.
     """
