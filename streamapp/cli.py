@@ -220,7 +220,7 @@ def tables_rebuild(*, source: str, **flags: object) -> None:
 
 
 @cli.command()
-@settings_options("web_host", "web_port", "web_advertise")
+@settings_options("web_host", "web_port")
 @click.option(
     "--limit", default=50, show_default=True, type=click.IntRange(1, 1000), help="Most files shown."
 )

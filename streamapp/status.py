@@ -18,7 +18,7 @@ from streamapp.errors import ViewError
 from streamapp.names import printable
 from streamapp.settings import label_of
 from streamapp.units import format_duration, format_rate, format_size
-from streamapp.web_client import base_url, token_headers
+from streamapp.web_client import local_url, token_headers
 
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def ask(settings: Settings, path: str, **query: object) -> dict[str, Any]:
     Raises:
         ViewError: no worker answers, or it refuses.
     """
-    url = f"{base_url(settings)}{path}"
+    url = f"{local_url(settings)}{path}"
     request = urllib.request.Request(  # noqa: S310 - it begins with http
         f"{url}?{urllib.parse.urlencode(query)}", headers=token_headers(settings)
     )

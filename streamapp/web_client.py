@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 
 if TYPE_CHECKING:
     from streamapp.settings import Settings
 
 
+_LOOPBACK: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing is bound here
+
+
 def base_url(settings: Settings) -> str:
-    """Return the address at which a worker with *settings* is asked, without a slash behind it."""
-    host = settings.web_advertise or settings.web_host
-    return f"http://{f'[{host}]' if ':' in host else host}:{settings.web_port}"
+    """Return the address at which other workers ask this one, without a slash behind it."""
+    return _url(settings.web_advertise or settings.web_host, settings.web_port)
+
+
+def local_url(settings: Settings) -> str:
+    """Return the address at which this machine's own worker listens, without a slash behind it.
+
+    The advertised name is for other workers: one that listens on loopback does not answer there.
+    """
+    return _url(_LOOPBACK.get(settings.web_host, settings.web_host), settings.web_port)
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def token_headers(settings: Settings) -> dict[str, str]:

@@ -14,6 +14,7 @@ from rich.console import Console
 from streamapp import status
 from streamapp.errors import ViewError
 from streamapp.settings import Settings
+from streamapp.web_client import local_url
 
 
 NOTHING = {
@@ -202,8 +203,30 @@ def test_no_proxy(serve, monkeypatch):
     assert {"Bearer " + "t" * 20} == {handler.headers["Authorization"] for handler in asked}
 
 
-def test_address():
-    """An address of IPv6 stands in brackets."""
-    settings = Settings.load(machine_id="m", web_host="::1", web_port=7)
+@pytest.mark.parametrize(
+    ("listens_on", "is_asked_at"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:7"),
+        ("::1", "http://[::1]:7"),
+        ("0.0.0.0", "http://127.0.0.1:7"),  # noqa: S104 - nothing is bound here
+        ("::", "http://[::1]:7"),
+        ("store-1", "http://store-1:7"),
+    ],
+)
+def test_address(listens_on, is_asked_at):
+    """A worker is asked where it listens; one that listens everywhere is asked on loopback."""
+    settings = Settings.load(
+        machine_id="m", web_host=listens_on, web_port=7, web_token="t" * 20, web_advertise="peer"
+    )
 
-    assert "http://[::1]:7" == status.base_url(settings)
+    assert is_asked_at == local_url(settings)
+
+
+def test_advertised_name_is_for_peers(serve):
+    """A worker on loopback answers this machine, whatever name it gives to other workers."""
+    settings, _ = serve(
+        {"/progress/": NOTHING, "/machines/": {"machines": [], "silent": []}},
+        web_advertise="worker-1.invalid",
+    )
+
+    assert "0 of 0 files complete" in shown(settings)
