@@ -21,6 +21,8 @@ from streamapp.records import Heartbeat
 logger = logging.getLogger(__name__)
 
 LAST_WORD_SECONDS: Final = 2.0
+LOOK_SECONDS: Final = 2.0
+_FOLDERS: Final = "data folders"
 
 _partitions: list[int] | None = None
 
@@ -33,6 +35,20 @@ async def beat() -> None:
         await channels.tell(await heartbeat())
     except Exception as error:  # noqa: BLE001 - Kafka's clients raise what they like
         logger.debug("no heartbeat: %r", error)
+
+
+@app.timer(LOOK_SECONDS)  # type: ignore[untyped-decorator]
+async def look_at_folders() -> None:
+    """Say at once when a data folder is moved, replaced or unmounted, and when it is back."""
+    misplaced = await asyncio.to_thread(app.block_store.misplaced)
+    app.vitals.folders = tuple(i for i in app.block_store.identities if i not in misplaced)
+    if not misplaced:
+        app.vitals.release(_FOLDERS)
+        return
+    reason = "; ".join(misplaced.values())
+    if reason not in app.vitals.reason:
+        logger.error("%s", reason)
+    app.vitals.hold(_FOLDERS, reason)
 
 
 @app.on_before_shutdown.connect
@@ -70,6 +86,8 @@ async def heartbeat() -> Heartbeat:
         data_dir=str(settings.data_roots[0]),
         web_url=str(app.conf.canonical_url),
         version=streamapp.__version__,
+        folders=vitals.folders,
+        start_id=vitals.start_id,
     )
 
 

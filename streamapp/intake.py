@@ -318,6 +318,7 @@ class Intake:
             stored_at=time.time(),
             machine=self._desk.settings.machine_id,
             group=self._desk.settings.group_id,
+            folder=block.writer.folder,
         )
 
     def _settle_whole_block(self, key: AttemptKey, offsets: list[int]) -> None:

@@ -26,11 +26,13 @@ MAX_RECORD_BYTES: Final = 256 * 1024
 """More than any record of ours needs, were every character of it escaped to six bytes."""
 
 MAX_FAILED_BLOCKS_LISTED: Final = 100
+MAX_FOLDERS_LISTED: Final = 1000
 MAX_REASON: Final = 2000
 MAX_FAILED_BLOCK_REASON: Final = 200
 
 FileId = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
 Digest = Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?\Z")]
+FolderId = Annotated[str, Meta(pattern=r"^([0-9a-f]{32})?\Z")]
 Identifier = Annotated[str, Meta(pattern=IDENTIFIER)]
 Count = Annotated[int, Meta(ge=0, lt=1 << 53)]  # what every JSON reader can hold exactly
 BlockNumber = Annotated[int, Meta(ge=0, lt=MAX_BLOCKS)]
@@ -74,6 +76,7 @@ class BlockAck(_Record, frozen=True, kw_only=True, tag="block"):
     file_size: FileBytes = 0
     block_size: BlockBytes = 0
     source: Label = ""
+    folder: FolderId = ""
 
     @property
     def key(self) -> bytes:
@@ -141,6 +144,8 @@ class Heartbeat(_Record, frozen=True, kw_only=True, tag="machine"):
     data_dir: Name = ""
     web_url: Name = ""
     version: Label = ""
+    folders: Annotated[tuple[FolderId, ...], Meta(max_length=MAX_FOLDERS_LISTED)] = ()
+    start_id: FolderId = ""
 
     @property
     def key(self) -> _Key:

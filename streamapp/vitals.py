@@ -30,6 +30,8 @@ class Vitals:
         self.open_blocks = 0
         self.taken: dict[tuple[str, int], int] = {}  # records, by topic and partition
         self.stopping = False
+        self.folders: tuple[str, ...] = ()  # identities of the data folders that are in place
+        self.start_id = ""  # random, new at each start
         self.retention_seconds: float | None = None
         self.oldest_unread: float | None = None  # when the oldest record not done was written
         self._holds: dict[str, str] = {}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from streamapp import logs, tablestate, topics
 from streamapp.errors import StreamAppError
 from streamapp.reporting import ReportedError
+from streamapp.store import identity
 
 
 if TYPE_CHECKING:
@@ -29,12 +30,20 @@ def prepare(app: StreamApp) -> None:
         states = topics.ensure(settings, with_changelogs=True)
         app.block_store.open()
         tablestate.make_usable(settings)
+        _start(app)
     except StreamAppError as error:
         raise ReportedError(error) from error
     # Faust declares the changelogs again: another number of replicas than they have would
     # make it wait for ever.
     app.vitals.retention_seconds = states[topics.names(settings).data_blocks].retention_seconds
     app.conf.topic_replication_factor = min(state.replicas for state in states.values())
+
+
+def _start(app: StreamApp) -> None:
+    """Give this start its number: in the data folders first, and then in every heartbeat."""
+    app.vitals.folders = app.block_store.identities
+    app.vitals.start_id = identity.new_id()
+    app.block_store.note_start(app.vitals.start_id)
 
 
 def command_line(*, loglevel: str, web_port: int, web_bind: str) -> list[str]:

@@ -28,7 +28,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 
 ACKS = "block-acknowledgments"
 ACK_FIELDS = {"file_id", "block", "blocks", "group", "machine", "outcome", "attempt", "size"}
-PRIVATE = {"quarantine", ".streamapp", ".lock"}
+PRIVATE = {"quarantine", ".streamapp", ".lock", ".folder.json"}
 BIN = re.compile(r"block_(\d{4,})\.bin")
 METADATA = re.compile(r"block_(\d{4,})_metadata\.json")
 CHUNK = 1 << 20

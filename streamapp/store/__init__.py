@@ -55,6 +55,26 @@ class BlockStore:
         for root, _ in failed:
             self.roots.remove(root)
 
+    @property
+    def identities(self) -> tuple[str, ...]:
+        """The identities of the data folders that this machine has."""
+        return tuple(root.identity for root in self.roots)
+
+    def note_start(self, start_id: str) -> None:
+        """Keep the number of the worker's start in all data folders."""
+        for root in self.roots:
+            root.note_start(start_id)
+
+    def misplaced(self) -> dict[str, str]:
+        """Return why, for each data folder whose path leads elsewhere now, by its identity."""
+        found = {}
+        for root in self.roots:
+            try:
+                root.check_place()
+            except StoreError as error:
+                found[root.identity] = str(error)
+        return found
+
     def close(self) -> None:
         """Give all data folders back."""
         for root in self.roots:

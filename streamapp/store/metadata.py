@@ -49,6 +49,7 @@ class BlockFile(msgspec.Struct, frozen=True, kw_only=True):
     stored_at: float
     machine: str
     group: str
+    folder: str = ""
 
     def encode(self) -> bytes:
         """Return the JSON, indented: people read it."""
@@ -78,6 +79,7 @@ class BlockFile(msgspec.Struct, frozen=True, kw_only=True):
             file_size=self.file_size,
             block_size=self.block_size,
             source=self.source,
+            folder=self.folder,
             at=at,
         )
 

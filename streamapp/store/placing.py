@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from streamapp import names
 from streamapp.errors import BlockConflictError, BlockMalformedError
 from streamapp.store import folders, mending, metadata
+from streamapp.store.identity import IDENTITY
 from streamapp.store.quarantine import QUARANTINE
 
 
@@ -31,7 +32,7 @@ PRIVATE: Final = frozenset({QUARANTINE, ".streamapp"})
 MAX_SAME_NAME: Final = 1000
 """Files of one name whose ids begin alike: by chance there are never two."""
 
-_RESERVED: Final = PRIVATE | {LOCK, PROBE, f"{PROBE}.part"}
+_RESERVED: Final = PRIVATE | {LOCK, PROBE, f"{PROBE}.part", IDENTITY, f"{IDENTITY}.part"}
 _BLOCKED: Final = frozenset({errno.ENOTDIR, errno.ELOOP})
 
 

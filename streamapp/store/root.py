@@ -17,8 +17,10 @@ import time
 
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
 from streamapp.errors import StoreBusyError, StoreFullError, VerificationError
-from streamapp.store import folders, mending, metadata, placing, quarantine
+from streamapp.store import folders, identity, mending, metadata, placing, quarantine
 from streamapp.store.placing import LOCK, PRIVATE, PROBE
 from streamapp.store.writer import BlockWriter
 from streamapp.units import format_size
@@ -41,6 +43,8 @@ class Root:
     def __init__(self, path: Path, *, min_free: int) -> None:
         self.path = path
         self.min_free = min_free
+        self.identity = ""
+        self.last_start = ""  # of the worker that had it before; empty when that is not known
         self.naming = threading.Lock()  # "is it there?" and "give it the name" are one step
         self._fd = -1
         self._lock_fd = -1
@@ -67,6 +71,7 @@ class Root:
                         self._index(parts, folder_fd)
                     # A worker that died may have named what it had not made durable yet.
                     os.fsync(folder_fd)
+                self._identify()
         except BaseException:
             self.close()
             raise
@@ -79,6 +84,18 @@ class Root:
             if fd >= 0:
                 os.close(fd)
         self._fd = self._lock_fd = -1
+
+    def note_start(self, start_id: str) -> None:
+        """Keep *start_id*, the number of the worker's start, beside the folder's identity."""
+        identity.write(self._fd, identity.FolderFile(folder=self.identity, start_id=start_id))
+
+    def check_place(self) -> None:
+        """Prove that the path still leads to this folder.
+
+        Raises:
+            StoreError: the folder was moved, replaced or unmounted.
+        """
+        identity.check_place(self.path, self._fd)
 
     @property
     def free(self) -> int:
@@ -96,6 +113,7 @@ class Root:
         parts = self._folders.get(file_id)
         if parts is None:
             return None
+        self.check_place()
         # The lock: a block has its name a moment before that is durable.
         with self.naming, folders.as_store_errors(f"cannot read {self.path}"):
             try:
@@ -118,8 +136,9 @@ class Root:
 
         Raises:
             StoreFullError: there is no room for it.
-            StoreError: the folder cannot be written.
+            StoreError: the folder cannot be written, or is not in its place.
         """
+        self.check_place()
         with self.naming:  # asking for room and taking it are one step
             free = self.free
             if free < meta.size:
@@ -143,8 +162,9 @@ class Root:
         """Prove that the folder takes and keeps bytes.
 
         Raises:
-            StoreError: it does not.
+            StoreError: it does not, or is not in its place.
         """
+        self.check_place()
         with folders.as_store_errors(f"cannot write to {self.path}"):
             folders.write_durably(PROBE, b"probe", at=self._fd)
             os.unlink(PROBE, dir_fd=self._fd)
@@ -244,11 +264,19 @@ class Root:
         is_whole = stat.S_ISREG(found.st_mode) and found.st_size == meta.size
         if not is_whole or (meta.file_id, meta.block) in self._condemned:
             return None
-        return meta
+        return msgspec.structs.replace(meta, folder=self.identity)
 
     def named(self, meta: metadata.BlockFile) -> None:
         """Note that a good block has its name: what was there before is gone."""
         self._condemned.discard((meta.file_id, meta.block))
+
+    def _identify(self) -> None:
+        """Find out which folder this is; one that does not say it gets an identity."""
+        found = identity.read(self._fd)
+        if found is None:
+            found = identity.FolderFile(folder=identity.new_id())
+            identity.write(self._fd, found)
+        self.identity, self.last_start = found.folder, found.start_id
 
     def _take_lock(self) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC

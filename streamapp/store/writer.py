@@ -48,6 +48,11 @@ class BlockWriter:
         self.reserved = size
         self.is_open = True
 
+    @property
+    def folder(self) -> str:
+        """The identity of the data folder that it writes to."""
+        return self._root.identity
+
     def write(self, data: bytes, *, offset: int) -> None:
         """Write *data* at *offset* bytes into the block; may be repeated after a failure.
 
@@ -65,7 +70,7 @@ class BlockWriter:
         A block that is there already with the same SHA-256 is left as it is.
 
         Raises:
-            StoreError: it cannot be made durable now.
+            StoreError: it cannot be made durable now, or its data folder is not in its place.
             BlockConflictError: another content has the name already.
             BlockCorruptError: after a failed fsync the bytes could not be read back.
         """
@@ -80,6 +85,8 @@ class BlockWriter:
                 raise
             with self._root.naming:
                 self._name(meta)
+            # A block that was moved away with its folder must not be acknowledged.
+            self._root.check_place()
             self._close()
 
     def abort(self) -> None:

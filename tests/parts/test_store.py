@@ -10,6 +10,7 @@ import threading
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from streamapp import names
@@ -32,6 +33,7 @@ from tests.unit.frames import FILE_ID, meta_of
 OTHER_ID = "f" * 32
 SAME_START_ID = FILE_ID[:8] + "0" * 24
 DATA = b"0123456789" * 3
+OURS = {".lock", ".folder.json"}
 TRIES = 8
 
 
@@ -84,6 +86,11 @@ def block_file(data, *, file_id=FILE_ID, block=0, meta=None):
     )
 
 
+def stored_in(root):
+    """Return what is said of a block of `DATA` that lies in the folder *root*."""
+    return msgspec.structs.replace(block_file(DATA), folder=root.identity)
+
+
 def keep(root, data=DATA, *, file_id=FILE_ID, block=0, meta=None, tries=1):  # noqa: PLR0913
     """Keep a block as a worker does, in two pieces; each step may be tried again."""
 
@@ -108,9 +115,9 @@ def keep(root, data=DATA, *, file_id=FILE_ID, block=0, meta=None, tries=1):  # n
 
 
 def files_below(path):
-    """Return all files below *path* but the lock, as relative paths."""
+    """Return all files below *path* but what is the folder's own, as relative paths."""
     found = (p.relative_to(path) for p in path.rglob("*") if not p.is_dir())
-    return sorted(str(p) for p in found if p.name != ".lock" and p.parts[0] != "quarantine")
+    return sorted(str(p) for p in found if p.name not in OURS and p.parts[0] != "quarantine")
 
 
 def is_whole(read, path):
@@ -145,7 +152,7 @@ def test_layout(root):
     assert ["block_0000.bin", "block_0000_metadata.json", "file.json"] == files_below(folder)
     assert DATA == (folder / "block_0000.bin").read_bytes()
     assert FILE_ID == json.loads((folder / "file.json").read_text())["file_id"]
-    assert block_file(DATA) == root.stored(FILE_ID, 0)
+    assert stored_in(root) == root.stored(FILE_ID, 0)
 
 
 def test_many_blocks_have_more_digits(root):
@@ -661,7 +668,7 @@ def test_hostile_name(root):
         with pytest.raises(BlockError):
             root.begin(FILE_ID, 0, meta_of(1, name=name))
 
-    assert [".lock"] == [p.name for p in root.path.iterdir()]
+    assert OURS == {p.name for p in root.path.iterdir()}
     assert before == open_files()
 
 
@@ -685,7 +692,7 @@ def test_conflict(root):
         keep(root, DATA[::-1])
 
     assert DATA == (root.path / "a/b.csv/block_0000.bin").read_bytes()
-    assert block_file(DATA) == root.stored(FILE_ID, 0)
+    assert stored_in(root) == root.stored(FILE_ID, 0)
     assert [] == list(root.path.rglob("*.part"))
 
 
@@ -711,7 +718,7 @@ def test_damaged_metadata(root, damage):
     assert root.stored(FILE_ID, 0) is None
 
     keep(root)
-    assert block_file(DATA) == root.stored(FILE_ID, 0)
+    assert stored_in(root) == root.stored(FILE_ID, 0)
 
 
 @pytest.mark.parametrize("size", [0, len(DATA) - 1, len(DATA) + 1])
@@ -722,7 +729,7 @@ def test_damaged_bytes(root, size):
     assert root.stored(FILE_ID, 0) is None
 
     keep(root)
-    assert block_file(DATA) == root.stored(FILE_ID, 0)
+    assert stored_in(root) == root.stored(FILE_ID, 0)
     assert_whole(root.path)
 
 

@@ -487,7 +487,9 @@ async def test_hostile_name(partition, desk, store, name):
     assert list(range(4)) == (desk.done if desk.outcomes else [*desk.done, 1, 2, 3])
     assert 1 == desk.vitals.quarantined
     assert "persisted" not in desk.outcomes
-    assert {".lock", "quarantine"} == {path.name for path in store.roots[0].path.iterdir()}
+    assert {".lock", ".folder.json", "quarantine"} == {
+        path.name for path in store.roots[0].path.iterdir()
+    }
 
 
 @pytest.mark.parametrize(
