@@ -187,7 +187,7 @@ class Intake:
             await self._write(block, frame, record.value)
             if frame.seal:
                 block.assembly.check(frame)
-                await self._keep(key, block)
+                await self._keep(key, block, frame.seal)
         except BlockError as error:
             await self._answers.set_aside(record, str(error), frame)
             await self._reject(key, block, str(error))
@@ -201,8 +201,8 @@ class Intake:
         await self._holding.run(work)
         self._desk.vitals.received(frame.length)
 
-    async def _keep(self, key: AttemptKey, block: OpenBlock) -> None:
-        meta = self._metadata_of(block)
+    async def _keep(self, key: AttemptKey, block: OpenBlock, seal: wire.Seal) -> None:
+        meta = self._metadata_of(block, seal)
         async with self._desk.turns.of(key[0], key[1]):
             await self._holding.run(lambda: block.writer.commit(meta))
             del self._open[key]
@@ -299,7 +299,7 @@ class Intake:
             if block.last_seen < since:
                 await self._reject(key, block, "given up: there is no room for all that is open")
 
-    def _metadata_of(self, block: OpenBlock) -> BlockFile:
+    def _metadata_of(self, block: OpenBlock, seal: wire.Seal) -> BlockFile:
         meta, assembly = block.assembly.meta, block.assembly
         return BlockFile(
             file_id=assembly.file_id,
@@ -319,6 +319,10 @@ class Intake:
             machine=self._desk.settings.machine_id,
             group=self._desk.settings.group_id,
             folder=block.writer.folder,
+            raw_name=meta.raw_name,
+            ctime_ns=meta.ctime_ns,
+            version=meta.version,
+            proof=seal.proof.hex(),
         )
 
     def _settle_whole_block(self, key: AttemptKey, offsets: list[int]) -> None:

@@ -22,6 +22,10 @@ IDENTIFIER: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}\Z"
 """What a machine, hence a source, or a group may be called: Kafka's own rule, less a prefix."""
 
 
+VERSION: Final = r"^([0-9a-f]{16})?\Z"
+"""What tells two contents of one file apart; empty for the first one."""
+
+
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """How a file of *file_size* bytes is cut into blocks of *block_size* bytes."""
 
@@ -39,18 +43,22 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         return start, min(self.block_size, self.file_size - start)
 
 
-def file_id(*, source: str, name: str, size: int, mtime_ns: int, block_size: int) -> str:
+def file_id(  # noqa: PLR0913 - the id is the digest of these fields
+    *, source: str, name: str, size: int, mtime_ns: int, block_size: int, version: str = ""
+) -> str:
     """Return the file's id: 32 hexadecimal digits.
 
     SHA-256, cut to 16 bytes, over the fields in this order, each as UTF-8 text behind its
     length in bytes (4 bytes, big-endian). An unchanged file has the same id for ever.
     *name* is the path as Python gives it; bytes of it that are no UTF-8 stand for themselves.
+    The first content of a file that is seen has no *version*; another content with the same
+    other fields has one, which is a sixth field.
 
     Raises:
         UnicodeEncodeError: *name* has half a character, which Windows allows.
     """
     digest = hashlib.sha256()
-    for field in (source, name, size, mtime_ns, block_size):
+    for field in (source, name, size, mtime_ns, block_size, *([version] if version else [])):
         text = str(field).encode("utf-8", "surrogateescape")
         digest.update(len(text).to_bytes(4, "big") + text)
     return digest.hexdigest()[: 2 * FILE_ID_BYTES]

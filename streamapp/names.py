@@ -50,6 +50,31 @@ def portable_name(parts: tuple[str, ...]) -> str:
     )
 
 
+def raw_name(parts: tuple[str, ...]) -> bytes:
+    """Return the bytes of the relative path *parts* where its portable name is another one.
+
+    They travel beside the portable name, because the file id is the digest of these bytes.
+    Empty when the portable name is the path.
+    """
+    path = "/".join(parts)
+    return b"" if path == portable_name(parts) else path.encode("utf-8", "surrogateescape")
+
+
+def original_name(name: str, raw: bytes) -> str:
+    """Return the path, as Python gives it, whose portable name is *name* and bytes are *raw*.
+
+    Raises:
+        BlockMalformedError: *raw* has another portable name.
+    """
+    if not raw:
+        return name
+    path = raw.decode("utf-8", "surrogateescape")
+    if portable_name((path,)) != name:
+        message = f"the raw name {raw[:200]!r} is not that of {name[:200]!r}"
+        raise BlockMalformedError(message)
+    return path
+
+
 def folder_parts(name: str) -> tuple[str, ...]:
     """Return the folders, outermost first, that the file *name* gets below the data folder.
 

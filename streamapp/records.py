@@ -17,9 +17,14 @@ import msgspec
 from msgspec import Meta
 
 from streamapp.errors import BlockMalformedError
-from streamapp.manifest import IDENTIFIER
+from streamapp.manifest import IDENTIFIER, VERSION
 from streamapp.names import MAX_NAME_BYTES
-from streamapp.wire import MAX_ATTEMPT, MAX_BLOCK_BYTES, MAX_BLOCKS, MAX_FILE_BYTES
+from streamapp.wire import (
+    MAX_BLOCK_BYTES,
+    MAX_BLOCKS,
+    MAX_FILE_BYTES,
+    MAX_OLD_ATTEMPT,
+)
 
 
 MAX_RECORD_BYTES: Final = 256 * 1024
@@ -39,11 +44,15 @@ BlockNumber = Annotated[int, Meta(ge=0, lt=MAX_BLOCKS)]
 BlockCount = Annotated[int, Meta(ge=1, le=MAX_BLOCKS)]
 BlockBytes = Annotated[int, Meta(ge=0, le=MAX_BLOCK_BYTES)]
 FileBytes = Annotated[int, Meta(ge=0, le=MAX_FILE_BYTES)]
-Attempt = Annotated[int, Meta(ge=0, le=MAX_ATTEMPT)]
+Attempt = Annotated[int, Meta(ge=0, le=MAX_OLD_ATTEMPT)]  # new ones are below 2^53
 Partition = Annotated[int, Meta(ge=0, lt=1 << 31)]
 Seconds = Annotated[float, Meta(ge=0, lt=253_402_300_800)]  # up to the year 9999
 Rate = Annotated[float, Meta(ge=0)]
 Label = Annotated[str, Meta(max_length=255)]
+Nanoseconds = Annotated[str, Meta(pattern=r"^(-?[0-9]{1,19})?\Z")]  # too large for a number
+Version = Annotated[str, Meta(pattern=VERSION)]
+Proof = Annotated[str, Meta(pattern=r"^([0-9a-f]{32})?\Z")]
+FileIdOrNone = Annotated[str, Meta(pattern=r"^([0-9a-f]{32})?\Z")]
 Reason = Annotated[str, Meta(max_length=MAX_REASON)]
 Name = Annotated[str, Meta(max_length=MAX_NAME_BYTES)]
 _Key = bytes  # `Heartbeat` has a field of that name
@@ -77,6 +86,11 @@ class BlockAck(_Record, frozen=True, kw_only=True, tag="block"):
     block_size: BlockBytes = 0
     source: Label = ""
     folder: FolderId = ""
+    mtime_ns: Nanoseconds = ""
+    ctime_ns: Nanoseconds = ""
+    version: Version = ""
+    version_of: FileIdOrNone = ""
+    proof: Proof = ""
 
     @property
     def key(self) -> bytes:
@@ -112,6 +126,11 @@ class FileStatus(_Record, frozen=True, kw_only=True, tag="file"):
     block_size: BlockBytes
     source: Label
     digest: Digest = ""
+    mtime_ns: Nanoseconds = ""
+    ctime_ns: Nanoseconds = ""
+    version: Version = ""
+    version_of: FileIdOrNone = ""
+    proof: Proof = ""
     failed_blocks: Annotated[
         tuple[FailedBlock, ...], Meta(max_length=MAX_FAILED_BLOCKS_LISTED)
     ] = ()
@@ -162,7 +181,7 @@ class Quarantined(_Record, frozen=True, kw_only=True, tag="quarantined"):
     partition: Partition
     offset: Count
     path: Name = ""
-    file_id: Annotated[str, Meta(pattern=r"^([0-9a-f]{32})?\Z")] = ""
+    file_id: FileIdOrNone = ""
     block: BlockNumber = 0
 
     @property

@@ -8,7 +8,7 @@ three, little-endian. `docs/protocol.md` is normative.
 
     offset  size  field
     0       4     magic b"SBLK"
-    4       1     format version, 1
+    4       1     format version, 2
     5       1     flags: 1 first frame, 2 last frame, 4 the block is aborted
     6       1     codec: 0 none, 1 zstd, 2 gzip
     7       1     reserved, 0
@@ -20,7 +20,10 @@ three, little-endian. `docs/protocol.md` is normative.
     44      8     the frame's offset in the block, in bytes
 
 ``block``, in the first frame: JSON, `BlockMeta`.
-``seal``, in the last frame, 36 bytes: SHA-256 of the block's plain bytes, number of frames.
+``seal``, in the last frame, 52 bytes: SHA-256 of the block's plain bytes, number of frames,
+and the producer's proof that it hashed them.
+
+Frames of version 1 are read too: their seal has no proof, and their attempts are larger.
 """
 
 from __future__ import annotations
@@ -42,7 +45,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 MAGIC: Final = b"SBLK"
-VERSION: Final = 1
+VERSION: Final = 2
+VERSIONS: Final = (1, VERSION)
+"""What is read. Version 1 is still on the topics, and written by older producers."""
+
 FRAME_HEADER: Final = "frame"
 META_HEADER: Final = "block"
 SEAL_HEADER: Final = "seal"
@@ -58,14 +64,21 @@ MAX_FRAMES: Final = 1 << 20
 MAX_BLOCKS: Final = 1 << 20
 MAX_BLOCK_BYTES: Final = 4 << 30
 MAX_FILE_BYTES: Final = MAX_BLOCKS * MAX_BLOCK_BYTES
-MAX_ATTEMPT: Final = (1 << 63) - 1
+MAX_ATTEMPT: Final = (1 << 53) - 1
+"""It stands in JSON, and more is not exact in every reader of JSON."""
+
+MAX_OLD_ATTEMPT: Final = (1 << 63) - 1
+"""The same for frames of version 1."""
+
+PROOF_BYTES: Final = 16
 
 OVERHEAD_BYTES: Final = MAX_HEADER_BYTES
 """What a record may need beside the frame's bytes: headers, key and Kafka's own framing."""
 
 _FRAME: Final = struct.Struct("<4sBBBx16sIQIIQ")
 _RESERVED_AT: Final = 7
-_SEAL: Final = struct.Struct("<32sI")
+_SEAL: Final = struct.Struct(f"<32sI{PROOF_BYTES}s")
+_OLD_SEAL: Final = struct.Struct("<32sI")
 
 
 class Flag(enum.IntFlag):
@@ -100,6 +113,9 @@ class BlockMeta(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     mtime_ns: _Nanoseconds
     source: Annotated[str, Meta(pattern=manifest.IDENTIFIER)]
     sent_ns: _Nanoseconds
+    raw_name: Annotated[bytes, Meta(max_length=names.MAX_NAME_BYTES)] = b""
+    ctime_ns: _Nanoseconds | None = None
+    version: Annotated[str, Meta(pattern=manifest.VERSION)] = ""
 
     @property
     def end(self) -> int:
@@ -108,10 +124,15 @@ class BlockMeta(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class Seal(msgspec.Struct, frozen=True):
-    """What the last frame says: the block's SHA-256 (32 bytes) and how many frames it has."""
+    """What the last frame says: the block's SHA-256 (32 bytes) and how many frames it has.
+
+    *proof* (16 bytes; none are zeros on the wire) is for the producer alone, which knows it
+    again in the acknowledgement.
+    """
 
     sha256: bytes
     frames: int
+    proof: bytes = b""
 
 
 class Frame(msgspec.Struct, frozen=True, kw_only=True):
@@ -160,7 +181,7 @@ def encode(frame: Frame) -> list[tuple[str, bytes]]:
     if frame.meta:
         headers.append((META_HEADER, msgspec.json.encode(frame.meta)))
     if frame.seal:
-        headers.append((SEAL_HEADER, _SEAL.pack(frame.seal.sha256, frame.seal.frames)))
+        headers.append((SEAL_HEADER, _SEAL.pack(*msgspec.structs.astuple(frame.seal))))
     return headers
 
 
@@ -182,7 +203,7 @@ def parse(headers: Iterable[tuple[str, bytes | None]] | None) -> Frame:
     magic, version, flags, codec, file_id, block, attempt, number, length, offset = _FRAME.unpack(
         packed
     )
-    if (magic, version) != (MAGIC, VERSION):
+    if magic != MAGIC or version not in VERSIONS:
         message = f"magic {magic!r} version {version}, expected {MAGIC!r} {VERSION}"
         raise BlockMalformedError(message)
     if flags > sum(Flag) or codec > max(Codec) or packed[_RESERVED_AT]:
@@ -201,9 +222,9 @@ def parse(headers: Iterable[tuple[str, bytes | None]] | None) -> Frame:
         codec=Codec(codec),
         abort=bool(flags & Flag.ABORT),
         meta=_meta(found, wanted=bool(flags & Flag.FIRST)),
-        seal=_seal(found, wanted=bool(flags & Flag.LAST)),
+        seal=_seal(found, version, wanted=bool(flags & Flag.LAST)),
     )
-    _check_ranges(frame)
+    _check_ranges(frame, version)
     return frame
 
 
@@ -237,22 +258,25 @@ def _meta(found: dict[str, bytes], *, wanted: bool) -> BlockMeta | None:
         raise BlockMalformedError(message) from error
 
 
-def _seal(found: dict[str, bytes], *, wanted: bool) -> Seal | None:
+def _seal(found: dict[str, bytes], version: int, *, wanted: bool) -> Seal | None:
     if wanted != (SEAL_HEADER in found):
         message = f"header {SEAL_HEADER!r} {'missing in a last' if wanted else 'in an open'} frame"
         raise BlockMalformedError(message)
     if not wanted:
         return None
     packed = found[SEAL_HEADER]
-    if len(packed) != _SEAL.size:
-        message = f"header {SEAL_HEADER!r} of {len(packed)} bytes, expected {_SEAL.size}"
+    layout = _SEAL if version == VERSION else _OLD_SEAL
+    if len(packed) != layout.size:
+        message = f"header {SEAL_HEADER!r} of {len(packed)} bytes, expected {layout.size}"
         raise BlockMalformedError(message)
-    return Seal(*_SEAL.unpack(packed))
+    sha256, frames, *proof = layout.unpack(packed)
+    return Seal(sha256, frames, *filter(any, proof))
 
 
-def _check_ranges(frame: Frame) -> None:
+def _check_ranges(frame: Frame, version: int) -> None:
     wrong = None
-    if frame.block >= MAX_BLOCKS or frame.frame >= MAX_FRAMES or frame.attempt > MAX_ATTEMPT:
+    max_attempt = MAX_ATTEMPT if version == VERSION else MAX_OLD_ATTEMPT
+    if frame.block >= MAX_BLOCKS or frame.frame >= MAX_FRAMES or frame.attempt > max_attempt:
         wrong = f"block {frame.block}, frame {frame.frame}, attempt {frame.attempt}"
     elif frame.length > MAX_FRAME_BYTES or frame.offset + frame.length > MAX_BLOCK_BYTES:
         wrong = f"a frame of {frame.length} bytes at {frame.offset}"

@@ -61,6 +61,8 @@ FLUSH_SECONDS: Final = 5.0
 ANNOUNCE_AHEAD: Final = 1000
 """Files that are announced before their turn: enough to be seen, too few to flood."""
 
+_CHANCE_BITS: Final = 21
+
 MAX_RENEWALS: Final = 5
 """Kafka producers that may fail one after the other without one block getting through."""
 
@@ -101,7 +103,7 @@ class Run:
                 wait=wait,
                 window=settings.window if wait else None,
             ),
-            first_attempt=_first_attempt(),
+            first_attempt=first_attempt(),
             chance=random.random,
         )
         self._desk = Desk(self.delivery, time.monotonic)
@@ -371,6 +373,6 @@ class Run:
             self._desk.retry(block, attempt, str(translated))
 
 
-def _first_attempt() -> int:
-    """Return a number above that of every earlier run, and which no other run has."""
-    return (time.time_ns() // 1_000_000 << 20) | secrets.randbits(20)
+def first_attempt() -> int:
+    """Return a number that no other run has, with room below 2^53 until the year 2106."""
+    return (int(time.time()) << _CHANCE_BITS) | secrets.randbits(_CHANCE_BITS)

@@ -36,11 +36,17 @@ class Source(msgspec.Struct, frozen=True, gc=False):
     size: int
     mtime_ns: int
     file_id: str
+    ctime_ns: int | None = None
 
     @property
     def name(self) -> str:
         """The name that travels."""
         return names.portable_name(_parts(self.relative))
+
+    @property
+    def raw_name(self) -> bytes:
+        """The bytes of the name, where `name` is another one."""
+        return names.raw_name(_parts(self.relative))
 
     def is_same(self, found: os.stat_result) -> bool:
         """Return whether *found* is what it was when it was scanned."""
@@ -118,7 +124,7 @@ def _source(
         )
     except UnicodeEncodeError:  # half a character, which Windows allows in names
         return _problem(relative, "a name that is no text")
-    return Source(relative, found.st_size, found.st_mtime_ns, file_id)
+    return Source(relative, found.st_size, found.st_mtime_ns, file_id, found.st_ctime_ns)
 
 
 def _refusal(name: str, size: int, block_size: int) -> str | None:

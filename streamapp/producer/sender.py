@@ -108,6 +108,8 @@ class Attempt:
             mtime_ns=source.mtime_ns,
             source=machine,
             sent_ns=now_ns,
+            raw_name=source.raw_name,
+            ctime_ns=source.ctime_ns,
         )
 
 

@@ -81,7 +81,7 @@ class Delivery:
         first_attempt: int,
         chance: Callable[[], float],
     ) -> None:
-        """Plan *sources*; *first_attempt* is above every number that an earlier run used."""
+        """Plan *sources*; *first_attempt* is a number that no other run has."""
         self.files = {s.file_id: File(s, _plan(s, policy).blocks) for s in sources}
         self.bytes_wanted = 0  # by this run: without what was there already
         self.bytes_persisted = 0  # since `begin`

@@ -55,6 +55,8 @@ class StatusBoard:
             block_size=self._block_size,
             source=self._machine,
             digest=file.file_digest() if state == "complete" else "",
+            mtime_ns=str(source.mtime_ns),
+            ctime_ns="" if source.ctime_ns is None else str(source.ctime_ns),
             reason=file.reason,
             failed_blocks=tuple(FailedBlock(*block) for block in failed),
             at=wall,

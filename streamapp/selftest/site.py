@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import time
 
 from typing import TYPE_CHECKING, Final, Self
@@ -17,6 +16,7 @@ from streamapp import groups, topics
 from streamapp.demo.processes import Process, Worker, free_ports
 from streamapp.errors import DeliveryError, InterruptedDeliveryError
 from streamapp.producer import scan
+from streamapp.producer.engine import first_attempt
 from streamapp.selftest import disks, frames
 from streamapp.selftest.hand import Hand
 from streamapp.selftest.witness import Witness
@@ -113,9 +113,8 @@ class Site:
 
     def cut(self, source: scan.Source) -> list[Piece]:
         """Return the frames of a file of one block, an attempt that nobody made yet."""
-        attempt = (time.time_ns() // 1_000_000 << 20) | secrets.randbits(20)
         data = (self.source / source.relative).read_bytes()
-        return frames.cut(source, data, attempt=attempt, machine=MACHINE)
+        return frames.cut(source, data, attempt=first_attempt(), machine=MACHINE)
 
     def producer(self, name: str) -> Process:
         """Start a producer of all that was written."""

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 import msgspec
 
-from streamapp import manifest
-from streamapp.errors import VerificationError
+from streamapp import manifest, names
+from streamapp.errors import BlockMalformedError, VerificationError
 from streamapp.records import BlockAck
 
 
@@ -50,6 +50,10 @@ class BlockFile(msgspec.Struct, frozen=True, kw_only=True):
     machine: str
     group: str
     folder: str = ""
+    raw_name: bytes = b""
+    ctime_ns: int | None = None
+    version: str = ""
+    proof: str = ""
 
     def encode(self) -> bytes:
         """Return the JSON, indented: people read it."""
@@ -80,6 +84,11 @@ class BlockFile(msgspec.Struct, frozen=True, kw_only=True):
             block_size=self.block_size,
             source=self.source,
             folder=self.folder,
+            mtime_ns=str(self.mtime_ns),
+            ctime_ns="" if self.ctime_ns is None else str(self.ctime_ns),
+            version=self.version,
+            version_of=file_of_block(self).version_of,
+            proof=self.proof,
             at=at,
         )
 
@@ -95,6 +104,8 @@ class FileFile(msgspec.Struct, frozen=True, kw_only=True):
     block_size: int
     mtime_ns: int
     source: str
+    raw_name: bytes = b""
+    version: str = ""
 
     def encode(self) -> bytes:
         """Return the JSON, indented: people read it."""
@@ -110,13 +121,29 @@ class FileFile(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def identifies_itself(self) -> bool:
-        """Whether the id is the digest of the rest, as it is unless the name was no Unicode."""
-        return self.is_possible and self.file_id == manifest.file_id(
+        """Whether the id is the digest of the rest.
+
+        It is not where an older worker wrote this of a name that was no Unicode.
+        """
+        return self.is_possible and self.file_id == self._id(self.version)
+
+    @property
+    def version_of(self) -> str:
+        """The id of the file's first version; empty when this is the first."""
+        return self._id() if self.version else ""
+
+    def _id(self, version: str = "") -> str:
+        try:
+            name = names.original_name(self.name, self.raw_name)
+        except BlockMalformedError:
+            return ""
+        return manifest.file_id(
             source=self.source,
-            name=self.name,
+            name=name,
             size=self.size,
             mtime_ns=self.mtime_ns,
             block_size=self.block_size,
+            version=version,
         )
 
 
@@ -136,6 +163,8 @@ def file_of(file_id: str, meta: BlockMeta) -> FileFile:
         block_size=meta.block_size,
         mtime_ns=meta.mtime_ns,
         source=meta.source,
+        raw_name=meta.raw_name,
+        version=meta.version,
     )
 
 
@@ -149,6 +178,8 @@ def file_of_block(block: BlockFile) -> FileFile:
         block_size=block.block_size,
         mtime_ns=block.mtime_ns,
         source=block.source,
+        raw_name=block.raw_name,
+        version=block.version,
     )
 
 

@@ -27,6 +27,7 @@ from streamapp.wire import BlockMeta, Frame, Seal
 RECORDS = [BlockAck, FileStatus, FailedBlock, Heartbeat, Quarantined]
 CLASSES = [c for c in vars(errors).values() if isinstance(c, type) and issubclass(c, Exception)]
 EXAMPLE = b"Hello, Kafka!"
+PROOF = bytes(range(16))
 
 
 @pytest.fixture(scope="module")
@@ -81,8 +82,9 @@ def example():
         mtime_ns=mtime_ns,
         source="laptop",
         sent_ns=mtime_ns + 10**9,
+        ctime_ns=mtime_ns,
     )
-    seal = Seal(hashlib.sha256(EXAMPLE[:8]).digest(), 2)
+    seal = Seal(hashlib.sha256(EXAMPLE[:8]).digest(), 2, PROOF)
     lines = [
         f"file id              {file_id}",
         f"partition, block 0   {manifest.partition_of(file_id, 0, topics.BLOCK_PARTITIONS)}",
@@ -111,7 +113,7 @@ def example():
         if meta_:
             lines += ["  header `block`     " + headers["block"].decode()]
         if seal_:
-            lines += ["  header `seal`      " + spaced(headers["seal"], [32, 4])]
+            lines += ["  header `seal`      " + spaced(headers["seal"], [32, 4, 16])]
         lines += [f"  value              {bytes(codec.encode(piece, frame.codec)).hex()}"]
     ack = BlockAck(
         file_id=file_id,
@@ -127,6 +129,9 @@ def example():
         file_size=13,
         block_size=block_size,
         source="laptop",
+        mtime_ns=str(mtime_ns),
+        ctime_ns=str(mtime_ns),
+        proof=PROOF.hex(),
         at=1_700_000_002.5,
     )
     lines += [

@@ -43,7 +43,9 @@ def test_identity(tmp_path):
         source="m", name="deep/file", size=5, mtime_ns=99, block_size=1 << 20
     )
 
-    assert {"deep/file": Source(str(Path("deep/file")), 5, 99, file_id)} == found(tmp_path)
+    assert {
+        "deep/file": Source(str(Path("deep/file")), 5, 99, file_id, path.stat().st_ctime_ns)
+    } == found(tmp_path)
 
 
 def test_links(tmp_path):

@@ -34,6 +34,9 @@ def frames(draw):
         block,
         name=draw(st.text(min_size=1, max_size=99)),
         mtime_ns=draw(st.integers(-(1 << 63), (1 << 63) - 1)),
+        raw_name=draw(st.binary(max_size=99)),
+        ctime_ns=draw(st.none() | st.integers(-(1 << 63), (1 << 63) - 1)),
+        version=draw(st.sampled_from(["", "0123456789abcdef"])),
     )
     number = draw(st.integers(0, wire.MAX_FRAMES - 1))
     kind = draw(st.sampled_from(["bytes", "bytes", "abort"])) if number else "bytes"
@@ -48,7 +51,11 @@ def frames(draw):
         codec=draw(st.sampled_from(Codec)),
         abort=kind == "abort",
         meta=None if number else meta,
-        seal=Seal(draw(st.binary(min_size=32, max_size=32)), number + 1)
+        seal=Seal(
+            draw(st.binary(min_size=32, max_size=32)),
+            number + 1,
+            draw(st.sampled_from([b"", bytes(range(16))])),
+        )
         if kind == "bytes" and draw(st.booleans())
         else None,
     )
@@ -57,6 +64,16 @@ def frames(draw):
 def headers(frame=SINGLE, /, **changes):
     """Return the headers of *frame*, with *changes* to it that no producer of ours makes."""
     return wire.encode(msgspec.structs.replace(frame, **changes))
+
+
+def old(frame=SINGLE):
+    """Return the headers of *frame* as producers of version 1 wrote them."""
+    (name, value), (meta, json_), (seal, sealed) = wire.encode(frame)
+    fields = json.loads(json_)
+    for field in ("raw_name", "ctime_ns", "version"):
+        del fields[field]
+    packed_ = value[:4] + b"\1" + value[5:]
+    return [(name, packed_), (meta, json.dumps(fields).encode()), (seal, sealed[:36])]
 
 
 def packed(place, raw):
@@ -95,11 +112,32 @@ def test_layout():
 
     assert 52 == len(value)
     assert b"SBLK" == value[:4]
-    assert (1, 2, 2, 0) == tuple(value[4:8])
+    assert (2, 2, 2, 0) == tuple(value[4:8])
     assert FILE_ID == value[8:24].hex()
     assert (7, 8, 2, 2, 6) == struct.unpack("<IQIIQ", value[24:])
-    assert 36 == len(seal)
-    assert (frame.seal.sha256, 3) == struct.unpack("<32sI", seal)
+    assert 52 == len(seal)
+    assert (frame.seal.sha256, 3, bytes(16)) == struct.unpack("<32sI16s", seal)
+
+
+@pytest.mark.parametrize("attempt", [1, wire.MAX_ATTEMPT + 1, wire.MAX_OLD_ATTEMPT])
+def test_version_1(attempt):
+    """What older producers wrote is read, with their larger attempts."""
+    frame = msgspec.structs.replace(SINGLE, attempt=attempt)
+
+    assert frame == wire.parse(old(frame))
+
+
+def test_attempt_is_a_json_number():
+    """An attempt stands in acknowledgements: it is below 2^53, what JSON holds exactly."""
+    refuse(headers(attempt=1 << 53))
+
+
+def test_version_1_ends_early():
+    """A seal is as long as its version says."""
+    (frame, meta, seal), (new_frame, _, new_seal) = old(), headers()
+
+    refuse([frame, meta, new_seal])
+    refuse([new_frame, meta, seal])
 
 
 def test_key():
@@ -165,7 +203,7 @@ def test_other_headers():
     [
         (0, b"SBLQ"),
         (4, b"\0"),
-        (4, b"\2"),
+        (4, b"\3"),
         (5, b"\0"),
         (5, b"\1"),
         (5, b"\2"),
@@ -258,9 +296,9 @@ def test_block_behind_the_last():
     refuse(headers(EMPTY, block=1, meta=meta_of(0, file_size=3, block_size=3, start=3)))
 
 
-@pytest.mark.parametrize("field", BlockMeta.__struct_fields__)
+@pytest.mark.parametrize("field", [f.name for f in msgspec.structs.fields(BlockMeta) if f.required])
 def test_meta_is_complete(field):
-    """No field of the metadata may be missing."""
+    """No field of the metadata may be missing, but for those that version 1 had not."""
     plain = msgspec.to_builtins(meta_of(3))
     del plain[field]
 
