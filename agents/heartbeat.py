@@ -88,6 +88,8 @@ async def heartbeat() -> Heartbeat:
         version=streamapp.__version__,
         folders=vitals.folders,
         start_id=vitals.start_id,
+        interval=settings.heartbeat,
+        session_timeout=settings.session_timeout,
     )
 
 

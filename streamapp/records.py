@@ -165,6 +165,8 @@ class Heartbeat(_Record, frozen=True, kw_only=True, tag="machine"):
     version: Label = ""
     folders: Annotated[tuple[FolderId, ...], Meta(max_length=MAX_FOLDERS_LISTED)] = ()
     start_id: FolderId = ""
+    interval: Seconds = 0.0
+    session_timeout: Seconds = 0.0
 
     @property
     def key(self) -> _Key:

@@ -1,8 +1,8 @@
 """Reads what the machines of the group have answered, from the first record on, and goes on.
 
 The acknowledgements are the record of what is delivered: a second run learns from them what
-is missing, without opening a file. The status topic is read as well until the present is
-reached, to learn which files are recorded there as complete.
+is missing, without opening a file. The status topic is read as well: up to the present, to
+learn which files are recorded there as complete, and from then on for the machines' heartbeats.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from confluent_kafka import KafkaError as Code
 
 from streamapp import kafka, records, topics
 from streamapp.errors import BlockMalformedError, BrokerDeniedError
+from streamapp.records import FileStatus, Heartbeat
 
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from confluent_kafka import Consumer, Message
 
-    from streamapp.records import BlockAck, FileStatus
+    from streamapp.records import BlockAck
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +41,11 @@ Place = tuple[str, int]
 
 
 class AckReader:
-    """Follows both topics with *consumer*; says what it read to *on_acks* and *on_status*."""
+    """Follows both topics with *consumer*, and hands on what it reads.
+
+    *on_status* is given the files' status records until `catch_up` has returned, and the
+    heartbeats of machines, of any group, all the time.
+    """
 
     def __init__(
         self,
@@ -48,7 +53,7 @@ class AckReader:
         *,
         group: str,
         on_acks: Callable[[list[BlockAck]], None],
-        on_status: Callable[[FileStatus], None],
+        on_status: Callable[[FileStatus | Heartbeat], None],
         names: topics.Names = topics.PLAIN_NAMES,
     ) -> None:
         self._consumer = consumer
@@ -56,6 +61,7 @@ class AckReader:
         self._names = names
         self._on_acks = on_acks
         self._on_status = on_status
+        self._is_caught_up = False
         self._places = [
             (name, number)
             for name in (names.acks, names.status)
@@ -65,7 +71,7 @@ class AckReader:
         self._moved = threading.Condition()
 
     def catch_up(self, stop: threading.Event) -> None:
-        """Read what is there now; then forget about the status topic.
+        """Read what is there now.
 
         Raises:
             KafkaError: the topics cannot be read.
@@ -75,9 +81,7 @@ class AckReader:
         self._consumer.assign([TopicPartition(*p, OFFSET_BEGINNING) for p in self._places])
         while not (stop.is_set() or self._has_reached(ends)):
             self._read()
-        self._consumer.incremental_unassign(
-            [TopicPartition(*place) for place in self._places if place[0] == self._names.status]
-        )
+        self._is_caught_up = True
 
     def follow(self, stop: threading.Event) -> None:
         """Go on reading until *stop*; a thread's whole life.
@@ -144,11 +148,14 @@ class AckReader:
                     if ack.group == self._group:
                         yield ack
                 else:
-                    status = records.decode_status(message.value())
-                    if isinstance(status, records.FileStatus):
-                        self._on_status(status)
+                    self._pass_on(records.decode_status(message.value()))
             except BlockMalformedError as error:
                 logger.debug("ignored a record on %s: %s", message.topic(), error)
+
+    def _pass_on(self, status: records.Status) -> None:
+        wanted = (Heartbeat,) if self._is_caught_up else (Heartbeat, FileStatus)
+        if isinstance(status, wanted):
+            self._on_status(status)
 
     def _move(self, message: Message) -> None:
         place = (message.topic() or "", message.partition() or 0)

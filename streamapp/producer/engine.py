@@ -19,20 +19,21 @@ from typing import TYPE_CHECKING, Final
 from confluent_kafka import KafkaException
 
 from streamapp import groups, kafka, records, topics
+from streamapp.broker_contact import STATISTICS_SECONDS, BrokerContact
 from streamapp.errors import BrokerDeniedError, KafkaError, RetentionError
-from streamapp.producer import retention
+from streamapp.presence import Roster
+from streamapp.producer import retention, waiting
 from streamapp.producer.acks import AckReader
 from streamapp.producer.crew import Crew
 from streamapp.producer.desk import Desk
 from streamapp.producer.events import FileEvent, Notice, Progress, Summary, Waiting
-from streamapp.producer.meter import Meter
+from streamapp.producer.meter import Meter, time_left
 from streamapp.producer.offsets import Lookout
 from streamapp.producer.outbox import Outbox
 from streamapp.producer.release import Releaser
 from streamapp.producer.sender import Means, Sender
 from streamapp.producer.state import Delivery, Policy
 from streamapp.producer.status import StatusBoard
-from streamapp.units import format_duration
 
 
 if TYPE_CHECKING:
@@ -44,16 +45,16 @@ if TYPE_CHECKING:
     from confluent_kafka import KafkaError as Code
     from confluent_kafka import Message
 
+    from streamapp.presence import Reason
     from streamapp.producer.blocks import Block, File
     from streamapp.producer.report import Reporter
     from streamapp.producer.scan import Source
     from streamapp.producer.state import View
-    from streamapp.records import FileStatus
+    from streamapp.records import FileStatus, Heartbeat
     from streamapp.settings import Settings
 
 TICK_SECONDS: Final = 0.2
 PROGRESS_SECONDS: Final = 1.0
-REMIND_SECONDS: Final = 30.0
 CLOSE_SECONDS: Final = 1.0
 FLUSH_SECONDS: Final = 5.0
 """What Kafka has, after Ctrl-C or at the end, to take what was handed to it."""
@@ -109,13 +110,9 @@ class Run:
         self._desk = Desk(self.delivery, time.monotonic)
         self._outbox = Outbox.for_topic(settings, max_message_bytes=data_blocks.max_message_bytes)
         self._senders = self._make_senders(folder, topics.frame_bytes(settings, data_blocks))
-        self._acks = AckReader(
-            kafka.consumer(settings),
-            group=settings.group_id,
-            on_acks=self._desk.acknowledged,
-            on_status=self._note_status,
-            names=self._names,
-        )
+        self._brokers = BrokerContact(time.monotonic)
+        self._roster = Roster(settings.group_id)
+        self._acks = self._make_reader()
         self._lookout = Lookout(
             kafka.admin(settings),
             groups.reader(settings, settings.group_id),
@@ -135,10 +132,11 @@ class Run:
             self._over.add("sent")
         self._unannounced = iter(self.delivery.files.values())
         self._open_files = 0
-        self._meter = Meter()
+        self._bytes_meter, self._files_meter = Meter(), Meter()
         self._view: View | None = None
-        self._moved_at, self._moved_to = self._started, 0
-        self._next_progress = self._next_reminder = 0.0
+        self._sent = self._persisted = (self._started, 0)  # since when so many bytes are
+        self._reminder = waiting.Reminder()
+        self._next_progress = 0.0
         self._renewals = self._blocks_at_renewal = 0
 
     def carry_out(self) -> None:
@@ -202,6 +200,22 @@ class Run:
         )
         return [Sender(means) for _ in range(self._settings.readers)]
 
+    def _make_reader(self) -> AckReader:
+        consumer = kafka.consumer(
+            self._settings,
+            **{
+                "statistics.interval.ms": round(STATISTICS_SECONDS * 1000),
+                "stats_cb": self._brokers.note_statistics,
+            },
+        )
+        return AckReader(
+            consumer,
+            group=self._settings.group_id,
+            on_acks=self._desk.acknowledged,
+            on_status=self._note_status,
+            names=self._names,
+        )
+
     def _look_at_retention(self) -> None:
         """Say, or refuse, what Kafka would delete before it is read.
 
@@ -256,22 +270,25 @@ class Run:
         if now >= self._next_progress:
             self._next_progress = now + PROGRESS_SECONDS
             self._show_progress(now)
-        if now >= self._next_reminder and (reason := self._why_waiting(now)):
-            self._next_reminder = now + REMIND_SECONDS
-            self._report(Waiting(reason=f"{reason}. Ctrl-C is safe, the same command resumes"))
+        found = self._why_waiting(now)
+        if found is not None and self._reminder.is_due(found, now):
+            self._report(Waiting(reason=f"{found.text}. Ctrl-C is safe, the same command resumes"))
 
-    def _why_waiting(self, now: float) -> str | None:
-        group, view = f"group {self._settings.group_id}", self._view
-        if view is not None and view.is_group_up is False:
-            return f"no machine of {group} is up"
-        idle = now - self._moved_at
-        if not self._wait or idle < REMIND_SECONDS:
-            return None
-        if view is None:
-            return f"nothing was persisted for {format_duration(idle)}, and Kafka does not say why"
-        return (
-            f"nothing was persisted for {format_duration(idle)}; {group} has {view.unread} records "
-            "before it, see `streamapp status`"
+    def _why_waiting(self, now: float) -> Reason | None:
+        view = self._view
+        return waiting.reason(
+            waiting.Sight(
+                brokers=self._settings.brokers,
+                brokers_silent=self._brokers.silent_seconds if self._wait else 0.0,
+                group=self._settings.group_id,
+                is_group_up=view.is_group_up if view is not None else None,
+                unread=view.unread if view is not None else None,
+                machines=self._roster.machines if self._wait else (),
+                unsent=now - self._sent[0],
+                unpersisted=now - self._persisted[0],
+                waits=self._wait,
+                now=time.time(),
+            )
         )
 
     def _announce(self) -> None:
@@ -317,20 +334,32 @@ class Run:
         sent = min(delivery.bytes_wanted, sum(sender.bytes_sent for sender in self._senders))
         done = delivery.bytes_persisted if self._wait else sent
         done_states = self._over | {"skipped", "passed"}
-        self._meter.note(now, done)
-        if done != self._moved_to:
-            self._moved_at, self._moved_to = now, done
+        files_done = sum(file.state in done_states for file in delivery.files.values())
+        self._bytes_meter.note(now, done)
+        self._files_meter.note(now, files_done)
+        self._sent = _since(self._sent, now, sent)
+        self._persisted = _since(self._persisted, now, done)
+        found = self._why_waiting(now)
         self._report(
             Progress(
                 files=len(delivery.files),
-                files_done=sum(file.state in done_states for file in delivery.files.values()),
+                files_done=files_done,
                 bytes=delivery.bytes_wanted,
                 bytes_sent=sent,
                 bytes_persisted=delivery.bytes_persisted,
-                rate=self._meter.rate,
+                rate=self._bytes_meter.rate,
                 waits=self._wait,
-                eta=self._meter.seconds_for(max(0, delivery.bytes_wanted - done)),
+                waiting=found.text if found is not None else "",
+                eta=None if found is not None else self._time_left(done, files_done),
             )
+        )
+
+    def _time_left(self, done: int, files_done: int) -> float | None:
+        return time_left(
+            self._bytes_meter,
+            self._files_meter,
+            missing_bytes=max(0, self.delivery.bytes_wanted - done),
+            missing_files=len(self.delivery.files) - files_done,
         )
 
     def _renew(self) -> None:
@@ -352,7 +381,10 @@ class Run:
         self._acks.close()
         self._show_progress(time.monotonic())
 
-    def _note_status(self, status: FileStatus) -> None:
+    def _note_status(self, status: FileStatus | Heartbeat) -> None:
+        if isinstance(status, records.Heartbeat):
+            self._roster.receive(status, now=time.time())
+            return
         file = self.delivery.files.get(status.file_id)
         if file is not None:
             file.is_recorded = status.state == "complete"
@@ -371,6 +403,11 @@ class Run:
             self._crew.fail(translated)
         else:
             self._desk.retry(block, attempt, str(translated))
+
+
+def _since(before: tuple[float, int], now: float, value: int) -> tuple[float, int]:
+    """Return since when there is *value*, *before* being since when there was another."""
+    return before if before[1] == value else (now, value)
 
 
 def first_attempt() -> int:

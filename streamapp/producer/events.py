@@ -44,7 +44,10 @@ class Notice(Event, frozen=True, kw_only=True, tag="notice"):
 
 
 class Progress(Event, frozen=True, kw_only=True, tag="progress"):
-    """How far it is. *eta* is None while nothing moves; *waits*: until all is persisted."""
+    """How far it is. *waits*: until all is persisted; *waiting*: why it cannot go on now.
+
+    *eta* is None while that cannot be told: nothing moves, or something is waited for.
+    """
 
     files: int
     files_done: int
@@ -54,6 +57,7 @@ class Progress(Event, frozen=True, kw_only=True, tag="progress"):
     rate: float
     eta: float | None
     waits: bool = True
+    waiting: str = ""
 
 
 class BlockResent(Event, frozen=True, kw_only=True, tag="block_resent"):

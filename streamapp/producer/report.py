@@ -15,6 +15,7 @@ import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn
 from rich.progress import Progress as Bars
+from rich.text import Text
 
 from streamapp.names import printable
 from streamapp.producer.events import (
@@ -31,7 +32,9 @@ from streamapp.units import format_duration, format_rate, format_size
 
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
+
+    from rich.console import RenderableType
 
 LINE_SECONDS: Final = 5.0
 MAX_PROBLEM_LINES: Final = 100
@@ -108,7 +111,7 @@ class BarReporter(LineReporter):
 
     def __init__(self, stream: IO[str]) -> None:
         super().__init__(stream)
-        self._bars = Bars(
+        self._bars = _Bars(
             TextColumn("{task.description:9}"),
             BarColumn(),
             TaskProgressColumn(),
@@ -127,6 +130,7 @@ class BarReporter(LineReporter):
         if not isinstance(event, Progress):
             super().__call__(event)
             return
+        self._bars.reason = event.waiting
         self._bars.update(self._tasks[1], visible=event.waits)
         self._bars.start()
         files = f"{event.files_done} of {event.files} files"
@@ -180,6 +184,7 @@ def progress_line(event: Progress) -> str:
         f"{event.files_done} of {event.files} files; {sent}{format_size(done)} of "
         f"{format_size(event.bytes)} {'persisted' if event.waits else 'sent'} ({part} %), "
         f"{format_rate(event.rate)}, {_left(event)}"
+        f"{event.waiting and f'; waiting: {event.waiting}'}"
     )
 
 
@@ -203,3 +208,15 @@ def summary_line(event: Summary) -> str:
 
 def _left(event: Progress) -> str:
     return "time left unknown" if event.eta is None else f"{format_duration(event.eta)} left"
+
+
+class _Bars(Bars):
+    """Bars, and below them why the delivery waits, as long as it does."""
+
+    reason = ""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """Yield what is drawn."""
+        yield from super().get_renderables()
+        if self.reason:
+            yield Text(f"waiting: {self.reason}", style="yellow")

@@ -5,6 +5,7 @@ import itertools
 import os
 import re
 import threading
+import time
 
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 
 from confluent_kafka import KafkaError as Code
 
-from streamapp import codec, kafka, manifest, producer, topics
+from streamapp import codec, kafka, manifest, producer, records, topics
 from streamapp.errors import (
     BrokerDeniedError,
     DeliveryError,
@@ -21,8 +22,9 @@ from streamapp.errors import (
     SettingsError,
     SourceError,
 )
-from streamapp.producer import engine, reading
-from streamapp.producer.events import FileEvent, Summary, Waiting
+from streamapp.producer import engine, reading, waiting
+from streamapp.producer.events import FileEvent, Progress, Summary, Waiting
+from streamapp.records import Heartbeat
 from streamapp.settings import Settings
 from tests.unit.fake_kafka import FakeKafka
 
@@ -45,10 +47,13 @@ class Told:
         self.events = []
         self.is_closed = False
         self.on_waiting = lambda: None
+        self.on_event = lambda: None
 
     def __call__(self, event):
         """Remember *event*."""
         assert not self.is_closed
+        if not self.events:
+            self.on_event()
         self.events.append(event)
         if isinstance(event, Waiting):
             self.on_waiting()
@@ -255,7 +260,7 @@ def test_no_machine_is_up(fake, settings, told):
 
 def test_machines_do_nothing(fake, settings, told, monkeypatch):
     """When nothing is persisted for a while the run says so, and what the machines have to read."""
-    monkeypatch.setattr(engine, "REMIND_SECONDS", 0.2)
+    monkeypatch.setattr(waiting, "IDLE_SECONDS", 0.2)
     fake.is_stuck = True
     told.on_waiting = fake.start_machines
 
@@ -263,6 +268,28 @@ def test_machines_do_nothing(fake, settings, told, monkeypatch):
     assert re.match(
         r"nothing was persisted for 0\.\d s; .* has \d+ rec", told.of(Waiting)[0].reason
     )
+
+
+@pytest.mark.parametrize("is_early", [True, False])
+def test_machine_holds(fake, settings, told, is_early):
+    """Why a machine holds is reported from its heartbeat, and no time left beside it."""
+    fake.is_stuck = True
+    beat = Heartbeat(
+        machine="w1", group=settings.group_id, state="holding", reason="disk full", at=time.time()
+    )
+
+    def hold():
+        fake.append(topics.STATUS, 0, records.encode(beat))
+
+    if is_early:
+        hold()
+    else:
+        told.on_event = hold
+    told.on_waiting = fake.start_machines
+    run(settings.model_copy(update={"ack_grace": 60.0}), told)
+
+    assert told.of(Waiting)[0].reason.startswith("w1 holds: disk full. Ctrl-C")
+    assert ("w1 holds: disk full", None) in [(p.waiting, p.eta) for p in told.of(Progress)]
 
 
 def test_stopped(fake, settings, told):

@@ -207,11 +207,6 @@ class FakeConsumer:
         """Begin at the beginning."""
         self._positions = {(p.topic, p.partition): 0 for p in places}
 
-    def incremental_unassign(self, places):
-        """Forget *places*."""
-        for place in places:
-            del self._positions[place.topic, place.partition]
-
     def poll(self, timeout):
         """Return the next record of any partition."""
         for place, position in self._positions.items():

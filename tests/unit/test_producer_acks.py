@@ -10,7 +10,7 @@ from confluent_kafka import KafkaException
 from streamapp import records, topics
 from streamapp.errors import BrokerDeniedError
 from streamapp.producer.acks import AckReader
-from streamapp.records import FileStatus
+from streamapp.records import FileStatus, Heartbeat
 from tests.unit.deliveries import GROUP, ack, delivery, only_file
 from tests.unit.fake_kafka import FakeConsumer, FakeKafka, Message
 
@@ -37,6 +37,7 @@ ACK = ack(only_file(delivery()), 0)
 STATUS = FileStatus(
     file_id="0" * 32, state="complete", name="n", size=1, blocks=1, block_size=1, source="m"
 )
+BEAT = Heartbeat(machine="w1", group=GROUP, state="running", at=7.0)
 
 
 def test_catches_up(fake, reader, heard):
@@ -47,20 +48,23 @@ def test_catches_up(fake, reader, heard):
     fake.append(topics.ACKS, 1, b"{nonsense")
     fake.append(topics.ACKS, 1, None)
     fake.append(topics.STATUS, 0, records.encode(STATUS))
+    fake.append(topics.STATUS, 1, records.encode(BEAT))
     reader.catch_up(threading.Event())
 
-    assert [ACK, STATUS] == sorted(heard, key=lambda record: type(record).__name__)
+    assert [ACK, STATUS, BEAT] == sorted(heard, key=lambda record: type(record).__name__)
 
 
 def test_goes_on(fake, reader, heard):
-    """Later acknowledgements are read; the status topic is not, once the present is reached."""
+    """Later acknowledgements and heartbeats are handed on; what producers report is not."""
     reader.catch_up(threading.Event())
     fake.append(topics.STATUS, 0, records.encode(STATUS))
     fake.append(topics.ACKS, 0, records.encode(ACK))
+    fake.append(topics.STATUS, 2, records.encode(BEAT))
+    fake.append(topics.STATUS, 2, b"{nonsense")
     reader._read()
     reader._read()
 
-    assert [ACK] == heard
+    assert {ACK, BEAT} == set(heard)
 
 
 def test_gap_at_the_end(reader):

@@ -1,6 +1,7 @@
 """What people and programs are shown of a delivery."""
 
 import io
+import itertools
 import json
 
 import msgspec
@@ -159,6 +160,20 @@ def test_bars():
     assert r"evil\x1b[2J\u202egpj" in stream.getvalue()
     assert "persisted" in stream.getvalue()
     assert "\u202e" not in stream.getvalue()
+
+
+def test_waiting():
+    """As long as the delivery waits, the line and the bars have the reason in them."""
+    waiting = msgspec.structs.replace(PROGRESS, waiting="w1 holds: disk full", eta=None)
+    lines, bars = io.StringIO(), Terminal()
+    for stream, event in itertools.product((lines, bars), (waiting, PROGRESS)):
+        report = reporter(as_json=False, stream=stream)
+        report(event)
+        report.close()
+
+    assert "1.0 MiB/s, time left unknown; waiting: w1 holds: disk full\n" in lines.getvalue()
+    assert 1 == lines.getvalue().count("waiting")
+    assert "waiting: w1 holds: disk full" in bars.getvalue()
 
 
 @pytest.mark.parametrize(

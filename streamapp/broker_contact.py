@@ -1,0 +1,59 @@
+"""When a broker answered last: the sign by which a process notices that it has no cluster.
+
+Kafka's clients keep silent while no broker can be reached, and go on by themselves when one
+can. Pure code: the clock is given. Used by one thread that notes, and any that ask.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SILENT_SECONDS: Final = 4.0
+"""Brokers answer every half second while there is something to fetch, and every heartbeat."""
+
+STATISTICS_SECONDS: Final = 1.0
+"""How often librdkafka reports on its connections."""
+
+
+class _Broker(msgspec.Struct):
+    state: str = ""
+    rxidle: int = -1  # microseconds since something was received; -1: never
+
+
+class _Statistics(msgspec.Struct):
+    brokers: dict[str, _Broker] = {}
+
+
+class BrokerContact:
+    """Knows for how long no broker has answered."""
+
+    def __init__(
+        self, clock: Callable[[], float], *, silent_seconds: float = SILENT_SECONDS
+    ) -> None:
+        """*clock* counts seconds and never goes back; *silent_seconds* are no silence yet."""
+        self._clock = clock
+        self._patience = silent_seconds
+        self._answered_at = clock()
+
+    def note_answer(self) -> None:
+        """Note that a broker answered just now."""
+        self._answered_at = self._clock()
+
+    def note_statistics(self, statistics: str) -> None:
+        """Note what librdkafka's *statistics* (JSON) say of its connections."""
+        found = msgspec.json.decode(statistics, type=_Statistics)
+        idle = [b.rxidle / 1e6 for b in found.brokers.values() if b.state == "UP" and b.rxidle >= 0]
+        if idle:
+            self._answered_at = max(self._answered_at, self._clock() - min(idle))
+
+    @property
+    def silent_seconds(self) -> float:
+        """For how long no broker has answered; 0.0 while that is not worth a word."""
+        seconds = self._clock() - self._answered_at
+        return seconds if seconds >= self._patience else 0.0

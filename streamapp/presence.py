@@ -1,0 +1,151 @@
+"""Which machines of a group are up, judged by when their heartbeats were received.
+
+Pure code; *now* is the reader's own clock, in seconds since 1970. The sender's clock decides
+nothing: it may be a day ahead or behind. It only helps to tell a heartbeat that was sent a
+moment ago from one that has been on Kafka for a while, where the two clocks agree or where
+heartbeats come as far apart as they were sent.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import msgspec
+
+from streamapp.names import printable
+from streamapp.records import Heartbeat, Seconds
+from streamapp.units import format_duration
+
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+DEFAULT_INTERVAL: Final = 3.0
+"""Seconds between the heartbeats of a worker that does not report its interval."""
+
+MISSED_HEARTBEATS: Final = 5
+"""A machine of which so many heartbeats are missing is not up."""
+
+AGREE_SECONDS: Final = 2.0
+"""Clocks that differ by no more than this agree; a heartbeat takes a moment to arrive."""
+
+MAX_MACHINES: Final = 1000
+"""Machines that a roster remembers: a topic that anybody may write to names any number."""
+
+
+class Reason(NamedTuple):
+    """Why something waits; *key* stays the same while only numbers in *text* change."""
+
+    key: str
+    text: str
+
+
+class Presence(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is known of one machine: its last heartbeat, and when that was received.
+
+    *ahead*: the machine's clock minus the reader's, when it was received.
+    """
+
+    heartbeat: Heartbeat
+    received_at: Seconds = 0.0
+    ahead: float = 0.0
+
+    @classmethod
+    def first(cls, heartbeat: Heartbeat, *, now: float) -> Presence:
+        """Return what the first *heartbeat* of a machine says, read at *now*.
+
+        It may have been on Kafka for days: one that looks old is not called received now.
+        """
+        ahead = heartbeat.at - now
+        received_at = now if ahead >= -AGREE_SECONDS else heartbeat.at
+        return cls(heartbeat=heartbeat, received_at=received_at, ahead=ahead)
+
+    def with_heartbeat(self, heartbeat: Heartbeat, *, now: float) -> Presence:
+        """Return what is known after *heartbeat*; one that was read before changes nothing.
+
+        An older one of the same run is passed over, unless the reader's clock calls it new:
+        the machine's own clock may have been set back.
+        """
+        before, ahead = self.heartbeat, heartbeat.at - now
+        is_new = abs(ahead) <= AGREE_SECONDS
+        is_same_run = heartbeat.started_at == before.started_at
+        is_older = is_same_run and heartbeat.at < before.at <= now + AGREE_SECONDS
+        if heartbeat == before or (is_older and not is_new):
+            return self
+        sent_apart = heartbeat.at - before.at
+        came_as_sent = abs(ahead - self.ahead) <= sent_apart / 2
+        received_at = now
+        if not (is_new or came_as_sent) and ahead < 0:
+            received_at = max(self.received_at, heartbeat.at)
+        return Presence(heartbeat=heartbeat, received_at=received_at, ahead=ahead)
+
+    def silent_seconds(self, now: float) -> float:
+        """Return for how long nothing was received of the machine."""
+        return max(0.0, now - (self.received_at or self.heartbeat.at))
+
+    def is_silent(self, now: float) -> bool:
+        """Return whether a heartbeat is overdue."""
+        return self.silent_seconds(now) >= silent_after(self.heartbeat)
+
+    def is_up(self, now: float) -> bool:
+        """Return whether the machine is up: it did not stop, and few heartbeats are missing."""
+        patience = MISSED_HEARTBEATS * (self.heartbeat.interval or DEFAULT_INTERVAL)
+        return self.heartbeat.state != "stopped" and self.silent_seconds(now) < patience
+
+
+class Roster:
+    """The machines of one group, as their heartbeats come in; any thread may ask for them."""
+
+    def __init__(self, group: str) -> None:
+        self._group = group
+        self._machines: dict[str, Presence] = {}
+
+    def receive(self, heartbeat: Heartbeat, *, now: float) -> None:
+        """Note *heartbeat*; those of other groups are passed over."""
+        if heartbeat.group != self._group:
+            return
+        known = self._machines.get(heartbeat.machine)
+        if known is not None:
+            self._machines[heartbeat.machine] = known.with_heartbeat(heartbeat, now=now)
+        elif len(self._machines) < MAX_MACHINES:
+            self._machines[heartbeat.machine] = Presence.first(heartbeat, now=now)
+
+    @property
+    def machines(self) -> list[Presence]:
+        """All machines of which a heartbeat was read, in order of their names."""
+        found = self._machines.copy()
+        return [found[name] for name in sorted(found)]
+
+
+def silent_after(heartbeat: Heartbeat) -> float:
+    """Return the seconds after which the next heartbeat is overdue: 5 with the default."""
+    return 1.5 * (heartbeat.interval or DEFAULT_INTERVAL) + 0.5
+
+
+def reasons_to_wait(machines: Iterable[Presence], *, now: float) -> list[Reason]:
+    """Return what keeps the group from its work, as far as its heartbeats tell.
+
+    A silent machine is a reason as long as no other one has taken its partitions over.
+    """
+    known = [m for m in machines if m.heartbeat.state != "stopped"]
+    heard = [m for m in known if not m.is_silent(now)]
+    taken = {number for m in heard for number in m.heartbeat.partitions}
+    reasons = []
+    for machine in known:
+        beat = machine.heartbeat
+        if not machine.is_silent(now):
+            if beat.state == "holding":
+                text = f"{beat.machine} holds: {printable(beat.reason)}"
+                reasons.append(Reason(f"{beat.machine} holds", text))
+        elif set(beat.partitions) - taken:
+            text = _silence(machine, now, has_others=bool(heard))
+            reasons.append(Reason(f"{beat.machine} is silent", text))
+    return reasons
+
+
+def _silence(machine: Presence, now: float, *, has_others: bool) -> str:
+    beat, seconds = machine.heartbeat, machine.silent_seconds(now)
+    text = f"{beat.machine} is silent for {format_duration(seconds)}"
+    if has_others and seconds < beat.session_timeout:
+        return f"{text}; others take over within {beat.session_timeout:.0f} s"
+    return f"{text}; nobody has taken its partitions over"

@@ -1,0 +1,88 @@
+"""Why a delivery waits: the first cause that is known, and Kafka's backlog only without one.
+
+Pure code: what was seen is given, and the clock too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from streamapp.presence import Presence, Reason, reasons_to_wait
+from streamapp.units import format_duration
+
+
+IDLE_SECONDS: Final = 5.0
+"""Neither sent nor persisted for so long: the delivery waits."""
+
+SLOW_SECONDS: Final = 30.0
+"""Not persisted for so long, though blocks are still being sent: the group is behind."""
+
+REMIND_SECONDS: Final = 30.0
+
+
+class Sight(msgspec.Struct, frozen=True, kw_only=True):
+    """What a delivery sees of Kafka and the group at one moment; durations in seconds.
+
+    *is_group_up* and *unread* (records before the group) are None while Kafka does not say.
+    *now* is the clock by which the heartbeats of *machines* were received.
+    """
+
+    brokers: str
+    brokers_silent: float
+    group: str
+    is_group_up: bool | None
+    unread: int | None
+    machines: Sequence[Presence]
+    unsent: float
+    unpersisted: float
+    waits: bool
+    now: float
+
+
+def reason(sight: Sight) -> Reason | None:
+    """Return why nothing, or less than there could be, is done; None while all goes well."""
+    if sight.brokers_silent:
+        seconds = format_duration(sight.brokers_silent)
+        text = f"no Kafka broker has answered for {seconds} at {sight.brokers}"
+        return Reason("brokers", text)
+    found = reasons_to_wait(sight.machines, now=sight.now)
+    known = [m for m in sight.machines if m.heartbeat.state != "stopped"]
+    are_silent = bool(known) and all(m.is_silent(sight.now) for m in known)
+    if sight.is_group_up is False or are_silent:
+        texts = [f"no machine of group {sight.group} is up", *(r.text for r in found)]
+        return Reason("group", "; ".join(texts))
+    if found:
+        return Reason("; ".join(r.key for r in found), "; ".join(r.text for r in found))
+    return _backlog(sight)
+
+
+def _backlog(sight: Sight) -> Reason | None:
+    is_idle = min(sight.unsent, sight.unpersisted) >= IDLE_SECONDS
+    if not sight.waits or not (is_idle or sight.unpersisted >= SLOW_SECONDS):
+        return None
+    text = f"nothing was persisted for {format_duration(sight.unpersisted)}"
+    if sight.unread is None:
+        return Reason("unknown", f"{text}, and Kafka does not report why")
+    records = f"{sight.unread} record{'' if sight.unread == 1 else 's'}"
+    text = f"{text}; group {sight.group} has {records} before it, see `streamapp status`"
+    return Reason("backlog", text)
+
+
+class Reminder:
+    """Decides when a reason is said: at once when it is new, and then every half minute."""
+
+    def __init__(self) -> None:
+        self._key: str | None = None
+        self._due = 0.0
+
+    def is_due(self, found: Reason | None, now: float) -> bool:
+        """Return whether *found* is to be said *now* (seconds, monotonic)."""
+        is_new = found is not None and found.key != self._key
+        self._key = found.key if found is not None else None
+        if found is None or not (is_new or now >= self._due):
+            return False
+        self._due = now + REMIND_SECONDS
+        return True

@@ -1,0 +1,63 @@
+"""Noticing that no broker answers."""
+
+import json
+
+import pytest
+
+from streamapp.broker_contact import BrokerContact
+
+
+@pytest.fixture
+def now():
+    """The clock, which stands still until it is moved."""
+    return [100.0]
+
+
+@pytest.fixture
+def contact(now):
+    """A contact that is silent after four seconds."""
+    return BrokerContact(lambda: now[0], silent_seconds=4.0)
+
+
+def statistics(*brokers):
+    """Librdkafka's statistics with *brokers*: their states and microseconds since an answer."""
+    named = {f"b:{n}": {"state": s, "rxidle": i, "tx": 1} for n, (s, i) in enumerate(brokers)}
+    return json.dumps({"name": "x", "brokers": named, "topics": {}})
+
+
+def test_silence(now, contact):
+    """Silence begins with the last answer, and is none until it has lasted."""
+    now[0] = 103.9
+    assert 0.0 == contact.silent_seconds
+    now[0] = 106.0
+    assert 6.0 == contact.silent_seconds
+    contact.note_answer()
+    assert 0.0 == contact.silent_seconds
+
+
+@pytest.mark.parametrize(
+    ("brokers", "silent"),
+    [
+        ([("UP", 500_000), ("DOWN", 9_000_000)], 0.0),
+        ([("UP", 5_000_000), ("UP", 7_000_000)], 5.0),  # frozen: connected, and silent
+        ([("DOWN", 500_000), ("TRY_CONNECT", -1)], 10.0),
+        ([("UP", -1)], 10.0),
+        ([], 10.0),
+    ],
+)
+def test_statistics(now, contact, brokers, silent):
+    """A connection that is up and receives is an answer; any other one is none."""
+    now[0] = 110.0
+    contact.note_statistics(statistics(*brokers))
+
+    assert silent == pytest.approx(contact.silent_seconds)
+
+
+def test_statistics_do_not_take_back(now, contact):
+    """A connection made anew does not make the last answer older than it is."""
+    now[0] = 110.0
+    contact.note_statistics(statistics(("UP", 0)))
+    contact.note_statistics(statistics(("UP", 9_000_000)))
+    now[0] = 115.0
+
+    assert 5.0 == contact.silent_seconds
