@@ -38,14 +38,18 @@ def cli() -> None:
 
 @cli.command()
 @settings_options(*options.PRODUCER, "replication", "retention_hours", "retention_size")
-@click.option("--no-wait", is_flag=True, help="Leave when Kafka has everything.")
+@click.option(
+    "--no-wait",
+    is_flag=True,
+    help="Leave when Kafka has everything; exit code 0 then says nothing of disks.",
+)
 @click.option("--only-failed", is_flag=True, help="Send only files that an earlier run gave up.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def producer(*, no_wait: bool, only_failed: bool, as_json: bool, **flags: object) -> None:
     """Send the files of a folder, and wait until machines have all of it on disk.
 
-    Exit code 0 means that every block is persisted and verified. Anything else: the same
-    command resumes.
+    Exit code 0 means that every block is persisted and verified; with --no-wait, that Kafka
+    has every block. After any other, mend what the last line names: the same command resumes.
     """
     from streamapp import producer as sender  # noqa: PLC0415 - light start
     from streamapp.producer.report import reporter  # noqa: PLC0415

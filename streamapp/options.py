@@ -49,6 +49,8 @@ PRODUCER: Final = (
     "window",
     "release",
     "ignore_retention",
+    "links",
+    "special",
 )
 VERIFY: Final = ("machine_id", "data_dir", "group_id", "brokers")
 WORKER: Final = (

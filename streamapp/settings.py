@@ -16,7 +16,7 @@ import socket
 import tomllib
 
 from pathlib import Path
-from typing import Annotated, Any, Final, Self, get_args
+from typing import Annotated, Any, Final, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
@@ -163,6 +163,16 @@ class Settings(BaseSettings):
     ignore_retention: bool = Field(
         False,  # noqa: FBT003 - a field's default
         description="Send even if Kafka's retention may delete blocks before they are read.",
+    )
+
+    links: Literal["fail", "skip", "follow"] = Field(
+        "fail",
+        description="Links to files outside the data folder: fail, skip (and list) or follow.",
+    )
+    special: Literal["skip", "fail"] = Field(
+        "skip",
+        description="Pipes, sockets, devices, links to folders or to nothing: skip (and list) "
+        "or fail.",
     )
 
     # --- worker

@@ -61,7 +61,7 @@ def run(
     scan.check_folder(settings.data_folder)
     try:
         data_blocks = topics.ensure(settings)[topics.names(settings).data_blocks]
-        sources, problems = _scan(settings, settings.data_folder, report, stop)
+        sources, problems, special = _scan(settings, settings.data_folder, report, stop)
         delivery = Run(
             settings,
             settings.data_folder,
@@ -75,7 +75,7 @@ def run(
         try:
             delivery.carry_out()
         finally:
-            summary = delivery.summary(problems)
+            summary = delivery.summary(problems, special)
             report(summary)
     finally:
         report.close()
@@ -85,20 +85,30 @@ def run(
 
 def _scan(
     settings: Settings, folder: Path, report: Reporter, stop: threading.Event
-) -> tuple[list[scan.Source], int]:
+) -> tuple[list[scan.Source], int, int]:
+    """Return what is to be sent, how much cannot be, and how much is not meant to be."""
     sources: list[scan.Source] = []
-    problems = 0
-    for found in scan.scan(folder, machine=settings.machine_id, block_size=settings.block_size):
+    problems = special = 0
+    for found in scan.scan(
+        folder,
+        machine=settings.machine_id,
+        block_size=settings.block_size,
+        links=settings.links,
+        special=settings.special,
+    ):
         if stop.is_set():
             raise InterruptedDeliveryError("stopped before anything was sent")
         if isinstance(found, scan.Source):
             sources.append(found)
+        elif found.is_special:
+            special += 1
+            report(FileEvent(name=found.name, state="special", reason=found.reason))
         else:
             problems += 1
             report(FileEvent(name=found.name, state="unreadable", reason=found.reason))
     if not sources and not problems:
         raise SourceError(f"the data folder {folder} holds no file")
-    return sources, problems
+    return sources, problems, special
 
 
 def _judge(summary: Summary, *, wait: bool, is_stopped: bool) -> None:
@@ -116,4 +126,12 @@ def _judge(summary: Summary, *, wait: bool, is_stopped: bool) -> None:
     text = f"{missing} of {summary.files} files are not delivered{parts and f' ({parts})'}"
     if is_stopped:
         raise InterruptedDeliveryError(f"stopped: {text}. The same command resumes")
-    raise DeliveryError(f"{text}. The same command resumes")
+    raise DeliveryError(f"{text}. {_advice(missing, summary.unreadable)}")
+
+
+def _advice(missing: int, unreadable: int) -> str:
+    """Return what to do: the same command again helps only where it can succeed."""
+    mend = "What cannot be read has to be mended first, the lines above say how it failed"
+    if not unreadable:
+        return "The same command resumes"
+    return mend if missing == unreadable else f"{mend}; for the others the same command resumes"

@@ -161,8 +161,11 @@ class Run:
         if self._crew.failure is not None:
             raise self._crew.failure
 
-    def summary(self, problems: int) -> Summary:
-        """Return what came of it; *problems* lie among the files and cannot be sent."""
+    def summary(self, problems: int, special: int = 0) -> Summary:
+        """Return what came of it; *problems* lie among the files and cannot be sent.
+
+        *special* lie there as well, and are not meant to be sent.
+        """
         states = [file.state for file in self.delivery.files.values()]
         # Until the last answer was there; what threads and clients take to end is no transfer.
         seconds = (self._ended or time.monotonic()) - self._started
@@ -182,6 +185,7 @@ class Run:
             bytes_persisted=self.delivery.bytes_persisted,
             seconds=seconds,
             rate=moved / max(seconds, 0.001),
+            special=special,
         )
 
     def _make_senders(self, folder: Path, frame_bytes: int) -> list[Sender]:

@@ -17,10 +17,15 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
 
 
 class FileEvent(Event, frozen=True, kw_only=True, tag="file"):
-    """A file reached a state, or something that lies among the files cannot be sent."""
+    """A file reached a state, or something that lies among the files is not sent.
+
+    What is *special* is no file, or a link that is not followed: by the settings it is not sent.
+    """
 
     name: str
-    state: Literal["announced", "sent", "complete", "skipped", "failed", "changed", "unreadable"]
+    state: Literal[
+        "announced", "sent", "complete", "skipped", "failed", "changed", "unreadable", "special"
+    ]
     file_id: str = ""
     size: int = 0
     reason: str = ""
@@ -83,7 +88,8 @@ class BlockFailed(Event, frozen=True, kw_only=True, tag="block_failed"):
 class Summary(Event, frozen=True, kw_only=True, tag="summary"):
     """What came of it: *files* in all, and how many of them ended how.
 
-    *sent* are those that Kafka has and the group has not answered. *rate* is that of the bytes
+    *sent* are those that Kafka has and the group has not answered. *special* are no files,
+    or links that are not followed, and are not among *files*. *rate* is that of the bytes
     persisted; of those sent, when nobody waited.
     """
 
@@ -100,3 +106,4 @@ class Summary(Event, frozen=True, kw_only=True, tag="summary"):
     bytes_persisted: int
     seconds: float
     rate: float
+    special: int = 0

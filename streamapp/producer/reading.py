@@ -1,31 +1,37 @@
 """Reads one block of a file, and notices when the file is not what it was.
 
-A file that is written while it is read would arrive as a mixture that never existed. So the
-open file and its path are both compared with the scan, before the first byte is read and
-after the last; and the last piece is given out only after that.
+A file that is written while it is read would arrive as a mixture that never existed, and a
+folder that was replaced by a link would give the bytes of a file that nobody meant to send.
+So the path is opened part by part without following a link, and both the open file and what
+the path names are compared with the scan (device, inode, size and times), before the first
+byte is read and after the last; and the last piece is given out only after that.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 
 from typing import TYPE_CHECKING, Final
 
 from streamapp.errors import SourceChangedError
+from streamapp.producer import directory
 
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from io import FileIO
+    from pathlib import Path
 
+    from streamapp.producer.directory import Directory
     from streamapp.producer.scan import Source
 
-# A pipe that took the file's place since the scan must not hold the reader for ever.
-_OPEN_FLAGS: Final = getattr(os, "O_NONBLOCK", 0)
+_REPLACED: Final = frozenset({errno.ENOTDIR, errno.ELOOP})  # a part of the path is a link now
 
 
-def chunks(path: str, source: Source, span: tuple[int, int], size: int) -> Iterator[bytes]:
-    """Yield the bytes of *span* (start, length) of *source* at *path*, at most *size* at once.
+def chunks(folder: str | Path, source: Source, span: tuple[int, int], size: int) -> Iterator[bytes]:
+    """Yield the bytes of *span* (start, length) of *source* below *folder*, *size* at once.
 
     An empty span yields one empty piece.
 
@@ -34,21 +40,38 @@ def chunks(path: str, source: Source, span: tuple[int, int], size: int) -> Itera
         OSError: it cannot be opened or read.
     """
     start, left = span
-    with open(path, "rb", buffering=0, opener=_opener) as file:
-        _check(file, path, source)
+    with _open(folder, source) as (held, name, file):
         file.seek(start)
         while True:
             chunk = _read(file, min(left, size))
             left -= len(chunk)
             if left == 0:
-                _check(file, path, source)
+                _check(source, os.fstat(file.fileno()))
+                _check(source, _look(held, name))
                 yield chunk
                 return
             yield chunk
 
 
-def _opener(path: str, flags: int) -> int:
-    return os.open(path, flags | _OPEN_FLAGS)
+@contextlib.contextmanager
+def _open(folder: str | Path, source: Source) -> Iterator[tuple[Directory, str, FileIO]]:
+    """Open *source*; give the folder that holds it, its name there, and the file."""
+    with contextlib.ExitStack() as stack:
+        try:
+            place = source.place or source.relative
+            held, name = stack.enter_context(directory.parent(folder, place))
+            _check(source, _look(held, name))  # what is another file is not even opened
+            file = stack.enter_context(open(held.open(name), "rb", buffering=0))  # noqa: PTH123
+        except FileNotFoundError as error:
+            raise SourceChangedError("it was removed since it was found") from error
+        except OSError as error:
+            if error.errno in _REPLACED:
+                raise SourceChangedError(
+                    "a folder on its path was replaced since it was found"
+                ) from error
+            raise
+        _check(source, os.fstat(file.fileno()))
+        yield held, name, file
 
 
 def _read(file: FileIO, size: int) -> bytes:
@@ -62,11 +85,18 @@ def _read(file: FileIO, size: int) -> bytes:
     return chunk or b""
 
 
-def _check(file: FileIO, path: str, source: Source) -> None:
-    opened = os.fstat(file.fileno())
-    named = os.stat(path)  # noqa: PTH116 - a Path for each block would buy nothing
-    if not (source.is_same(opened) and source.is_same(named) and os.path.samestat(opened, named)):
-        raise SourceChangedError(
-            f"it was written or replaced since it was found: {source.size} bytes then, "
-            f"{named.st_size} now"
-        )
+def _look(held: Directory, name: str) -> os.stat_result:
+    try:
+        return held.look(name)
+    except FileNotFoundError as error:
+        raise SourceChangedError("it was removed since it was found") from error
+
+
+def _check(source: Source, found: os.stat_result) -> None:
+    if source.is_same(found):
+        return
+    if (found.st_dev, found.st_ino) != (source.device, source.inode):
+        raise SourceChangedError("another file has taken its place since it was found")
+    raise SourceChangedError(
+        f"it was written since it was found: {source.size} bytes then, {found.st_size} now"
+    )

@@ -159,9 +159,10 @@ class BarReporter(LineReporter):
 def line_of(event: Event) -> str:
     """Return *event* as a line for people, empty when they need none."""
     if isinstance(event, FileEvent):
-        if event.state not in {"failed", "changed", "unreadable"}:
+        if not (event.is_problem or event.state == "special"):
             return ""
-        return f"{event.state}: {printable(event.name)}: {printable(event.reason)}"
+        state = "not sent" if event.state == "special" else event.state
+        return f"{state}: {printable(event.name)}: {printable(event.reason)}"
     if isinstance(event, (BlockResent, BlockFailed)):
         what = "sending again" if isinstance(event, BlockResent) else "given up"
         return (
@@ -192,11 +193,12 @@ def summary_line(event: Summary) -> str:
     """Return what came of it, in one line."""
     counts = {
         "delivered": event.delivered,
-        "sent": event.sent,
+        "in Kafka, not yet on disk": event.sent,
         "there already": event.skipped,
         "changed": event.changed,
         "unreadable": event.unreadable,
         "failed": event.failed,
+        "special, not sent": event.special,
     }
     files = ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "none done"
     return (

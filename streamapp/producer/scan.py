@@ -1,22 +1,26 @@
 """Finds what is to be sent: every regular file below a folder, in an order that stays.
 
-Nothing is opened here. A link to a file is followed and sent as a file; a link to a folder
-is not followed (it may lead in circles, or out of the folder) and is reported, as is all
-that cannot be sent: sockets, devices, broken links, folders that cannot be listed, names
-that no receiver takes. What is reported is not delivered, so the command does not end in 0.
+No file is opened here, and the walk goes from folder to folder by descriptors
+(`streamapp.producer.directory`), so it does not leave the folder. A link to a file inside is
+sent as a file. A link to a file outside is sent only with ``links="follow"``. A link to a
+folder is never followed: it may lead in circles. What is no file (sockets, pipes, devices,
+links to folders, links to nothing) is special: it is reported, and by default does not keep
+the delivery from being complete. What cannot be read, and names that no receiver takes, do.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
 from streamapp import manifest, names
 from streamapp.errors import BlockMalformedError, SourceError
+from streamapp.producer.directory import Directory, is_link, parent
 from streamapp.units import format_size
 from streamapp.wire import MAX_BLOCKS, MAX_HEADER_BYTES
 
@@ -25,18 +29,30 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+Links = Literal["fail", "skip", "follow"]
+Special = Literal["skip", "fail"]
+
 _MAX_NAME_JSON: Final = MAX_HEADER_BYTES // 2
-_JUNCTION: Final = getattr(stat, "IO_REPARSE_TAG_MOUNT_POINT", None)  # Windows' other link
+_NOWHERE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
+_WORKERS_FOLDER: Final = "processed_data_"
+_WORKERS_LOCK: Final = ".lock"
 
 
 class Source(msgspec.Struct, frozen=True, gc=False):
-    """A file to send, as it was found; *relative* is its path below the folder."""
+    """A file to send, as it was found; *relative* is its path below the folder.
+
+    *place* is where its bytes are when a link of that path leads elsewhere: a path below the
+    folder, or an absolute one. *device* and *inode* say which file it is.
+    """
 
     relative: str
     size: int
     mtime_ns: int
     file_id: str
     ctime_ns: int | None = None
+    device: int = -1
+    inode: int = -1
+    place: str = ""
 
     @property
     def name(self) -> str:
@@ -49,15 +65,21 @@ class Source(msgspec.Struct, frozen=True, gc=False):
         return names.raw_name(_parts(self.relative))
 
     def is_same(self, found: os.stat_result) -> bool:
-        """Return whether *found* is what it was when it was scanned."""
-        return (found.st_size, found.st_mtime_ns) == (self.size, self.mtime_ns)
+        """Return whether *found* is the same file, and is what it was when it was scanned."""
+        return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns) == (
+            self.device,
+            self.inode,
+            self.size,
+            self.mtime_ns,
+        ) and self.ctime_ns in {None, found.st_ctime_ns}
 
 
 class Problem(msgspec.Struct, frozen=True):
-    """Something among the files that cannot be sent, and why."""
+    """Something among the files that is not sent, and why; *is_special* if that is as wanted."""
 
     name: str
     reason: str
+    is_special: bool = False
 
 
 def check_folder(folder: Path) -> None:
@@ -77,54 +99,140 @@ def check_folder(folder: Path) -> None:
         raise SourceError(f"the data folder {folder} cannot be read: {error.strerror}") from error
 
 
-def scan(folder: Path, *, machine: str, block_size: int) -> Iterator[Source | Problem]:
-    """Yield what lies below *folder*, sorted by name within each folder."""
-    pending = sorted(os.listdir(folder), reverse=True)  # noqa: PTH208 - 100,000 Paths cost 50 MiB
-    while pending:
-        relative = pending.pop()
+def scan(
+    folder: Path,
+    *,
+    machine: str,
+    block_size: int,
+    links: Links = "fail",
+    special: Special = "skip",
+) -> Iterator[Source | Problem]:
+    """Yield what lies below *folder*, sorted by name within each folder.
+
+    Args:
+        folder: Where to look.
+        machine: This machine's id, a part of each file's id.
+        block_size: How the files will be cut, likewise.
+        links: What becomes of links to files outside.
+        special: What becomes of all that is no file.
+
+    Raises:
+        SourceError: a worker stores what it receives below the folder.
+    """
+    walk = _Walk(folder, machine=machine, block_size=block_size, links=links, special=special)
+    with Directory.at(folder) as directory:
+        yield from walk.below(directory, "")
+
+
+class _Walk:
+    """One walk through *folder*; the arguments are those of `scan`."""
+
+    def __init__(
+        self, folder: Path, *, machine: str, block_size: int, links: Links, special: Special
+    ) -> None:
+        self._folder = folder
+        self._machine = machine
+        self._block_size = block_size
+        self._links = links
+        self._special = special
+
+    def below(self, directory: Directory, relative: str) -> Iterator[Source | Problem]:
+        """Yield what lies in *directory*, which is *relative* below the folder."""
+        listed = directory.names()
+        _refuse_workers_folder(directory, listed)
+        for name in listed:
+            path = os.path.join(relative, name)  # noqa: PTH118 - bytes that are no text
+            try:
+                found = directory.look(name)
+                if is_link(found):
+                    yield self._linked(path)
+                elif not stat.S_ISDIR(found.st_mode):
+                    yield self._source(path, found)
+                elif len(_parts(path)) > names.MAX_COMPONENTS:
+                    yield _problem(path, "a folder that lies too deep")
+                else:
+                    with directory.enter(name) as deeper:
+                        yield from self.below(deeper, path)
+            except OSError as error:
+                yield _problem(path, (error.strerror or str(error)).lower())
+
+    def _linked(self, relative: str) -> Source | Problem:
+        """Return what the link at *relative* leads to, as far as it is sent."""
         try:
-            found, is_link = _look(os.path.join(folder, relative))  # noqa: PTH118 - the same
-            if not stat.S_ISDIR(found.st_mode):
-                yield _source(relative, found, machine=machine, block_size=block_size)
-            elif is_link:
-                yield _problem(relative, "a link to a folder, which is not followed")
-            else:
-                below = sorted(os.listdir(os.path.join(folder, relative)), reverse=True)  # noqa: PTH118, PTH208
-                pending.extend(os.path.join(relative, name) for name in below)  # noqa: PTH118
+            target, is_inside = self._target(relative)
         except OSError as error:
-            yield _problem(relative, (error.strerror or str(error)).lower())
+            if error.errno in _NOWHERE:
+                return self._no_file(relative, "a link to nothing")
+            raise
+        with parent(self._folder, target) as (directory, name):
+            found = directory.look(name)
+        if stat.S_ISDIR(found.st_mode):
+            return self._no_file(relative, "a link to a folder, which is not followed")
+        if is_inside or self._links == "follow" or not stat.S_ISREG(found.st_mode):
+            return self._source(relative, found, place=target)
+        advice = "" if self._links == "skip" else ": --links follow sends it, --links skip does not"
+        reason = f"a link out of the data folder{advice}"
+        return _problem(relative, reason, is_special=self._links == "skip")
 
+    def _target(self, relative: str) -> tuple[str, bool]:
+        """Return where the link leads, and whether that is inside the folder.
 
-def _look(path: str) -> tuple[os.stat_result, bool]:
-    """Return what *path* is, or what it links to, and whether it is a link."""
-    found = os.lstat(path)
-    if stat.S_ISLNK(found.st_mode):
+        This only proposes a place: what lies there is looked at part by part, without links.
+
+        Raises:
+            OSError: it leads to nothing.
+        """
+        top = os.path.realpath(self._folder)
+        target = os.path.realpath(os.path.join(top, relative), strict=True)  # noqa: PTH118
+        below = os.path.join(top, "")  # noqa: PTH118 - with the separator behind it
+        is_inside = target.startswith(below)
+        return (target.removeprefix(below) if is_inside else target), is_inside
+
+    def _source(self, relative: str, found: os.stat_result, *, place: str = "") -> Source | Problem:
+        if not stat.S_ISREG(found.st_mode):
+            return self._no_file(relative, f"{_kind(found.st_mode)}, not a file")
+        parts = _parts(relative)
+        if reason := _refusal(names.portable_name(parts), found.st_size, self._block_size):
+            return _problem(relative, reason)
         try:
-            return os.stat(path), True  # noqa: PTH116
-        except FileNotFoundError as error:
-            raise FileNotFoundError(error.errno, "a link to nothing") from error
-    return found, _JUNCTION is not None and getattr(found, "st_reparse_tag", 0) == _JUNCTION
-
-
-def _source(
-    relative: str, found: os.stat_result, *, machine: str, block_size: int
-) -> Source | Problem:
-    if not stat.S_ISREG(found.st_mode):
-        return _problem(relative, f"{_kind(found.st_mode)}, not a file")
-    parts = _parts(relative)
-    if reason := _refusal(names.portable_name(parts), found.st_size, block_size):
-        return _problem(relative, reason)
-    try:
-        file_id = manifest.file_id(
-            source=machine,
-            name="/".join(parts),
-            size=found.st_size,
-            mtime_ns=found.st_mtime_ns,
-            block_size=block_size,
+            file_id = manifest.file_id(
+                source=self._machine,
+                name="/".join(parts),
+                size=found.st_size,
+                mtime_ns=found.st_mtime_ns,
+                block_size=self._block_size,
+            )
+        except UnicodeEncodeError:  # half a character, which Windows allows in names
+            return _problem(relative, "a name that is no text")
+        return Source(
+            relative,
+            found.st_size,
+            found.st_mtime_ns,
+            file_id,
+            found.st_ctime_ns,
+            device=found.st_dev,
+            inode=found.st_ino,
+            place=place,
         )
-    except UnicodeEncodeError:  # half a character, which Windows allows in names
-        return _problem(relative, "a name that is no text")
-    return Source(relative, found.st_size, found.st_mtime_ns, file_id, found.st_ctime_ns)
+
+    def _no_file(self, relative: str, reason: str) -> Problem:
+        return _problem(relative, reason, is_special=self._special == "skip")
+
+
+def _refuse_workers_folder(directory: Directory, listed: list[str]) -> None:
+    """Refuse a worker's data folder: what was stored there would be sent, and stored again.
+
+    Raises:
+        SourceError: it is one.
+    """
+    if _WORKERS_LOCK not in listed:
+        return
+    if os.path.basename(os.path.realpath(directory.path)).startswith(_WORKERS_FOLDER):  # noqa: PTH119
+        raise SourceError(
+            f"a worker stores what it receives in {directory.path}, and what is stored there "
+            "would be sent again without end: move that folder out of the data folder, or "
+            f"delete its {_WORKERS_LOCK} if no worker uses it any more"
+        )
 
 
 def _refusal(name: str, size: int, block_size: int) -> str | None:
@@ -145,8 +253,8 @@ def _parts(relative: str) -> tuple[str, ...]:
     return tuple(relative.split(os.sep))  # noqa: PTH206 - bytes that are no text
 
 
-def _problem(relative: str, reason: str) -> Problem:
-    return Problem(names.portable_name(_parts(relative)), reason)
+def _problem(relative: str, reason: str, *, is_special: bool = False) -> Problem:
+    return Problem(names.portable_name(_parts(relative)), reason, is_special)
 
 
 def _kind(mode: int) -> str:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import os
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -145,9 +144,8 @@ class Sender:
 
     def _send_frames(self, attempt: Attempt) -> None:
         means, source = self._means, attempt.block.file.source
-        path = os.path.join(means.folder, source.relative)  # noqa: PTH118 - bytes that are no text
         span = (attempt.start, attempt.size)
-        for chunk in reading.chunks(path, source, span, means.frame_bytes):
+        for chunk in reading.chunks(means.folder, source, span, means.frame_bytes):
             if not self._send_frame(attempt, chunk):
                 return
             if attempt.block.tries == 1:

@@ -7,8 +7,6 @@ import re
 import threading
 import time
 
-from pathlib import Path
-
 import pytest
 
 from confluent_kafka import KafkaError as Code
@@ -23,6 +21,7 @@ from streamapp.errors import (
     SourceError,
 )
 from streamapp.producer import engine, reading, waiting
+from streamapp.producer.directory import Directory
 from streamapp.producer.events import FileEvent, Progress, Summary, Waiting
 from streamapp.records import Heartbeat
 from streamapp.settings import Settings
@@ -199,10 +198,11 @@ def test_given_up(fake, settings, told):
 def test_file_that_changes(fake, settings, told, monkeypatch):
     """A file written while it is read is reported, aborted and not delivered; the rest is."""
     original, count = reading._read, itertools.count()
+    path = settings.data_folder / "a b/ä/many.csv"
 
     def read_and_write(file, size):
-        if file.name.endswith("many.csv") and next(count) == 3:
-            with Path(file.name).open("ab") as other:
+        if os.path.samestat(os.fstat(file.fileno()), path.stat()) and next(count) == 3:
+            with path.open("ab") as other:
                 other.write(b"more")
         return original(file, size)
 
@@ -216,27 +216,65 @@ def test_file_that_changes(fake, settings, told, monkeypatch):
     assert 4 == told.of(Summary)[0].delivered
 
 
-def test_what_cannot_be_sent(fake, settings, told, folder):
-    """A broken link is reported, the files are delivered, and the run does not end well."""
+def test_what_is_no_file(fake, settings, told, folder):
+    """What is no file is listed and not sent; the run ends well, unless it is told otherwise."""
     (folder / "broken").symlink_to("nowhere")
+    os.mkfifo(folder / "pipe")
 
-    with pytest.raises(DeliveryError, match=r"1 of 6 files .* \(1 cannot be read\)"):
-        run(settings, told)
+    summary = run(settings, told)
 
     assert CONTENT == stored(fake)
-    assert ["broken"] == [e.name for e in told.of(FileEvent) if e.state == "unreadable"]
+    assert (5, 2, 0) == (summary.files, summary.special, summary.unreadable)
+    assert ["broken", "pipe"] == [e.name for e in told.of(FileEvent) if e.state == "special"]
+
+    with pytest.raises(DeliveryError, match=r"2 of 7 files .* \(2 cannot be read\)") as caught:
+        run(settings.model_copy(update={"special": "fail"}), Told())
+    assert "same command" not in str(caught.value)
+
+
+def test_advice_when_only_a_part_can_be_resumed(fake, settings, told, folder):
+    """The same command helps those that failed; what cannot be read has to be mended first."""
+    (folder / "out").symlink_to("/etc/hostname")
+    fake.reject = 10**6
+
+    with pytest.raises(DeliveryError, match=r"mended first.* for the others the same command"):
+        run(settings.model_copy(update={"max_attempts": 1}), told)
+
+
+def test_folder_that_is_replaced_by_a_link(fake, settings, told, folder, monkeypatch):
+    """A folder becomes a link to another with a file of equal size and time: that is not sent."""
+    outside = folder.parent / "outside"
+    (outside / "ä").mkdir(parents=True)
+    secret = outside / "ä" / "many.csv"
+    secret.write_bytes(b"s" * len(CONTENT["a b/ä/many.csv"]))
+    found = (folder / "a b" / "ä" / "many.csv").stat()
+    os.utime(secret, ns=(found.st_atime_ns, found.st_mtime_ns))
+    begin = engine.Run.carry_out
+
+    def swap_and_begin(self):
+        (folder / "a b").rename(folder.parent / "moved")
+        (folder / "a b").symlink_to(outside)
+        begin(self)
+
+    monkeypatch.setattr(engine.Run, "carry_out", swap_and_begin)
+
+    with pytest.raises(DeliveryError, match=r"1 of 5 files .* \(1 changed while they were sent\)"):
+        run(settings, told)
+
+    assert "changed" == fake.statuses()["a b/ä/many.csv"].state
+    assert {n: c for n, c in CONTENT.items() if n != "a b/ä/many.csv"} == stored(fake)
 
 
 def test_unreadable_file(fake, settings, told, monkeypatch):
     """A file that cannot be opened is reported, and the others are delivered."""
-    original = reading._opener
+    original = Directory.open
 
-    def opener(path, flags):
-        if path.endswith("one"):
+    def deny(self, name):
+        if name == "one":
             raise PermissionError(13, "Permission denied")
-        return original(path, flags)
+        return original(self, name)
 
-    monkeypatch.setattr(reading, "_opener", opener)
+    monkeypatch.setattr(Directory, "open", deny)
 
     with pytest.raises(DeliveryError, match=r"1 of 5 files .* \(1 cannot be read\)"):
         run(settings, told)

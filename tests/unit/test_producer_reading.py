@@ -1,16 +1,23 @@
 """Reading a block, and noticing that its file is not what it was."""
 
+import contextlib
 import os
 import sys
 
 import pytest
 
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from streamapp.errors import SourceChangedError
-from streamapp.producer import reading
-from streamapp.producer.scan import Source
+from streamapp.producer import directory, reading, scan
+from streamapp.producer.directory import Directory
+
+
+@pytest.fixture(autouse=True, params=["descriptors", "paths"])
+def _way(request, monkeypatch):
+    """Every rule holds where folders are opened by descriptor, and where they cannot be."""
+    monkeypatch.setattr(directory, "HAS_DESCRIPTORS", request.param == "descriptors")
 
 
 @pytest.fixture
@@ -21,20 +28,27 @@ def path(tmp_path):
     return path
 
 
-def source_of(path):
-    """The file as `scan` would find it now."""
-    found = path.stat()
-    return Source("file", found.st_size, found.st_mtime_ns, "0" * 32)
+def source_of(path, **how):
+    """The file as `scan` finds it now."""
+    found = scan.scan(path.parent, machine="m", block_size=1 << 20, **how)
+    return next(source for source in found if source.name == path.name)
 
 
+def read(path, source, size=10):
+    """Return the pieces of the whole of *source*, which lies below the folder of *path*."""
+    return reading.chunks(path.parent, source, (0, source.size), size)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(start=st.integers(0, 100), length=st.integers(0, 100), size=st.integers(1, 120))
 def test_pieces(tmp_path_factory, start, length, size):
     """The pieces are the bytes asked for, none larger than allowed, none empty but an only one."""
-    path = tmp_path_factory.getbasetemp() / "pieces"
+    path = tmp_path_factory.getbasetemp() / "pieces" / "file"
     if not path.exists():
+        path.parent.mkdir()
         path.write_bytes(bytes(range(100)))
     length = min(length, 100 - start)
-    pieces = list(reading.chunks(str(path), source_of(path), (start, length), size))
+    pieces = list(reading.chunks(path.parent, source_of(path), (start, length), size))
 
     assert bytes(range(start, start + length)) == b"".join(pieces)
     assert max(map(len, pieces)) <= size
@@ -66,23 +80,28 @@ def _remove(path):
     path.unlink()
 
 
+def _rewrite(path):
+    """Other bytes, the same size, and the old modification time again."""
+    found = path.stat()
+    while path.stat().st_ctime_ns == found.st_ctime_ns:  # the clock of a file system ticks slowly
+        path.write_bytes(bytes(100))
+        os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns))
+
+
 CHANGES = [_grow, _touch, _shorten]
 if sys.platform != "win32":  # where an open file can neither be replaced nor removed
-    CHANGES += [_replace, _remove]
+    CHANGES += [_replace, _remove, _rewrite]
 
 
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("read_before", [0, 1, 9])
 def test_changed(path, change, read_before):
     """A change is noticed before the last piece is given out, whenever it happens."""
-    pieces = reading.chunks(str(path), source_of(path), (0, 100), 10)
+    pieces = read(path, source_of(path))
     got = [next(pieces) for _ in range(read_before)]
     change(path)
-    if (change, read_before) == (_replace, 0):
-        assert 10 == len(list(pieces))  # nobody has looked at the first one
-        return
 
-    with pytest.raises((SourceChangedError, FileNotFoundError)):
+    with pytest.raises(SourceChangedError):
         got.extend(pieces)
     assert len(got) < 10
 
@@ -94,7 +113,7 @@ def test_changed_before(path, change):
     change(path)
 
     with pytest.raises(SourceChangedError):
-        next(reading.chunks(str(path), source, (0, 100), 10))
+        next(read(path, source))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pipes among files")
@@ -105,7 +124,126 @@ def test_pipe_in_its_place(path):
     os.mkfifo(path)
 
     with pytest.raises(SourceChangedError):
-        next(reading.chunks(str(path), source, (0, 100), 10))
+        next(read(path, source))
+
+
+def _swap_folder(folder, outside):
+    """A link to another folder takes the place of *folder*."""
+    folder.rename(folder.with_name("moved"))
+    folder.symlink_to(outside)
+
+
+def twins(tmp_path):
+    """Make two files of equal size and time, one in the data folder and one outside of it."""
+    for name in ("data/folder", "outside"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "file").write_bytes(name.encode().ljust(100))
+        os.utime(tmp_path / name / "file", ns=(1, 99))
+    (source,) = scan.scan(tmp_path / "data", machine="m", block_size=1 << 20)
+    return source
+
+
+def test_folder_is_replaced_by_a_link(tmp_path):
+    """Between the scan and the reading a link out of the folder took the place of a folder."""
+    source = twins(tmp_path)
+    _swap_folder(tmp_path / "data" / "folder", tmp_path / "outside")
+
+    with pytest.raises(SourceChangedError, match="was replaced"):
+        next(reading.chunks(tmp_path / "data", source, (0, 100), 10))
+
+
+def test_data_folder_is_replaced_by_a_link(tmp_path):
+    """So is the data folder itself: its path is looked up again, and another file is there."""
+    source = twins(tmp_path)
+    (tmp_path / "outside" / "folder").mkdir()
+    (tmp_path / "outside" / "file").rename(tmp_path / "outside" / "folder" / "file")
+    _swap_folder(tmp_path / "data", tmp_path / "outside")
+
+    with pytest.raises(SourceChangedError, match="another file"):
+        next(reading.chunks(tmp_path / "data", source, (0, 100), 10))
+
+
+@pytest.mark.parametrize("step", ["look", "open"])
+def test_file_is_replaced_at_the_last_moment(tmp_path, monkeypatch, step):
+    """The file is replaced by another of equal size and time just before each step."""
+    source = twins(tmp_path)
+    original = getattr(Directory, step)
+
+    def swap(self, name):
+        with contextlib.suppress(FileNotFoundError):  # the second time
+            (tmp_path / "outside" / "file").replace(tmp_path / "data" / "folder" / "file")
+        return original(self, name)
+
+    monkeypatch.setattr(Directory, step, swap)
+
+    with pytest.raises(SourceChangedError, match="another file"):
+        next(reading.chunks(tmp_path / "data", source, (0, 100), 10))
+
+
+def test_folder_is_moved_while_it_is_read(tmp_path):
+    """What is being read stays the file that was found, wherever the folder's path leads now."""
+    source = twins(tmp_path)
+    pieces = reading.chunks(tmp_path / "data", source, (0, 100), 10)
+    first = next(pieces)
+    _swap_folder(tmp_path / "data" / "folder", tmp_path / "outside")
+
+    if directory.HAS_DESCRIPTORS:
+        assert b"data/folder".ljust(100) == first + b"".join(pieces)
+    else:  # the path is used again, and another file is there
+        with pytest.raises(SourceChangedError, match="another file"):
+            list(pieces)
+
+
+def test_link_is_replaced(tmp_path):
+    """A link's file is read where it lay when it was found, and another one is not."""
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "real").write_bytes(b"1234567890")
+    (tmp_path / "secret").write_bytes(b"0987654321")
+    for path in (data / "real", tmp_path / "secret"):
+        os.utime(path, ns=(1, 99))
+    (data / "link").symlink_to("real")
+    source = source_of(data / "link")
+    (data / "link").unlink()
+    (data / "link").symlink_to(tmp_path / "secret")
+
+    assert b"1234567890" == b"".join(read(data / "link", source))
+
+    (data / "real").unlink()
+    (data / "real").symlink_to(tmp_path / "secret")
+    with pytest.raises(SourceChangedError):
+        next(read(data / "link", source))
+
+
+def test_link_out_of_the_folder(tmp_path):
+    """A link that was to be followed is read where it led."""
+    data = tmp_path / "data"
+    data.mkdir()
+    (tmp_path / "file").write_bytes(b"1234567890")
+    (data / "link").symlink_to("../file")
+    source = source_of(data / "link", links="follow")
+
+    assert b"1234567890" == b"".join(read(data / "link", source))
+
+    _replace(tmp_path / "file")
+    with pytest.raises(SourceChangedError):
+        next(read(data / "link", source))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not list descriptors so")
+def test_no_descriptor_is_left(path):
+    """Whatever happens, no descriptor stays open."""
+    source = source_of(path)
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    list(read(path, source))
+    _touch(path)
+    with pytest.raises(SourceChangedError):
+        next(read(path, source))
+    path.unlink()
+    with pytest.raises(SourceChangedError):
+        next(read(path, source))
+
+    assert before == len(os.listdir("/proc/self/fd"))  # noqa: PTH208
 
 
 def test_reads_that_give_less():

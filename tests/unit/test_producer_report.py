@@ -122,6 +122,18 @@ def test_lines():
     ] == stream.getvalue().splitlines()
 
 
+def test_sent_is_not_stored():
+    """Files that only Kafka has are said to be there and not on disk; what is no file is listed."""
+    stream = io.StringIO()
+    report = LineReporter(stream)
+    report(FileEvent(name="pipe", state="special", reason="a pipe, not a file"))
+    report(msgspec.structs.replace(SUMMARY, delivered=0, sent=1, special=2))
+
+    lines = stream.getvalue().splitlines()
+    assert "not sent: pipe: a pipe, not a file" == lines[0]
+    assert "3 files: 1 in Kafka, not yet on disk, 1 there already, 1 changed, 2 special" in lines[1]
+
+
 def test_nobody_waits():
     """When nobody waits for it, nothing is said of what is persisted."""
     streams = [io.StringIO(), Terminal()]

@@ -6,17 +6,27 @@ import sys
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from streamapp import manifest
 from streamapp.errors import SourceError
-from streamapp.producer import scan
+from streamapp.producer import directory, scan
+from streamapp.producer.directory import Directory
 from streamapp.producer.scan import Problem, Source
+from streamapp.settings import Settings
+from streamapp.store import placing
 
 
-def found(folder, block_size=1 << 20):
+@pytest.fixture(autouse=True, params=["descriptors", "paths"])
+def _way(request, monkeypatch):
+    """Every rule holds where folders are opened by descriptor, and where they cannot be."""
+    monkeypatch.setattr(directory, "HAS_DESCRIPTORS", request.param == "descriptors")
+
+
+def found(folder, block_size=1 << 20, **how):
     """Everything that `scan` yields, by name."""
-    return {f.name: f for f in scan.scan(folder, machine="m", block_size=block_size)}
+    return {f.name: f for f in scan.scan(folder, machine="m", block_size=block_size, **how)}
 
 
 def problems(folder, **how):
@@ -43,24 +53,121 @@ def test_identity(tmp_path):
         source="m", name="deep/file", size=5, mtime_ns=99, block_size=1 << 20
     )
 
-    assert {
-        "deep/file": Source(str(Path("deep/file")), 5, 99, file_id, path.stat().st_ctime_ns)
-    } == found(tmp_path)
+    seen = path.stat()
+    source = Source(
+        str(Path("deep/file")),
+        5,
+        99,
+        file_id,
+        seen.st_ctime_ns,
+        device=seen.st_dev,
+        inode=seen.st_ino,
+    )
+
+    assert {"deep/file": source} == found(tmp_path)
+    assert source.is_same(seen)
+
+
+@pytest.mark.parametrize("field", ["device", "inode", "size", "mtime_ns", "ctime_ns"])
+def test_another_file(tmp_path, field):
+    """What differs from what was found in any of these is another file."""
+    (tmp_path / "file").write_bytes(b"12345")
+    source = found(tmp_path)["file"]
+    other = msgspec.structs.replace(source, **{field: getattr(source, field) + 1})
+
+    assert not other.is_same((tmp_path / "file").stat())
 
 
 def test_links(tmp_path):
-    """A link to a file is sent as a file; other links are reported and not followed."""
+    """A link to a file inside is sent as a file; others are listed and not followed."""
     (tmp_path / "real").write_bytes(b"12345")
     (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "deep").symlink_to("../link")
     (tmp_path / "link").symlink_to("real")
+    (tmp_path / "absolute").symlink_to(tmp_path / "folder" / ".." / "real")
     (tmp_path / "circle").symlink_to(".")
     (tmp_path / "broken").symlink_to("nowhere")
     (tmp_path / "itself").symlink_to("itself")
+    (tmp_path / "through").symlink_to("real/nothing")
+    sources = {n: f for n, f in found(tmp_path).items() if isinstance(f, Source)}
 
-    assert 5 == found(tmp_path)["link"].size
-    assert {"broken", "circle", "itself"} == set(problems(tmp_path))
-    assert "a link to nothing" == problems(tmp_path)["broken"]
-    assert "a link to a folder, which is not followed" == problems(tmp_path)["circle"]
+    assert {"real", "folder/deep", "link", "absolute"} == set(sources)
+    assert {(5, "real")} == {(f.size, f.place) for n, f in sources.items() if n != "real"}
+    assert {
+        "broken": "a link to nothing",
+        "circle": "a link to a folder, which is not followed",
+        "itself": "a link to nothing",
+        "through": "a link to nothing",
+    } == problems(tmp_path)
+    assert all(f.is_special for f in found(tmp_path).values() if isinstance(f, Problem))
+    assert not any(
+        f.is_special for f in found(tmp_path, special="fail").values() if isinstance(f, Problem)
+    )
+
+
+def test_links_out_of_the_folder(tmp_path):
+    """A link to a file outside is sent only on request; it is a failure unless it is passed by."""
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    (tmp_path / "secret").write_bytes(b"12345")
+    (tmp_path / "inside-too").mkdir()  # its name begins as the folder's
+    (tmp_path / "inside-too" / "file").write_bytes(b"123")
+    (inside / "up").symlink_to("../secret")
+    (inside / "beside").symlink_to(tmp_path / "inside-too" / "file")
+
+    for links, is_special in [("fail", False), ("skip", True)]:
+        outcome = found(inside, links=links)
+        assert {"up": is_special, "beside": is_special} == {
+            name: problem.is_special for name, problem in outcome.items()
+        }
+        assert all("a link out of the data folder" in f.reason for f in outcome.values())
+    assert "--links follow" in problems(inside)["up"]
+
+    followed = found(inside, links="follow")
+    assert {"up": 5, "beside": 3} == {name: f.size for name, f in followed.items()}
+    assert str((tmp_path / "secret").resolve()) == followed["up"].place
+
+
+def test_data_folder_that_is_a_link(tmp_path):
+    """The data folder itself may be a link; what lies in it is inside."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "file").write_bytes(b"1")
+    (tmp_path / "real" / "link").symlink_to("file")
+    (tmp_path / "data").symlink_to("real")
+
+    assert {"file": 1, "link": 1} == {n: f.size for n, f in found(tmp_path / "data").items()}
+
+
+@pytest.mark.parametrize("depth", [0, 1, 2])
+def test_workers_folder(tmp_path, depth):
+    """A worker's data folder below the data folder is refused: what is stored would be sent."""
+    root = Settings(machine_id="w", data_dir=[tmp_path / "deeper"]).data_roots[0]
+    folders = [tmp_path, root.parent, root]
+    root.mkdir(parents=True)
+    (root / "file").write_bytes(b"1")
+    assert 1 == len(found(folders[depth]))
+
+    (root / placing.LOCK).touch()
+    with pytest.raises(SourceError, match="would be sent again"):
+        found(folders[depth])
+
+
+def test_folder_that_becomes_a_link(tmp_path, monkeypatch):
+    """A folder that is replaced by a link while it is found is reported, and is not entered."""
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "secret").write_bytes(b"1")
+    (tmp_path / "data" / "folder").mkdir(parents=True)
+    enter = Directory.enter
+
+    def swap(self, name):
+        (tmp_path / "data" / "folder").rename(tmp_path / "moved")
+        (tmp_path / "data" / "folder").symlink_to(tmp_path / "outside")
+        return enter(self, name)
+
+    monkeypatch.setattr(Directory, "enter", swap)
+
+    assert ["folder"] == list(problems(tmp_path / "data"))
+    assert {"folder"} == set(found(tmp_path / "data"))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such files")
@@ -77,20 +184,22 @@ def test_no_files(tmp_path, monkeypatch):
             "pipe": "a pipe, not a file",
             "device": "a character device, not a file",
         } == problems(tmp_path)
+        assert all(f.is_special for f in found(tmp_path).values())
+        assert not any(f.is_special for f in found(tmp_path, special="fail").values())
 
 
 def test_folder_that_cannot_be_listed(tmp_path, monkeypatch):
     """It is reported, and the rest goes on. Root can list every folder: the error is made."""
     (tmp_path / "closed").mkdir()
     (tmp_path / "file").write_bytes(b"")
-    listdir = os.listdir
+    names = Directory.names
 
-    def deny(path):
-        if str(path).endswith("closed"):
+    def deny(self):
+        if self.path.endswith("closed"):
             raise PermissionError(13, "Permission denied")
-        return listdir(path)
+        return names(self)
 
-    monkeypatch.setattr(os, "listdir", deny)
+    monkeypatch.setattr(Directory, "names", deny)
 
     assert {"closed": "permission denied"} == problems(tmp_path)
     assert isinstance(found(tmp_path)["file"], Source)
@@ -110,8 +219,8 @@ def test_name_that_is_no_text(tmp_path):
 
 def test_half_a_character(tmp_path, monkeypatch):
     """A name with half a character, which Windows allows, is reported."""
-    monkeypatch.setattr(os, "listdir", lambda _: ["\ud800"])
-    monkeypatch.setattr(os, "lstat", lambda _: os.stat_result((0o100644, *[0] * 9)))
+    monkeypatch.setattr(Directory, "names", lambda _: ["\ud800"])
+    monkeypatch.setattr(Directory, "look", lambda *_: os.stat_result((0o100644, *[0] * 9)))
 
     assert ["a name that is no text"] == list(problems(tmp_path).values())
 
