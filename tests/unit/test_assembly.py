@@ -173,3 +173,13 @@ def test_holds_no_bytes():
 
     assert hashlib.sha256(data).digest() == assembly.sha256
     assert [] == [v for v in vars(assembly).values() if isinstance(v, bytes) and len(v) > 32]
+
+
+@pytest.mark.parametrize("data", [b"12", b"1234"])
+def test_as_many_bytes_as_declared(data):
+    """A frame that was decoded to fewer or more bytes than it declares is refused."""
+    frame = frames_of(b"123", frame_size=3)[0][0]
+    assembly = Assembly(frame, frame.meta)
+
+    with pytest.raises(BlockCorruptError, match=f"has {len(data)} bytes, declared 3"):
+        assembly.add(frame, data)

@@ -1,0 +1,205 @@
+"""Breaks the promises of the core one at a time, and looks whether the quick tests notice.
+
+``python -m tests.mutants`` copies the project, changes one line, runs the
+quick suites on the copy until the first failure, and prints which test failed. A promise that
+can be broken without a failing test is printed as ``SURVIVED``, and the exit code is 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+
+from pathlib import Path
+from typing import NamedTuple
+
+
+PROJECT = Path(__file__).resolve().parent.parent
+COPIED = ("streamapp", "agents", "tables", "tests", "docs", "bench", ".ci")
+SUITES = ("tests/unit", "tests/parts", "--ignore=tests/unit/test_mutants.py")
+PATIENCE_SECONDS = 1200
+FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+)", re.MULTILINE)
+
+
+class Mutant(NamedTuple):
+    """One broken promise: in *file* the text *old*, which stands there once, becomes *new*."""
+
+    promise: str
+    file: str
+    old: str
+    new: str
+
+
+MUTANTS = (
+    Mutant(
+        "a block is fsynced before it has its name",
+        "streamapp/store/writer.py",
+        "                os.fsync(self._file)\n",
+        "                pass\n",
+    ),
+    Mutant(
+        "the folder is fsynced when a block has its name",
+        "streamapp/store/writer.py",
+        "        folders.sync_or_undo(at, lambda: os.rename(name, part,",
+        "        (lambda *_: None)(at, lambda: os.rename(name, part,",
+    ),
+    Mutant(
+        "nothing is committed beyond an open block",
+        "streamapp/ledger.py",
+        "            if offset not in self._settled:\n                return\n",
+        "            if offset not in self._settled:\n                self._settled.add(offset)\n",
+    ),
+    Mutant(
+        "records of an older generation are void",
+        "streamapp/ledger.py",
+        "generation != last_generation or offset <= last_offset",
+        "offset <= last_offset",
+    ),
+    Mutant(
+        "a frame has as many bytes as it declares",
+        "streamapp/assembly.py",
+        "if len(data) != frame.length:",
+        "if False:",
+    ),
+    Mutant(
+        "a block's SHA-256 is compared with the declared one",
+        "streamapp/assembly.py",
+        "if frame.seal is None or self.sha256 != frame.seal.sha256:",
+        "if frame.seal is None:",
+    ),
+    Mutant(
+        "no more bytes than --window are under way",
+        "streamapp/producer/state.py",
+        "fits = window is None or self._bytes_open + self._policy.block_size <= window",
+        "fits = True",
+    ),
+    Mutant(
+        "a lost block is missing from the tables",
+        "tables/rows.py",
+        '    elif ack.outcome == "lost":\n        bits[index // 8] &= ~(1 << index % 8)\n',
+        "",
+    ),
+    Mutant(
+        "nothing is sent that retention would delete unread",
+        "streamapp/producer/retention.py",
+        "if limit is not None and share > limit:",
+        "if False:",
+    ),
+    Mutant(
+        "the web views compare the token",
+        "streamapp/web.py",
+        "if settings.web_token is not None:",
+        "if False:",
+    ),
+    Mutant(
+        "a producer waits for all in-sync replicas",
+        "streamapp/kafka.py",
+        '"acks": "all",',
+        '"acks": 1,',
+    ),
+    Mutant(
+        "a producer is idempotent",
+        "streamapp/kafka.py",
+        '"enable.idempotence": True,',
+        '"enable.idempotence": False,',
+    ),
+    Mutant(
+        "a worker waits for all in-sync replicas",
+        "streamapp/app.py",
+        "producer_acks=-1,",
+        "producer_acks=1,",
+    ),
+)
+
+
+def mutated(folder: Path, mutant: Mutant) -> None:
+    """Break the promise of *mutant* in the copy of the project in *folder*.
+
+    Raises:
+        ValueError: the text that it replaces does not stand there exactly once.
+    """
+    path = folder / mutant.file
+    text = path.read_text("utf-8")
+    if text.count(mutant.old) != 1:
+        message = (
+            f"{mutant.file}: {mutant.old!r} stands there {text.count(mutant.old)} times, "
+            "expected once: adapt tests/mutants.py"
+        )
+        raise ValueError(message)
+    path.write_text(text.replace(mutant.old, mutant.new), "utf-8")
+
+
+def first_failure(folder: Path) -> str | None:
+    """Return the first test of the quick suites that fails in *folder*; None when all pass."""
+    command = [sys.executable, "-m", "pytest", *SUITES, "-x", "-q", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env=environment(folder),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE_SECONDS,
+    )
+    if done.returncode == 0:
+        return None
+    found = FAILED.search(done.stdout)
+    return found[1] if found else f"pytest exit {done.returncode}: {done.stdout[-500:]}"
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """Return the environment in which Python imports the copy in *folder*."""
+    own = {k: v for k, v in os.environ.items() if not k.startswith("STREAMAPP_")}
+    return own | {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def main() -> int:
+    """Try every mutant whose promise has the text given; return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("text", nargs="?", default="", help="only promises with this in them")
+    wanted = [m for m in MUTANTS if parser.parse_args().text in m.promise]
+    with tempfile.TemporaryDirectory() as name:
+        if failure := first_failure(fresh_copy(Path(name) / "control")):
+            say(f"the unchanged code fails too: {failure}")
+            return 1
+        survived = [m for m in wanted if not is_caught(Path(name), m)]
+    caught = len(wanted) - len(survived)
+    say(f"{len(wanted)} promises broken, {caught} noticed by the quick tests")
+    return 1 if survived or not wanted else 0
+
+
+def say(line: str) -> None:
+    """Print *line* at once: a run takes minutes."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def is_caught(folder: Path, mutant: Mutant) -> bool:
+    """Print, and return, whether a test of the quick suites fails for *mutant*."""
+    copy = fresh_copy(folder / "mutant")
+    mutated(copy, mutant)
+    failure = first_failure(copy)
+    say(f"{mutant.promise}: {failure or 'SURVIVED'}")
+    shutil.rmtree(copy)
+    return failure is not None
+
+
+def fresh_copy(folder: Path) -> Path:
+    """Return *folder*, which has a copy of the project now."""
+    folder.mkdir()
+    ignored = shutil.ignore_patterns("__pycache__")
+    for name in COPIED:
+        shutil.copytree(PROJECT / name, folder / name, ignore=ignored)
+    for path in PROJECT.iterdir():
+        if path.is_file():
+            shutil.copy2(path, folder / path.name)
+    return folder
+
+
+if __name__ == "__main__":
+    sys.exit(main())
