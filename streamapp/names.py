@@ -23,7 +23,11 @@ MAX_NAME_BYTES: Final = 4096
 MAX_COMPONENT_BYTES: Final = 240
 """The longest folder name: 255 is the file systems' limit, ``~<8 hex digits>`` may follow."""
 
-MAX_COMPONENTS: Final = 128
+MAX_COMPONENTS: Final = 32
+"""The most parts of a name: each may cost a folder, an inode and an fsync, for a few bytes."""
+
+_MAX_FOLDER_BYTES: Final = 255
+_SUFFIX_DIGITS: Final = (8, 16, 32)
 
 # Characters that change how a name is shown or parsed: bidirectional controls (a name that
 # reads backwards), separators of other systems, and the byte order mark.
@@ -85,18 +89,33 @@ def folder_parts(name: str) -> tuple[str, ...]:
         message = f"a name of {len(name)} characters, expected 1 to {MAX_NAME_BYTES} bytes"
         raise BlockMalformedError(message)
     parts = name.split("/")
-    if len(parts) > MAX_COMPONENTS or any(p in {"", ".", ".."} or "\0" in p for p in parts):
+    if len(parts) > MAX_COMPONENTS:
+        message = (
+            f"the name {name[:200]!r} has {len(parts)} parts, expected at most {MAX_COMPONENTS}: "
+            "move the file up, or send a folder further down"
+        )
+        raise BlockMalformedError(message)
+    if any(p in {"", ".", ".."} or "\0" in p for p in parts):
         message = (
             f"the name {name[:200]!r} is no relative path inside a folder: "
-            "empty, '.', '..', absolute, NUL or too deep"
+            "empty, '.', '..', absolute or NUL"
         )
         raise BlockMalformedError(message)
     return tuple(_component(part, below=bool(depth)) for depth, part in enumerate(parts))
 
 
-def with_suffix(component: str, file_id: str) -> str:
-    """Return *component* made unique by *file_id*, for a folder that another file has."""
-    return f"{component}~{file_id[:8]}"
+def with_suffixes(component: str, file_id: str) -> list[str]:
+    """Return *component* made unique by *file_id*, for a folder that another file has.
+
+    Each is longer than the one before it, which another file may have as well.
+    """
+    return [cut(component, f"~{file_id[:digits]}") for digits in _SUFFIX_DIGITS]
+
+
+def cut(component: str, suffix: str) -> str:
+    """Return *component* and *suffix*, the component cut until both are a folder's name."""
+    kept = component.encode()[: _MAX_FOLDER_BYTES - len(suffix)].decode("utf-8", "ignore")
+    return f"{kept}{suffix}"
 
 
 def printable(text: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import secrets
 
 from typing import TYPE_CHECKING, Final
 
@@ -29,9 +30,8 @@ PROBE: Final = ".probe"
 PRIVATE: Final = frozenset({QUARANTINE, ".streamapp"})
 """Folders at the top that hold no files of users; a file of that name gets ``~<id>``."""
 
-MAX_SAME_NAME: Final = 1000
-"""Files of one name whose ids begin alike: by chance there are never two."""
-
+_MADE_UP: Final = 3
+_MADE_UP_BYTES: Final = 8
 _RESERVED: Final = PRIVATE | {LOCK, PROBE, f"{PROBE}.part", IDENTITY, f"{IDENTITY}.part"}
 _BLOCKED: Final = frozenset({errno.ENOTDIR, errno.ELOOP})
 
@@ -78,7 +78,7 @@ def _cut(file: FileFile) -> tuple[str, int, int, int]:
 
 
 def _free_name(part: str, file: FileFile, parent: int, *, first: bool, last: bool) -> str:
-    """Return *part*, or ``part~<id>`` where another file, a link or ours has the name."""
+    """Return *part*, or one with a suffix where another file, a link or ours has the name."""
     for chosen in _candidates(part, file.file_id):
         if first and chosen.casefold() in _RESERVED:
             continue
@@ -93,15 +93,19 @@ def _free_name(part: str, file: FileFile, parent: int, *, first: bool, last: boo
         with folders.closing(fd):
             if not last or _is_free_for(file, fd):
                 return chosen
-    message = f"no folder is left for {file.name[:200]!r}: {MAX_SAME_NAME} of that name are taken"
+    message = f"no folder is left for {file.name[:200]!r}: each that it may have is taken"
     raise BlockMalformedError(message)
 
 
 def _candidates(part: str, file_id: str) -> Iterator[str]:
-    unique = names.with_suffix(part, file_id)
     yield part
-    yield unique
-    yield from (f"{unique}~{number}" for number in range(2, MAX_SAME_NAME))
+    yield from names.with_suffixes(part, file_id)
+    # Other files are called so, which is no accident. Nobody can be called what nobody knows.
+    yield from (_made_up(part) for _ in range(_MADE_UP))
+
+
+def _made_up(part: str) -> str:
+    return names.cut(part, f"~{secrets.token_hex(_MADE_UP_BYTES)}")
 
 
 def _is_free_for(file: FileFile, folder: int) -> bool:

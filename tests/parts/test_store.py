@@ -652,13 +652,54 @@ def test_ids_that_begin_alike(root):
     assert all(hashlib.sha256(i.encode()).hexdigest() == root.stored(i, 0).sha256 for i in ids)
 
 
-def test_no_folder_is_left(root, monkeypatch):
+def test_many_ids_that_begin_alike(open_root):
+    """However many files of one name have ids that begin alike, there is a folder for the next."""
+    root = open_root()
+    ids = [f"{FILE_ID[:16]}{number:016x}" for number in range(1_200)]
+    for file_id in ids:
+        root.begin(file_id, 0, meta_of(len(DATA), name="x")).abort()
+    for file_id in (*ids[-3:], FILE_ID):
+        keep(root, file_id=file_id, meta=meta_of(len(DATA), name="x"))
+    root.close()
+    again = open_root()
+
+    assert all(again.stored(file_id, 0) for file_id in (*ids[-3:], FILE_ID))
+
+
+@pytest.fixture
+def taken(root):
+    """The names that a file ``x`` may get are those of other files, for whoever knew its id."""
+    for number, name in enumerate(["x", *names.with_suffixes("x", FILE_ID)]):
+        keep(root, file_id=f"{number:032x}", meta=meta_of(len(DATA), name=name))
+
+
+def test_names_that_are_taken_on_purpose(root, open_root, taken):  # noqa: ARG001 - the names
+    """Who takes every name that follows from a file's id keeps nobody from a folder."""
+    keep(root, meta=meta_of(len(DATA), name="x"))
+    root.close()
+
+    assert hashlib.sha256(DATA).hexdigest() == open_root().stored(FILE_ID, 0).sha256
+
+
+def test_no_folder_is_left(root, taken, monkeypatch):  # noqa: ARG001 - the names
     """When every folder of a name is taken the block is refused, not held for ever."""
-    monkeypatch.setattr(placing, "MAX_SAME_NAME", 3)
-    for number in range(3):
-        keep(root, file_id=f"{FILE_ID[:8]}{number:024x}", meta=meta_of(len(DATA), name="x"))
+    monkeypatch.setattr(placing, "_made_up", lambda part: names.cut(part, "~0"))
+    keep(root, file_id=OTHER_ID, meta=meta_of(len(DATA), name="x~0"))
     with pytest.raises(BlockError, match="no folder"):
         root.begin(FILE_ID, 0, meta_of(5, name="x"))
+
+
+def test_folders_of_older_versions(root, open_root):
+    """What an older version called a folder is found by what its ``file.json`` says."""
+    meta = meta_of(len(DATA), name="x")
+    keep(root, meta=meta)
+    (root.path / "x").rename(root.path / f"x~{FILE_ID[:8]}~7")
+    root.close()
+    again = open_root()
+    assert again.stored(FILE_ID, 0)
+
+    keep(again, meta=meta)
+    assert [f"x~{FILE_ID[:8]}~7"] == [p.parent.name for p in again.path.rglob("*.bin")]
 
 
 def test_hostile_name(root):

@@ -30,7 +30,7 @@ REFUSED = [
     "\0",
     "a\0b",
     "a/b\0",
-    "a/" * 128 + "a",
+    "a/" * 32 + "a",
     "a" * 4097,
     "é" * 2049,
     "\ud800" * 1366,
@@ -99,7 +99,7 @@ AS_THEY_ARE = [
     "file.json",
     "block_0000.bin",
     "a/block_1.csv",
-    "a/" * 127 + "a",
+    "a/" * 31 + "a",
     "a" * 240,
 ]
 CUT = [
@@ -120,7 +120,7 @@ def is_safe(part):
         part not in {"", ".", ".."}
         and "/" not in part
         and "\\" not in part
-        and len(names.with_suffix(part, "0" * 32).encode()) <= 255
+        and all(len(name.encode()) <= 255 for name in names.with_suffixes(part, "0" * 32))
         and unicodedata.is_normalized("NFC", part)
         and not {unicodedata.category(c) for c in part} & {"Cc", "Cs", "Cn", "Zl", "Zp"}
         and not part.endswith((".", " "))
@@ -199,5 +199,17 @@ def test_bytes_travel_as_hex():
 
 
 def test_suffix():
-    """A folder that another file has is told apart by the beginning of the file id."""
-    assert "a~0123abcd" == names.with_suffix("a", "0123abcd" * 4)
+    """A folder that another file has is told apart by the file id: as much of it as it takes."""
+    file_id = "0123abcd" * 4
+
+    assert ["a~0123abcd", "a~0123abcd0123abcd", f"a~{file_id}"] == names.with_suffixes("a", file_id)
+
+
+@pytest.mark.parametrize("part", ["a" * 240, "é" * 120, "a" + "é" * 119, "😀" * 60])
+def test_suffix_of_a_long_name(part):
+    """The short suffix fits behind every name; longer ones cut the name between characters."""
+    short, *longer = names.with_suffixes(part, "0123abcd" * 4)
+
+    assert f"{part}~0123abcd" == short
+    assert [True, True] == [part.startswith(name.partition("~")[0]) for name in longer]
+    assert all(is_safe(name.partition("~")[0]) and len(name.encode()) > 250 for name in longer)
