@@ -141,7 +141,9 @@ def create_app(settings: Settings) -> StreamApp:
         worker_redirect_stdouts=False,
     )
     created.settings = settings
-    created.block_store = BlockStore(settings.data_roots, min_free=settings.min_free)
+    created.block_store = BlockStore(
+        settings.data_roots, min_free=settings.min_free, file_mode=int(settings.file_mode, 8)
+    )
     created.vitals = Vitals()
     created.changelogs = Changelogs()
     created.flow_control = FlowControl()

@@ -49,6 +49,7 @@ CONFIG_FILE: Final = "streamapp.toml"
 
 _NOT_GIVEN: Final = (None, "", ())
 _HOST: Final = re.compile(r"[A-Za-z0-9._:\[\]-]+")
+_MODE: Final = re.compile(r"0?6[046][046]")
 _PORT: Final = re.compile(r"[1-9][0-9]{0,4}")
 
 
@@ -93,12 +94,23 @@ def _addresses(brokers: str) -> str:
     return brokers
 
 
+def _mode(value: str) -> str:
+    if not _MODE.fullmatch(value):
+        message = (
+            f"{value!r:.20} is no file mode: write three octal digits, the owner's a 6, "
+            "those of group and others 0, 4 or 6, as in 0640"
+        )
+        raise ValueError(message)
+    return value
+
+
 Size = Annotated[int, BeforeValidator(_size)]
 Rate = Annotated[int, BeforeValidator(_rate)]
 Identifier = Annotated[str, Field(pattern=manifest.IDENTIFIER)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Token = Annotated[SecretStr, Field(min_length=8)]
 Folder = Annotated[Path, BeforeValidator(_folder)]
+FileMode = Annotated[str, AfterValidator(_mode)]
 
 
 class Settings(BaseSettings):
@@ -189,6 +201,11 @@ class Settings(BaseSettings):
         None, description="Stop cleanly after this many blocks."
     )
     min_free: Size = Field(256 * MIB, description="Free disk space that the worker never touches.")
+    file_mode: FileMode = Field(
+        "0640",
+        description="Permissions of stored files, whatever the umask is; whoever may read them "
+        "may enter their folders.",
+    )
     block_timeout: Seconds = Field(
         60.0, description="Seconds without a frame after which an unfinished block is given up."
     )

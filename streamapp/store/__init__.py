@@ -11,7 +11,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from streamapp.errors import StoreBusyError, StoreError
-from streamapp.store.root import Root
+from streamapp.store.root import FILE_MODE, Root
 
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ logger = logging.getLogger(__name__)
 class BlockStore:
     """The data folders of one machine."""
 
-    def __init__(self, paths: Sequence[Path], *, min_free: int) -> None:
-        self.roots = [Root(path, min_free=min_free) for path in paths]
+    def __init__(self, paths: Sequence[Path], *, min_free: int, file_mode: int = FILE_MODE) -> None:
+        self.roots = [Root(path, min_free=min_free, file_mode=file_mode) for path in paths]
 
     def open(self) -> None:
         """Take all data folders.

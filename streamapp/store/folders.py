@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-FOLDER_MODE: Final = 0o755
-FILE_MODE: Final = 0o644
+_PERMISSIONS: Final = 0o777
+_INHERITED: Final = _PERMISSIONS | stat.S_ISGID
+_FILE_PERMISSIONS: Final = 0o666
 _PARENT_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _FOLDER_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -65,18 +66,29 @@ def closing(fd: int) -> Iterator[int]:
         os.close(fd)
 
 
-def make_path(path: Path) -> None:
+def make_path(path: Path, *, mode: int) -> None:
     """Make the folder *path* and those above it; all that are new are durable then.
 
     Raises:
         OSError: it cannot be.
     """
     if not path.is_dir():
-        make_path(path.parent)
-        path.mkdir(exist_ok=True)
+        make_path(path.parent, mode=mode)
+        path.mkdir(mode, exist_ok=True)
     # Also when it was there: the process that made it may have died before it came to this.
     with contextlib.suppress(PermissionError), closing(os.open(path.parent, _PARENT_FLAGS)) as fd:
         os.fsync(fd)
+
+
+def set_mode(fd: int, mode: int) -> None:
+    """Give what is open as *fd* the permissions *mode*, where file system and owner allow it."""
+    with contextlib.suppress(OSError):
+        os.fchmod(fd, mode | stat.S_IMODE(os.fstat(fd).st_mode) & ~_PERMISSIONS)
+
+
+def file_mode(folder: int) -> int:
+    """Return the permissions of a new file in *folder*: those of the folder, less execution."""
+    return os.fstat(folder).st_mode & _FILE_PERMISSIONS
 
 
 def sync_or_undo(fd: int, undo: Callable[[], None]) -> None:
@@ -99,14 +111,22 @@ def sync_or_undo(fd: int, undo: Callable[[], None]) -> None:
 def open_folder(name: str, *, at: int, create: bool = False) -> int:
     """Return a descriptor of the folder *name* in the folder *at*; made durable if new.
 
+    A new folder has the permissions of the one that it is in, whatever the umask is.
+
     Raises:
         OSError: it cannot be, or is no folder (a file or a symlink has the name).
     """
+    is_new = False
+    mode = os.fstat(at).st_mode & _INHERITED
     if create:
         with contextlib.suppress(FileExistsError):
-            os.mkdir(name, FOLDER_MODE, dir_fd=at)
+            os.mkdir(name, mode, dir_fd=at)
+            is_new = True
             sync_or_undo(at, lambda: os.rmdir(name, dir_fd=at))
-    return os.open(name, _FOLDER_FLAGS, dir_fd=at)
+    fd = os.open(name, _FOLDER_FLAGS, dir_fd=at)
+    if is_new:
+        set_mode(fd, mode)
+    return fd
 
 
 def open_path(parts: tuple[str, ...], *, at: int, create: bool = False) -> int:
@@ -128,7 +148,10 @@ def create_file(name: str, *, at: int) -> int:
     Raises:
         OSError: it is there, or cannot be made.
     """
-    return os.open(name, _NEW_FLAGS, FILE_MODE, dir_fd=at)
+    mode = file_mode(at)
+    fd = os.open(name, _NEW_FLAGS, mode, dir_fd=at)
+    set_mode(fd, mode)
+    return fd
 
 
 def write_all(fd: int, data: bytes | memoryview, *, offset: int) -> None:

@@ -17,6 +17,7 @@ from streamapp import names
 from streamapp.errors import BlockConflictError, BlockMalformedError
 from streamapp.store import folders, mending, metadata
 from streamapp.store.identity import IDENTITY
+from streamapp.store.lock import LOCK
 from streamapp.store.quarantine import QUARANTINE
 
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
     from streamapp.store.metadata import FileFile
 
-LOCK: Final = ".lock"
 PROBE: Final = ".probe"
 PRIVATE: Final = frozenset({QUARANTINE, ".streamapp"})
 """Folders at the top that hold no files of users; a file of that name gets ``~<id>``."""

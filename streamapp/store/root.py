@@ -7,7 +7,6 @@ read from ``file.json`` and the blocks' metadata, never from memory of an earlie
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import logging
 import os
@@ -19,9 +18,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from streamapp.errors import StoreBusyError, StoreFullError, VerificationError
-from streamapp.store import folders, identity, mending, metadata, placing, quarantine
-from streamapp.store.placing import LOCK, PRIVATE, PROBE
+from streamapp.errors import StoreFullError, VerificationError
+from streamapp.store import folders, identity, lock, mending, metadata, placing, quarantine
+from streamapp.store.placing import PRIVATE, PROBE
 from streamapp.store.writer import BlockWriter
 from streamapp.units import format_size
 
@@ -35,17 +34,21 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 QUARANTINE: Final = quarantine.QUARANTINE
+FILE_MODE: Final = 0o640
+"""The permissions of what is stored: it came from elsewhere, and not everybody here may see it."""
 
 
 class Root:
     """One data folder. Every method may be called from any thread."""
 
-    def __init__(self, path: Path, *, min_free: int) -> None:
+    def __init__(self, path: Path, *, min_free: int, file_mode: int = FILE_MODE) -> None:
+        """*file_mode* is what files get; folders get it too, and whoever may read may enter."""
         self.path = path
         self.min_free = min_free
         self.identity = ""
         self.last_start = ""  # of the worker that had it before; empty when that is not known
         self.naming = threading.Lock()  # "is it there?" and "give it the name" are one step
+        self._folder_mode = file_mode | (file_mode & 0o444) >> 2 | 0o700
         self._fd = -1
         self._lock_fd = -1
         self._folders: dict[str, tuple[str, ...]] = {}  # file id -> where its blocks are
@@ -62,9 +65,10 @@ class Root:
         """
         try:
             with folders.as_store_errors(f"cannot use the data folder {self.path}"):
-                folders.make_path(self.path)
+                folders.make_path(self.path, mode=self._folder_mode)
                 self._fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-                self._take_lock()
+                self._lock_fd = lock.take(self.path, self._fd, mode=self._folder_mode & 0o666)
+                folders.set_mode(self._fd, self._folder_mode)
                 for parts, folder_fd, file_names in self._walk():
                     self._clear_parts(folder_fd, file_names)
                     if metadata.FILE_JSON in file_names and parts[:1] != (QUARANTINE,):
@@ -277,22 +281,6 @@ class Root:
             found = identity.FolderFile(folder=identity.new_id())
             identity.write(self._fd, found)
         self.identity, self.last_start = found.folder, found.start_id
-
-    def _take_lock(self) -> None:
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        self._lock_fd = os.open(LOCK, flags, folders.FILE_MODE, dir_fd=self._fd)
-        try:
-            fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            owner = os.pread(self._lock_fd, 100, 0).decode("utf-8", "replace").strip()
-            message = (
-                f"the data folder {self.path} belongs to another worker ({owner or 'unknown'}): "
-                "stop it, or give this one another --machine-id or --data-dir"
-            )
-            raise StoreBusyError(message) from error
-        os.ftruncate(self._lock_fd, 0)
-        started = time.strftime("%Y-%m-%d %H:%M:%S")
-        os.pwrite(self._lock_fd, f"pid {os.getpid()}, since {started}\n".encode(), 0)
 
     def _walk(self) -> Iterator[tuple[tuple[str, ...], int, list[str]]]:
         for path, subfolders, file_names, fd in os.fwalk(

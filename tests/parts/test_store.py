@@ -22,8 +22,7 @@ from streamapp.errors import (
     StoreError,
     StoreFullError,
 )
-from streamapp.store import BlockStore, folders, metadata, placing
-from streamapp.store import root as root_module
+from streamapp.store import BlockStore, folders, lock, metadata, placing
 from streamapp.store.metadata import BlockFile
 from streamapp.store.root import Root
 from tests.parts.disk import Crash, Disk
@@ -461,11 +460,77 @@ def test_lock_that_cannot_be_had(tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(root_module.fcntl, "flock", refuse)
+    monkeypatch.setattr(lock.fcntl, "flock", refuse)
     with pytest.raises(StoreError, match="No locks available") as caught:
         Root(tmp_path / "data", min_free=0).open()
 
     assert not isinstance(caught.value, StoreBusyError)
+
+
+@pytest.mark.parametrize(
+    ("plant", "what"),
+    [
+        (lambda victim, at: at.hardlink_to(victim), "a file with 2 names"),
+        (lambda victim, at: at.symlink_to(victim), "no regular file"),
+        (lambda victim, at: at.symlink_to(victim.with_name("nothing")), "no regular file"),
+        (lambda _, at: os.mkfifo(at), "no regular file"),
+        (lambda _, at: at.mkdir(), "no regular file"),
+    ],
+    ids=["hard link", "symlink", "dangling", "pipe", "folder"],
+)
+def test_lock_that_is_another_file(tmp_path, plant, what):
+    """What someone planted in the lock's place is refused, and never written to."""
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    (tmp_path / "data").mkdir()
+    plant(victim, tmp_path / "data" / ".lock")
+    before = open_files()
+    with pytest.raises(StoreError, match=f"lock is {what}, expected .*: remove it"):
+        Root(tmp_path / "data", min_free=0).open()
+
+    assert b"precious" == victim.read_bytes()
+    assert [tmp_path / "data", victim] == sorted(tmp_path.iterdir())
+    assert before == open_files()
+
+
+@pytest.fixture(params=[0o000, 0o022, 0o077])
+def umask(request):
+    """A umask, which the permissions do not depend on."""
+    old = os.umask(request.param)
+    yield
+    os.umask(old)
+
+
+@pytest.mark.parametrize(("mode", "folder_mode"), [(0o640, 0o750), (0o600, 0o700), (0o664, 0o775)])
+def test_modes(tmp_path, umask, mode, folder_mode):  # noqa: ARG001 - what must not matter
+    """All that is stored has the permissions that are set: blocks, what is beside them, folders."""
+    store = BlockStore([tmp_path / "above" / "data"], min_free=0, file_mode=mode)
+    store.open()
+    keep(store)
+    store.set_aside("t-0-1", {}, b"x")
+    store.roots[0].quarantine(("a", "b.csv"), "block_0000", "rotten", {})
+    keep(store)
+    store.roots[0].mend(("a", "b.csv"))
+    store.close()
+
+    found = {p: p.stat().st_mode & 0o7777 for p in (tmp_path / "above" / "data").rglob("*")}
+    found[tmp_path / "above" / "data"] = (tmp_path / "above" / "data").stat().st_mode & 0o7777
+    assert {mode} == {m for p, m in found.items() if p.is_file()}
+    assert {folder_mode} == {m for p, m in found.items() if p.is_dir()}
+    assert len(found) > 10
+
+
+def test_mode_of_a_folder_that_is_there(tmp_path):
+    """A data folder that everybody could read is closed to them; a bit of its own it keeps."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data").chmod(0o2755)
+    root = Root(tmp_path / "data", min_free=0)
+    root.open()
+    keep(root)
+    root.close()
+
+    assert 0o2750 == (tmp_path / "data").stat().st_mode & 0o7777
+    assert 0o640 == (tmp_path / "data/a/b.csv/block_0000.bin").stat().st_mode & 0o7777
 
 
 def test_root_that_cannot_be_opened_holds_nothing(disk, tmp_path):
@@ -652,9 +717,10 @@ def test_ids_that_begin_alike(root):
     assert all(hashlib.sha256(i.encode()).hexdigest() == root.stored(i, 0).sha256 for i in ids)
 
 
-def test_many_ids_that_begin_alike(open_root):
+def test_many_ids_that_begin_alike(open_root, monkeypatch):
     """However many files of one name have ids that begin alike, there is a folder for the next."""
     root = open_root()
+    monkeypatch.setattr(os, "fsync", lambda _fd: None)
     ids = [f"{FILE_ID[:16]}{number:016x}" for number in range(1_200)]
     for file_id in ids:
         root.begin(file_id, 0, meta_of(len(DATA), name="x")).abort()

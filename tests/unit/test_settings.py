@@ -109,6 +109,7 @@ WRONG = [
     ("state_dir", "\udcff"),
     ("max_blocks", "0"),
     ("min_free", "-1"),
+    *(("file_mode", value) for value in ("640x", "0100", "0440", "0750", "0662", "rw", "416")),
     ("block_timeout", "0"),
     ("heartbeat", "nan"),
     *(("session_timeout", value) for value in ("5", "601", "inf")),
