@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import asyncio
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import faust
 
 from yarl import URL
 
-from streamapp import ending, logs, topics, transport, watching, worker
+from streamapp import ending, logs, topics, transport, watching
 from streamapp.changelogs import Changelogs, SafeTable
+from streamapp.errors import SettingsError
 from streamapp.flow import FETCHED_RECORDS, FlowControl, StreamQueue
 from streamapp.kafka import BATCH_BYTES
+from streamapp.reporting import ReportedError
 from streamapp.settings import Settings
 from streamapp.store import BlockStore
 from streamapp.units import KIB, MIB
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
 
     from streamapp.watchdog import WatchdogThread
 
-AUTODISCOVER: Final = ("tables", "agents")
+AUTODISCOVER: Final = ("tables", "agents", "streamapp.commands")
 
 FRAME_BUFFER: Final = 8
 """Frames that may wait in one stream's buffer. Faust counts events, not bytes: its default
@@ -139,6 +141,7 @@ def create_app(settings: Settings) -> StreamApp:
         web_router_enabled=False,
         web_application_options={"middlewares": [guard(settings)]},
         worker_redirect_stdouts=False,
+        Worker="streamapp.startup.StreamWorker",
     )
     created.settings = settings
     created.block_store = BlockStore(
@@ -150,11 +153,13 @@ def create_app(settings: Settings) -> StreamApp:
     return created
 
 
-settings = Settings.load()
+def _settings() -> Settings:
+    """Return the settings in force; what is wrong with them is one line, also for `faust`."""
+    try:
+        return Settings.load()
+    except SettingsError as error:
+        raise ReportedError(error) from error
+
+
+settings = _settings()
 app = create_app(settings)
-
-
-@app.on_worker_init.connect
-def _prepare(sender: Any, /, *_: Any, **__: Any) -> None:  # noqa: ANN401 - Faust's signal type
-    transport.read_without_belief()
-    worker.prepare(sender)

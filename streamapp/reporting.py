@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
 import traceback
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from streamapp.errors import StreamAppError
+
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 DEBUG_VARIABLE: Final = "STREAMAPP_DEBUG"
@@ -23,6 +29,20 @@ class ReportedError(click.ClickException):
     def __init__(self, error: StreamAppError) -> None:
         super().__init__(str(error))
         self.exit_code = error.exit_code
+
+
+@contextlib.contextmanager
+def reporting() -> Iterator[None]:
+    """Exit as a command does when the body raises one of our errors; for Faust's commands.
+
+    Raises:
+        SystemExit: the body raised; what it was is written in one line.
+    """
+    try:
+        yield
+    except StreamAppError as error:
+        ReportedError(error).show()
+        sys.exit(error.exit_code)
 
 
 class ReportingGroup(click.Group):

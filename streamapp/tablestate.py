@@ -8,6 +8,7 @@ back from the acknowledgements; and those come back from the disks (`streamapp t
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import logging
 import shutil
@@ -99,6 +100,20 @@ def _rewind(settings: Settings, group: Consumer) -> None:
         logger.info("another worker of the group was first")
 
 
+def check_unused(folder: Path) -> None:
+    """Prove that no process has the databases in *folder* open.
+
+    Raises:
+        StoreBusyError: one has.
+    """
+    for database in _databases(folder):
+        with contextlib.suppress(FileNotFoundError), (database / "LOCK").open("r+b") as lock:
+            try:
+                fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise _busy(database) from error
+
+
 def ask_for_wipe(folder: Path) -> None:
     """Have the next start wipe the databases in *folder*."""
     with contextlib.suppress(OSError):
@@ -184,14 +199,17 @@ def _read_through(database: Path) -> tuple[str, int]:
         return "", int(opened.get(OFFSET_KEY) or -1)
     except Exception as error:  # RocksDB raises bare exceptions
         if "lock" in str(error).lower() and "LOCK" in str(error):
-            message = (
-                f"another worker has the tables in {database.parent}: give each its own --state-dir"
-            )
-            raise StoreBusyError(message) from error
+            raise _busy(database) from error
         return str(error)[:200], -1
     finally:
         if opened is not None:
             opened.close()
+
+
+def _busy(database: Path) -> StoreBusyError:
+    return StoreBusyError(
+        f"another worker has the tables in {database.parent}: give each its own --state-dir"
+    )
 
 
 def _topic_ids(settings: Settings) -> dict[str, str]:

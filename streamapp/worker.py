@@ -9,8 +9,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from streamapp import logs, tablestate, topics
-from streamapp.errors import StreamAppError
-from streamapp.reporting import ReportedError
 from streamapp.store import identity
 
 
@@ -22,17 +20,14 @@ def prepare(app: StreamApp) -> None:
     """Make ready what the worker needs: topics, data folders, the folder of its tables.
 
     Raises:
-        ReportedError: something is missing; the message says what to do.
+        StreamAppError: something is missing; the message says what to do.
     """
     settings = app.settings
     logs.quiet_libraries()
-    try:
-        states = topics.ensure(settings, with_changelogs=True)
-        app.block_store.open()
-        tablestate.make_usable(settings)
-        _start(app)
-    except StreamAppError as error:
-        raise ReportedError(error) from error
+    states = topics.ensure(settings, with_changelogs=True)
+    app.block_store.open()
+    tablestate.make_usable(settings)
+    _start(app)
     # Faust declares the changelogs again: another number of replicas than they have would
     # make it wait for ever.
     app.vitals.retention_seconds = states[topics.names(settings).data_blocks].retention_seconds

@@ -35,6 +35,7 @@ from tests.waiting import wait_for
 
 
 PROJECT = Path(__file__).resolve().parent.parent
+FAUST = Path(sys.executable).with_name("faust")
 DATA_BLOCKS = "data-blocks"
 STATUS = "processing-status"
 PARTITIONS = 6
@@ -84,14 +85,20 @@ def flags(given):
     return found
 
 
+def variables(given):
+    """Return the same as variables: ``{"STREAMAPP_BLOCK_SIZE": "1MiB"}``."""
+    return {f"STREAMAPP_{name.upper()}": str(value) for name, value in given.items()}
+
+
 class Process:
     """A process that a test started."""
 
-    def __init__(self, name, command, folder):
+    def __init__(self, name, command, folder, environment=()):
         self.name = name
         self.log = folder / f"{name}.log"
         self._command = [str(part) for part in command]
         self._folder = folder
+        self._environment = dict(environment)
         self._mark = uuid.uuid4().hex
         self._popen = None
 
@@ -101,7 +108,7 @@ class Process:
             self._popen = subprocess.Popen(
                 self._command,
                 cwd=self._folder,
-                env=clean_environment() | {MARK: self._mark},
+                env=clean_environment() | self._environment | {MARK: self._mark},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -198,9 +205,12 @@ class Worker(Process):
             "block_timeout": 5,
             "heartbeat": 1,
         }
-        under = given.pop("under", ())
+        under, by_faust = given.pop("under", ()), given.pop("by_faust", False)
+        self.settings = variables(common | given)
         command = [*under, sys.executable, "-m", "streamapp", "worker", *flags(common | given)]
-        super().__init__(name, command, site.logs)
+        if by_faust:
+            command = [*under, FAUST, "-A", "streamapp.app", "worker", "-l", "info"]
+        super().__init__(name, command, site.logs, self.settings if by_faust else {})
 
     def get(self, path):
         """Return what a view answers, whatever its status; None when there is no answer."""
@@ -282,7 +292,10 @@ class Site:
         return folder
 
     def worker(self, name, **given):
-        """Start a worker; *given* are its flags, *under* is what its command begins with."""
+        """Start a worker; *given* are its flags, *under* is what its command begins with.
+
+        *by_faust*: by Faust's own command, with the settings in the environment.
+        """
         worker = Worker(self, name, given)
         self.workers.append(worker)
         self._processes.append(worker)
@@ -316,9 +329,9 @@ class Site:
         self._processes.append(process)
         return process.start()
 
-    def process(self, name, command):
+    def process(self, name, command, environment=()):
         """Start any other command of the test's."""
-        process = Process(name, command, self.logs)
+        process = Process(name, command, self.logs, environment)
         self._processes.append(process)
         return process.start()
 

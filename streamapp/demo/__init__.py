@@ -19,7 +19,7 @@ from rich.console import Console
 from streamapp.broker import Cluster
 from streamapp.demo import data as demo_data
 from streamapp.demo import proof
-from streamapp.demo.processes import Worker, free_ports, send
+from streamapp.demo.processes import FaustWorker, Worker, free_ports, send
 from streamapp.demo.workspace import Workspace
 from streamapp.settings import Settings
 from streamapp.units import format_duration, format_rate, format_size
@@ -28,7 +28,8 @@ from streamapp.units import format_duration, format_rate, format_size
 if TYPE_CHECKING:
     from pathlib import Path
 
-WORKERS: Final = 2
+WORKERS: Final = (FaustWorker, Worker)
+"""One is started by `faust worker`, the other by `streamapp worker`: they are the same."""
 
 
 def run(folder: Path, *, data: Path | None, keep: bool) -> int:
@@ -92,10 +93,12 @@ def _start_workers(
     *,
     keep: bool,
 ) -> list[Worker]:
-    with console.status(f"Starting {WORKERS} workers"):
+    with console.status(f"Starting {len(WORKERS)} workers"):
         workers = [
-            Worker(f"worker-{number}", folder=workspace.machines, brokers=brokers, port=port)
-            for number, port in enumerate(free_ports(WORKERS), start=1)
+            worker(f"worker-{number}", folder=workspace.machines, brokers=brokers, port=port)
+            for number, (worker, port) in enumerate(
+                zip(WORKERS, free_ports(len(WORKERS)), strict=True), start=1
+            )
         ]
         for worker in workers:
             worker.start()
@@ -106,7 +109,7 @@ def _start_workers(
         # A group that gained a member moves its partitions once more: wait until both have some.
         for worker in workers:
             worker.wait_for_partitions()
-    console.print(f"{WORKERS} workers are up: {', '.join(worker.url for worker in workers)}")
+    console.print(f"{len(WORKERS)} workers are up: {', '.join(worker.url for worker in workers)}")
     return workers
 
 

@@ -30,6 +30,10 @@ READY_SECONDS: Final = 90.0
 STOP_SECONDS: Final = 20.0
 _POLL_SECONDS: Final = 0.2
 _STREAMAPP: Final = (sys.executable, "-m", "streamapp")
+_FAUST_WORKER: Final = (
+    *(sys.executable, "-m", "faust", "-A", "streamapp.app"),
+    *("worker", "--loglevel", "info"),
+)
 
 
 def free_ports(count: int) -> list[int]:
@@ -160,6 +164,14 @@ class Worker(Process):
                 return found
         except (OSError, ValueError):
             return None
+
+
+class FaustWorker(Worker):
+    """The same worker, started by Faust's own command and not by ours."""
+
+    def __init__(self, *args: Any, **settings: Any) -> None:  # noqa: ANN401 - as `Worker` has them
+        super().__init__(*args, **settings)
+        self._command = list(_FAUST_WORKER)
 
 
 def send(data: Path, *, brokers: str) -> int:

@@ -1,0 +1,33 @@
+"""The worker as Faust runs it: it is made ready before Faust begins.
+
+Every command of Faust loads the application, and the program `faust` loads it twice. Only
+`faust worker` makes one of these, so it alone takes the data folder.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import faust
+
+from streamapp import transport, worker
+from streamapp.reporting import reporting
+
+
+if TYPE_CHECKING:
+    from streamapp.app import StreamApp
+
+
+class StreamWorker(faust.Worker):
+    """A worker process: what `faust -A streamapp.app worker` and `streamapp worker` run."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - Faust's signature
+        """Make ready what the worker needs, before Faust prints anything.
+
+        Raises:
+            SystemExit: something is missing; what it is was written in one line.
+        """
+        super().__init__(*args, **kwargs)
+        transport.read_without_belief()
+        with reporting():
+            worker.prepare(cast("StreamApp", self.app))
