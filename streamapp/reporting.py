@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from streamapp.errors import StreamAppError
+from streamapp.strict import StrictGroup
 
 
 if TYPE_CHECKING:
@@ -45,8 +46,10 @@ def reporting() -> Iterator[None]:
         sys.exit(error.exit_code)
 
 
-class ReportingGroup(click.Group):
-    """A group of commands whose errors are reported so."""
+class ReportingGroup(StrictGroup):
+    """A group of commands whose errors are reported so, and which take no option for two."""
+
+    group_class = StrictGroup
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's signature
         """Invoke the command that was asked for."""
