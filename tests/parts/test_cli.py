@@ -237,6 +237,21 @@ def test_folder_with_a_separator():
 # --- errors
 
 
+def test_password_is_not_shown():
+    """A password in a URL is in no message, of ours or of click's."""
+    for words in (
+        ["producer", "--data-folder", "s3://user:canary@host/a"],
+        ["demo", "--data", "s3://user:canary@host/a"],
+        ["topics", "check", "--brokers", "user:canary@host:1"],
+    ):
+        done = invoke(*words)
+        assert done.exit_code
+        assert "canary" not in done.output
+        assert "***@host" in done.output
+    done = invoke("fail", command=failing(ValueError("ftp://user:canary@host")))
+    assert "canary" not in done.output
+
+
 @pytest.mark.parametrize("error", CLASSES)
 @pytest.mark.parametrize("nested", [False, True])
 def test_exit_codes(error, nested):
