@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 
 from typing import Any, Final
 
 import msgspec
 
-import streamapp
-
 from streamapp import channels, watching
 from streamapp.app import app
-from streamapp.errors import StoreError
-from streamapp.records import Heartbeat
+from streamapp.own_heartbeat import own_heartbeat
 
 
 logger = logging.getLogger(__name__)
@@ -32,7 +28,7 @@ async def beat() -> None:
     """Send one heartbeat; one that is lost does no harm, the next one comes."""
     _say_what_changed()
     try:
-        await channels.tell(await heartbeat())
+        await channels.tell(await own_heartbeat(app))
     except Exception as error:  # noqa: BLE001 - Kafka's clients raise what they like
         logger.debug("no heartbeat: %r", error)
 
@@ -55,42 +51,10 @@ async def look_at_folders() -> None:
 async def say_stopped(*_: Any, **__: Any) -> None:  # noqa: ANN401 - Faust's signal type
     """Say that the worker stops on purpose: it is not missed then."""
     try:
-        last = msgspec.structs.replace(await heartbeat(), state="stopped", partitions=())
+        last = msgspec.structs.replace(await own_heartbeat(app), state="stopped", partitions=())
         await asyncio.wait_for(channels.tell(last), LAST_WORD_SECONDS)
     except Exception as error:  # noqa: BLE001 - Kafka's clients raise what they like
         logger.debug("no last heartbeat: %r", error)
-
-
-async def heartbeat() -> Heartbeat:
-    """Return what this worker says of itself now."""
-    vitals, settings = app.vitals, app.settings
-    return Heartbeat(
-        machine=settings.machine_id,
-        group=settings.group_id,
-        state=vitals.state,
-        reason=vitals.reason[:2000],
-        started_at=vitals.started_at,
-        at=time.time(),
-        blocks=vitals.blocks,
-        bytes=vitals.bytes,
-        repeated=vitals.repeated,
-        rejected=vitals.rejected,
-        quarantined=vitals.quarantined,
-        corrupt=vitals.corrupt,
-        deleted_unread=vitals.deleted_unread,
-        retention_left=vitals.retention_left,
-        rate=vitals.rate,
-        free_disk=await asyncio.to_thread(_free_disk),
-        open_blocks=vitals.open_blocks,
-        partitions=tuple(_partitions or ()),
-        data_dir=str(settings.data_roots[0]),
-        web_url=str(app.conf.canonical_url),
-        version=streamapp.__version__,
-        folders=vitals.folders,
-        start_id=vitals.start_id,
-        interval=settings.heartbeat,
-        session_timeout=settings.session_timeout,
-    )
 
 
 def _say_what_changed() -> None:
@@ -106,10 +70,3 @@ def _say_what_changed() -> None:
             ", ".join(map(str, assigned)) or "none (there are more machines than partitions)",
             str(app.conf.canonical_url).rstrip("/"),
         )
-
-
-def _free_disk() -> int:
-    try:
-        return max(0, app.block_store.free)
-    except StoreError:
-        return 0

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from streamapp.units import format_duration
+
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,9 +36,13 @@ class BrokerContact:
     """Knows for how long no broker has answered."""
 
     def __init__(
-        self, clock: Callable[[], float], *, silent_seconds: float = SILENT_SECONDS
+        self, brokers: str, clock: Callable[[], float], *, silent_seconds: float = SILENT_SECONDS
     ) -> None:
-        """*clock* counts seconds and never goes back; *silent_seconds* are no silence yet."""
+        """*clock* counts seconds and never goes back; fewer than *silent_seconds* are no silence.
+
+        *brokers* are the addresses, for people.
+        """
+        self._brokers = brokers
         self._clock = clock
         self._patience = silent_seconds
         self._answered_at = clock()
@@ -53,7 +59,9 @@ class BrokerContact:
             self._answered_at = max(self._answered_at, self._clock() - min(idle))
 
     @property
-    def silent_seconds(self) -> float:
-        """For how long no broker has answered; 0.0 while that is not worth a word."""
+    def reason(self) -> str:
+        """That no broker has answered, where, and for how long; empty while one does."""
         seconds = self._clock() - self._answered_at
-        return seconds if seconds >= self._patience else 0.0
+        if seconds < self._patience:
+            return ""
+        return f"no Kafka broker has answered for {format_duration(seconds)} at {self._brokers}"

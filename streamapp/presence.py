@@ -68,7 +68,10 @@ class Presence(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         """
         before, ahead = self.heartbeat, heartbeat.at - now
         is_new = abs(ahead) <= AGREE_SECONDS
-        is_same_run = heartbeat.started_at == before.started_at
+        is_same_run = (heartbeat.start_id, heartbeat.started_at) == (
+            before.start_id,
+            before.started_at,
+        )
         is_older = is_same_run and heartbeat.at < before.at <= now + AGREE_SECONDS
         if heartbeat == before or (is_older and not is_new):
             return self

@@ -26,6 +26,8 @@ from streamapp.units import MIB
 if TYPE_CHECKING:
     import weakref
 
+    from collections.abc import Callable
+
 logger = logging.getLogger(__name__)
 
 MAX_RESPONSE_BYTES: Final = 64 * MIB
@@ -39,6 +41,9 @@ WAITING: Final = 2
 """Whole responses that may wait before no more is read."""
 
 _LENGTH: Final = struct.Struct(">i")
+
+_listeners: Final[list[Callable[[], None]]] = []
+"""Called when a response of any broker is there."""
 
 
 class OversizedResponseError(ConnectionError):
@@ -74,6 +79,8 @@ class ResponseProtocol(conn.AIOKafkaProtocol, asyncio.BufferedProtocol):  # type
         if self._body is None and self._received == _LENGTH.size:
             self._begin(*_LENGTH.unpack(self._head))
         if self._body is not None and self._received == len(self._body):
+            for listener in _listeners:
+                listener()
             self._whole.append(self._body)
             self._body, self._received = None, 0
             if len(self._whole) >= WAITING and self._source is not None:
@@ -174,11 +181,14 @@ class _Io:
     BytesIO = ResponseReader
 
 
-def receive_straight() -> None:
+def receive_straight(*, on_response: Callable[[], None]) -> None:
     """Have this process receive Kafka's responses as above; for workers alone.
+
+    *on_response* is called for each one, on the event loop.
 
     aiokafka has no hook for it: its connection takes these by name from its own module.
     """
+    _listeners[:] = [on_response]
     for name, ours in [
         ("AIOKafkaConnection", Connection),
         ("AIOKafkaProtocol", ResponseProtocol),

@@ -28,6 +28,7 @@ class StreamWorker(faust.Worker):
             SystemExit: something is missing; what it is was written in one line.
         """
         super().__init__(*args, **kwargs)
-        transport.read_without_belief()
+        app = cast("StreamApp", self.app)
+        transport.read_without_belief(on_response=app.vitals.broker_answered)
         with reporting():
-            worker.prepare(cast("StreamApp", self.app))
+            worker.prepare(app)

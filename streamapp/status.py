@@ -22,6 +22,8 @@ from streamapp.web_client import local_url, token_headers
 
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rich.console import Console
 
     from streamapp.settings import Settings
@@ -80,7 +82,8 @@ def ask_all(settings: Settings, *, limit: int, search: str, state: str) -> dict[
     """
     files = ask(settings, "/progress/", limit=limit, search=search, state=state)
     machines = ask(settings, "/machines/")
-    return files | machines | {"silent": sorted({*files["silent"], *machines["silent"]})}
+    silent = sorted({*files["silent"], *machines["silent"]})
+    return files | machines | {"partial": bool(silent), "silent": silent}
 
 
 def show(settings: Settings, console: Console, *, limit: int, search: str, state: str) -> None:
@@ -90,6 +93,8 @@ def show(settings: Settings, console: Console, *, limit: int, search: str, state
         ViewError: no worker answers.
     """
     answer = ask_all(settings, limit=limit, search=search, state=state)
+    for line in _first_lines(answer):
+        console.print(line)
     if answer["files"] or not (state or search):
         console.print(_files(answer))
     else:
@@ -98,15 +103,26 @@ def show(settings: Settings, console: Console, *, limit: int, search: str, state
     if hidden:
         console.print(f"and {hidden} more files: --limit, --search")
     console.print(_machines(answer["machines"]))
-    for who in answer["silent"]:
-        line = f"no answer from {printable(who)}: its part is not shown"
-        console.print(Text(line, style="red"))
+
+
+def _first_lines(answer: dict[str, Any]) -> Iterator[Text]:
+    """Yield what must be known before the numbers: that they are partial, and what is waited for.
+
+    Whoever answers is up; a worker of an older version does not say what the group waits for.
+    """
+    if answer["silent"]:
+        who = ", ".join(map(printable, answer["silent"]))
+        complete = answer["totals"]["complete"]
+        yield Text(f"at least {complete} files complete; the part of {who} is not shown", "red")
+    for reason in answer.get("waiting", ()):
+        yield Text(f"waiting: {printable(reason)}", "yellow")
 
 
 def _files(progress: dict[str, Any]) -> Table:
     totals = progress["totals"]
     table = Table(
-        title=f"{totals['complete']} of {totals['files']} files complete, "
+        title=f"{'shown: ' if progress['partial'] else ''}"
+        f"{totals['complete']} of {totals['files']} files complete, "
         f"{format_size(totals['persisted_bytes'])} of {format_size(totals['bytes'])}"
     )
     table.add_column("file", overflow="fold")

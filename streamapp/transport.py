@@ -28,7 +28,7 @@ from streamapp import batches, fetching, responses
 
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
     from collections.abc import Set as AbstractSet
 
     from faust.tables.manager import TableManager
@@ -137,14 +137,14 @@ class SafeTransport(driver.Transport):
     Consumer: ClassVar[type[ConsumerT]] = SafeConsumer
 
 
-def read_without_belief() -> None:
+def read_without_belief(*, on_response: Callable[[], None]) -> None:
     """Have this process read Kafka's answers in our way; for workers alone.
 
     Record batches with `streamapp.batches`, what is around them with `streamapp.responses`, and
-    asked for with `streamapp.fetching`.
+    asked for with `streamapp.fetching`. *on_response* is called for each response of a broker.
 
     aiokafka has no hook for it: its fetcher takes the class by this name from its own module.
     """
     fetcher.MemoryRecords = batches.MemoryRecords
-    responses.receive_straight()
+    responses.receive_straight(on_response=on_response)
     fetching.ask_soon_again()

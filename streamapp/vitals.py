@@ -8,8 +8,11 @@ from __future__ import annotations
 import collections
 import time
 
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
+
+if TYPE_CHECKING:
+    from streamapp.broker_contact import BrokerContact
 
 RATE_SECONDS: Final = 10.0
 """Span that the rate is taken over: long enough for a few blocks, short enough to be live."""
@@ -34,6 +37,7 @@ class Vitals:
         self.start_id = ""  # random, new at each start
         self.retention_seconds: float | None = None
         self.oldest_unread: float | None = None  # when the oldest record not done was written
+        self.contact: BrokerContact | None = None  # as soon as Kafka was asked for its topics
         self._holds: dict[str, str] = {}
         self._recent: collections.deque[tuple[float, int]] = collections.deque()
 
@@ -51,6 +55,11 @@ class Vitals:
         """Count *size* bytes that were written just now; they make the rate."""
         self._recent.append((time.monotonic(), size))
         self._trim()
+
+    def broker_answered(self) -> None:
+        """Note that a broker answered just now."""
+        if self.contact is not None:
+            self.contact.note_answer()
 
     def hold(self, what: str, reason: str) -> None:
         """Note that *what* waits, and why."""
@@ -73,14 +82,16 @@ class Vitals:
     @property
     def reason(self) -> str:
         """Why the worker holds; empty when it does not."""
-        return "; ".join(dict.fromkeys(self._holds.values()))
+        no_broker = self.contact.reason if self.contact is not None else ""
+        reasons = (no_broker, *self._holds.values())
+        return "; ".join(dict.fromkeys(filter(None, reasons)))
 
     @property
     def state(self) -> Literal["running", "holding", "stopping"]:
         """``running``, ``holding`` (something waits for room, a disk or Kafka) or ``stopping``."""
         if self.stopping:
             return "stopping"
-        return "holding" if self._holds else "running"
+        return "holding" if self.reason else "running"
 
     @property
     def rate(self) -> float:

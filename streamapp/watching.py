@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
+
+from faust.exceptions import ConsumerNotStarted
 
 from streamapp import groups, kafka, tablestate, topics
 from streamapp.errors import KafkaError
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
     from streamapp.watchdog import Place
 
 logger = logging.getLogger(__name__)
+
+RESTORING: Final = "partitions are moving and tables are being restored"
+"""What a worker waits for that is not `is_ready`."""
 
 
 class WatchedWorker:
@@ -78,9 +83,13 @@ def is_ready(app: StreamApp) -> bool:
 
 
 def block_partitions(app: StreamApp) -> list[int]:
-    """Return the partitions of the blocks' topic that the worker reads."""
+    """Return the partitions of the blocks' topic that the worker reads; none before it starts."""
     blocks = topics.names(app.settings).data_blocks
-    return sorted(tp.partition for tp in app.consumer.assignment() if tp.topic == blocks)
+    try:
+        assigned = app.consumer.assignment()
+    except ConsumerNotStarted:
+        return []
+    return sorted(tp.partition for tp in assigned if tp.topic == blocks)
 
 
 def start(app: StreamApp, loop: asyncio.AbstractEventLoop) -> WatchdogThread:

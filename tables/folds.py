@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from streamapp.errors import BlockMalformedError
+from streamapp.presence import Presence
 from streamapp.records import FileStatus, Heartbeat
 from tables import rows
 from tables.state import block_map, files, machines
@@ -54,9 +55,10 @@ def fold_status(status: Status) -> None:
         before = file_row(key) or rows.FileRow()
         files[key] = rows.encode(before.with_status(status))
     elif isinstance(status, Heartbeat):
-        key = status.machine.encode()
-        row = machine_row(key) or rows.MachineRow(heartbeat=status)
-        machines[key] = rows.encode(row.with_heartbeat(status, now=time.time()))
+        key, now = status.machine.encode(), time.time()
+        known = machine_row(key)
+        row = known.with_heartbeat(status, now=now) if known else Presence.first(status, now=now)
+        machines[key] = rows.encode(row)
 
 
 def file_row(key: bytes) -> rows.FileRow | None:
@@ -65,10 +67,10 @@ def file_row(key: bytes) -> rows.FileRow | None:
     return readable(files, key, raw, rows.FileRow) if raw else None
 
 
-def machine_row(key: bytes) -> rows.MachineRow | None:
+def machine_row(key: bytes) -> Presence | None:
     """Return the row of the machine *key*; None when it is not known here."""
     raw = machines.get(key)
-    return readable(machines, key, raw, rows.MachineRow) if raw else None
+    return readable(machines, key, raw, Presence) if raw else None
 
 
 def readable(table: TableT[Any, Any], key: bytes, raw: bytes, row_type: type[_T]) -> _T | None:

@@ -34,7 +34,6 @@ ANSWER_SECONDS: Final = 3.0
 LOCAL: Final = "local"
 """Query parameter: answer from this worker's own partitions alone."""
 
-RESTORING: Final = "partitions are moving and tables are being restored"
 _UNREACHABLE: Final = "a worker that gives no address of its own: set its --web-advertise"
 
 
@@ -55,7 +54,7 @@ async def ask_others(path: str, query: Mapping[str, str]) -> tuple[list[Any], li
     known = _held_here().union(*held.values())
     unknown = sorted(set(range(topics.FILE_PARTITIONS)) - known)
     if not watching.is_ready(app):
-        silent.append(f"{app.conf.canonical_url} ({RESTORING})")
+        silent.append(f"{app.conf.canonical_url} ({watching.RESTORING})")
     if unknown:
         silent.append(f"{_UNREACHABLE} (partitions {', '.join(map(str, unknown))} of the tables)")
     return found, silent
@@ -83,7 +82,7 @@ async def ask_holder(view: View, request: Request, key: str) -> Response | None:
 
 def not_ready(view: View) -> Response:
     """Return the answer of a worker that does not have its tables now."""
-    return view.json({"error": f"{RESTORING}, ask again"}, status=503)
+    return view.json({"error": f"{watching.RESTORING}, ask again"}, status=503)
 
 
 def _url_of_holder(key: str) -> str:

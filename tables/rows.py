@@ -26,7 +26,6 @@ from streamapp.records import (
     FailedBlock,
     FileBytes,
     FileStatus,
-    Heartbeat,
     Seconds,
 )
 from streamapp.wire import MAX_BLOCKS
@@ -34,9 +33,6 @@ from streamapp.wire import MAX_BLOCKS
 
 RUN_BLOCKS: Final = 1024
 """Blocks whose bits share one row: 128 bytes to write for one acknowledgement."""
-
-MAX_AHEAD_SECONDS: Final = 300.0
-"""A heartbeat that is more ahead of our clock comes from a clock, or a forger, that is wrong."""
 
 _T = TypeVar("_T", bound=msgspec.Struct)
 
@@ -143,24 +139,6 @@ class FileRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             digest=status.digest or self.digest,
             failed_blocks=status.failed_blocks,
         )
-
-
-class MachineRow(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of one machine: its last heartbeat."""
-
-    heartbeat: Heartbeat
-
-    def with_heartbeat(self, heartbeat: Heartbeat, *, now: float) -> MachineRow:
-        """Return the row after *heartbeat*; an older one changes nothing.
-
-        One from the far future counts for *now*: it would hide all that come after it.
-        """
-        latest = now + MAX_AHEAD_SECONDS
-        if heartbeat.at > latest:
-            heartbeat = msgspec.structs.replace(heartbeat, at=now)
-        if heartbeat.at < self.heartbeat.at <= latest:
-            return self
-        return MachineRow(heartbeat=heartbeat)
 
 
 def run_key(file_id: str, block: int) -> bytes:

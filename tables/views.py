@@ -8,7 +8,6 @@ taken for whole.
 from __future__ import annotations
 
 import re
-import time
 
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,9 +16,9 @@ import msgspec
 from streamapp import watching
 from streamapp.app import app
 from tables import rows
-from tables.folds import file_row, machine_row, readable
+from tables.folds import file_row, readable
 from tables.peers import LOCAL, ask_holder, ask_others, not_ready
-from tables.state import block_map, files, machines
+from tables.state import block_map, files
 
 
 if TYPE_CHECKING:
@@ -30,7 +29,6 @@ PAGE_ROWS: Final = 100
 MAX_PAGE_ROWS: Final = 1000
 MAX_OFFSET: Final = 10_000_000
 MAX_MISSING: Final = 1000
-MISSED_BEATS: Final = 5
 _FILE_ID: Final = re.compile(r"[0-9a-f]{32}")
 
 
@@ -52,7 +50,7 @@ async def all_files(view: View, request: Request) -> Response:
         return view.json(own)
     asked = {"limit": str(offset + limit), "search": search, "state": state}
     others, silent = await ask_others("/progress/", asked)
-    return view.json(_merged([own, *others], offset, limit) | {"silent": silent})
+    return view.json(_merged([own, *others], offset, limit) | _completeness(silent))
 
 
 @app.page("/progress/{file_id}/")
@@ -96,19 +94,6 @@ def _unknown(view: View, file_id: str) -> Response:
     return view.json({"error": f"no file {file_id[:64]!r} is known"}, status=404)
 
 
-@app.page("/machines/")
-async def all_machines(view: View, request: Request) -> Response:
-    """Answer with every machine of the group: its last heartbeat, and whether it is up."""
-    if LOCAL in request.query and not watching.is_ready(app):
-        return not_ready(view)
-    own = local_machines()
-    if LOCAL in request.query:
-        return view.json(own)
-    others, silent = await ask_others("/machines/", {})
-    found = sorted((m for answer in [own, *others] for m in answer), key=lambda m: m["machine"])
-    return view.json({"machines": found, "silent": silent})
-
-
 @app.page("/health/live/")
 async def live(view: View, request: Request) -> Response:  # noqa: ARG001
     """Answer 200 as long as the worker answers at all: when it does not, restart it."""
@@ -130,15 +115,19 @@ async def health(view: View, request: Request) -> Response:  # noqa: ARG001
 
 
 def health_json() -> dict[str, Any]:
-    """Return how this worker is: *live* it runs, *ready* it has its tables and partitions."""
+    """Return how this worker is: *live* it runs, *ready* it can do its work.
+
+    It can while it has its tables and partitions, a cluster, and nothing that it waits for.
+    """
     recovered = watching.is_ready(app)
+    state = app.vitals.state
     return {
         "live": True,
-        "ready": recovered and app.vitals.state != "stopping",
+        "ready": recovered and state == "running",
         "machine": app.settings.machine_id,
         "group": app.settings.group_id,
-        "state": app.vitals.state if recovered else "recovering",
-        "reason": app.vitals.reason,
+        "state": state if recovered or state == "stopping" else "recovering",
+        "reason": app.vitals.reason or ("" if recovered else watching.RESTORING),
         "partitions": watching.block_partitions(app),
     }
 
@@ -163,24 +152,6 @@ def local_files(limit: int, *, search: str = "", state: str = "") -> dict[str, A
         "matching": len(found),
         "files": [file_json(file_id, row) for _, file_id, row in found[:limit]],
     }
-
-
-def local_machines() -> list[dict[str, Any]]:
-    """Return the machines of this worker's partitions."""
-    now = time.time()
-    found = []
-    for key in machines:
-        row = machine_row(key)
-        if row is not None:
-            beat = row.heartbeat
-            silent_for = max(0.0, now - beat.at)
-            patience = MISSED_BEATS * app.settings.heartbeat
-            is_credible = beat.at <= now + rows.MAX_AHEAD_SECONDS
-            is_up = is_credible and silent_for < patience and beat.state != "stopped"
-            found.append(
-                msgspec.to_builtins(beat) | {"up": is_up, "silent_seconds": round(silent_for, 1)}
-            )
-    return found
 
 
 def file_json(file_id: str, row: rows.FileRow) -> dict[str, Any]:
@@ -217,6 +188,10 @@ def _merged(answers: list[dict[str, Any]], offset: int, limit: int) -> dict[str,
         "offset": offset,
         "files": found[offset : offset + limit],
     }
+
+
+def _completeness(silent: list[str]) -> dict[str, Any]:
+    return {"partial": bool(silent), "silent": silent}
 
 
 def _number(text: str, name: str, most: int) -> int:

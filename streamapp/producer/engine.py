@@ -110,7 +110,7 @@ class Run:
         self._desk = Desk(self.delivery, time.monotonic)
         self._outbox = Outbox.for_topic(settings, max_message_bytes=data_blocks.max_message_bytes)
         self._senders = self._make_senders(folder, topics.frame_bytes(settings, data_blocks))
-        self._brokers = BrokerContact(time.monotonic)
+        self._contact = BrokerContact(settings.brokers, time.monotonic)
         self._roster = Roster(settings.group_id)
         self._acks = self._make_reader()
         self._lookout = Lookout(
@@ -209,7 +209,7 @@ class Run:
             self._settings,
             **{
                 "statistics.interval.ms": round(STATISTICS_SECONDS * 1000),
-                "stats_cb": self._brokers.note_statistics,
+                "stats_cb": self._contact.note_statistics,
             },
         )
         return AckReader(
@@ -282,8 +282,7 @@ class Run:
         view = self._view
         return waiting.reason(
             waiting.Sight(
-                brokers=self._settings.brokers,
-                brokers_silent=self._brokers.silent_seconds if self._wait else 0.0,
+                no_broker=self._contact.reason if self._wait else "",
                 group=self._settings.group_id,
                 is_group_up=view.is_group_up if view is not None else None,
                 unread=view.unread if view is not None else None,

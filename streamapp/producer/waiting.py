@@ -26,12 +26,12 @@ REMIND_SECONDS: Final = 30.0
 class Sight(msgspec.Struct, frozen=True, kw_only=True):
     """What a delivery sees of Kafka and the group at one moment; durations in seconds.
 
-    *is_group_up* and *unread* (records before the group) are None while Kafka does not say.
+    *no_broker* is the reason of a `BrokerContact`, empty while a broker answers. *is_group_up*
+    and *unread* (records before the group) are None while Kafka does not report them.
     *now* is the clock by which the heartbeats of *machines* were received.
     """
 
-    brokers: str
-    brokers_silent: float
+    no_broker: str
     group: str
     is_group_up: bool | None
     unread: int | None
@@ -44,10 +44,8 @@ class Sight(msgspec.Struct, frozen=True, kw_only=True):
 
 def reason(sight: Sight) -> Reason | None:
     """Return why nothing, or less than there could be, is done; None while all goes well."""
-    if sight.brokers_silent:
-        seconds = format_duration(sight.brokers_silent)
-        text = f"no Kafka broker has answered for {seconds} at {sight.brokers}"
-        return Reason("brokers", text)
+    if sight.no_broker:
+        return Reason("brokers", sight.no_broker)
     found = reasons_to_wait(sight.machines, now=sight.now)
     known = [m for m in sight.machines if m.heartbeat.state != "stopped"]
     are_silent = bool(known) and all(m.is_silent(sight.now) for m in known)

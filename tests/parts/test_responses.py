@@ -33,7 +33,7 @@ def own(request, monkeypatch):
     for name, theirs in STOCK.items():
         monkeypatch.setattr(conn, name, theirs)
     if request.param == "ours":
-        responses.receive_straight()
+        responses.receive_straight(on_response=lambda: None)
     return request.param == "ours"
 
 
@@ -105,6 +105,23 @@ async def taken(future):
     """Return what a request was answered with."""
     async with asyncio.timeout(WITHIN):
         return await future
+
+
+async def test_each_response_is_a_sign_of_life(monkeypatch):
+    """What is called for each response is called when it is there, and not before."""
+    for name, theirs in STOCK.items():
+        monkeypatch.setattr(conn, name, theirs)
+    answers = []
+    responses.receive_straight(on_response=lambda: answers.append(1))
+    async with Broker() as broker:
+        assert [1] == answers
+        future = broker.client.send(FETCH)
+        answer = fetched(2, SMALL)
+        await broker.say_in_pieces(answer[:-1], 5)
+        assert [1] == answers
+        broker.say(answer[-1:])
+        await taken(future)
+        assert [1, 1] == answers
 
 
 @pytest.mark.parametrize("batches", [SMALL, LARGE], ids=["small", "large"])
@@ -277,7 +294,7 @@ def test_connection_asks_for_it(monkeypatch):
         monkeypatch.setattr(conn, name, theirs)
     monkeypatch.setattr(transport.fetcher, "MemoryRecords", transport.fetcher.MemoryRecords)
     monkeypatch.setattr(transport.fetching, "ask_soon_again", lambda: None)
-    transport.read_without_belief()
+    transport.read_without_belief(on_response=lambda: None)
 
     assert conn.AIOKafkaConnection is responses.Connection
     assert "AIOKafkaConnection" in conn.create_conn.__code__.co_names

@@ -10,10 +10,14 @@ from aiohttp.test_utils import TestClient, TestServer
 from faust.types import TP
 
 from streamapp import routing
+from streamapp.broker_contact import BrokerContact
+from streamapp.presence import Presence
 from streamapp.records import FileStatus, Heartbeat
 from streamapp.settings import Settings
+from streamapp.vitals import Vitals
 from streamapp.web import SECURITY_HEADERS, guard
 from tables import folds, peers, rows, views
+from tables import machines as group_machines
 from tables.state import block_map, files, machines
 from tests.unit.test_folds import ack_of
 
@@ -161,6 +165,7 @@ async def test_nothing(client):
         "matching": 0,
         "offset": 0,
         "files": [],
+        "partial": False,
         "silent": [],
     } == await get(client, "/progress/")
 
@@ -282,25 +287,82 @@ async def test_unknown_file(client, file_id, below):
 # --- machines and health
 
 
-async def test_machines(client, faust_app, monkeypatch):
-    """A machine is up while its heartbeats come; one that is far ahead is none that came."""
-    monkeypatch.setattr(views.time, "time", lambda: 1000.0)
-    silent_after = 5 * faust_app.settings.heartbeat
-    for name, at, state in [
-        ("b", 999.0, "running"),
-        ("a", 1000.0 - silent_after - 1, "holding"),
-        ("c", 999.0, "stopped"),
-        ("d", 1005.0, "running"),
-        ("e", 1001.0 + rows.MAX_AHEAD_SECONDS, "running"),
-    ]:
-        beat = Heartbeat(machine=name, group="g1", state=state, at=at, reason="<b>")
-        machines.data[name.encode()] = rows.encode(rows.MachineRow(heartbeat=beat))
+NOW = 1_000_000.0
+
+
+def store_machine(name, *, silent=0.0, ahead=0.0, state="running", **fields):
+    """Put a machine in the table, of which a heartbeat was received *silent* seconds ago."""
+    beat = Heartbeat(
+        machine=name, group="g1", state=state, at=NOW - silent + ahead, rate=9.0, **fields
+    )
+    row = Presence(heartbeat=beat, received_at=NOW - silent, ahead=ahead)
+    machines.data[name.encode()] = rows.encode(row)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The clock stands still."""
+    monkeypatch.setattr(group_machines.time, "time", lambda: NOW)
+
+
+@pytest.mark.usefixtures("clock")
+async def test_machines(client):
+    """A machine is up while its heartbeats are received, whatever its clock says."""
+    store_machine("b")
+    store_machine("a", silent=16.0, state="holding")
+    store_machine("c", state="stopped")
+    store_machine("d", ahead=86_400.0)
+    store_machine("e", ahead=-86_400.0)
+    store_machine("f", silent=12.0, ahead=86_400.0)
+    answer = await get(client, "/machines/")
+    found = {machine.pop("machine"): machine for machine in answer["machines"]}
+
+    assert {
+        "a": (False, True, 16.0, 0.0, 0.0),
+        "b": (True, False, 0.0, 9.0, 0.0),
+        "c": (False, False, 0.0, 0.0, 0.0),
+        "d": (True, False, 0.0, 9.0, 86_400.0),
+        "e": (True, False, 0.0, 9.0, -86_400.0),
+        "f": (True, True, 12.0, 0.0, 0.0),
+        "m1": (True, False, 0.0, 0.0, 0.0),
+    } == {
+        name: (m["up"], m["silent"], m["silent_seconds"], m["rate"], m["clock_ahead"])
+        for name, m in found.items()
+    }
+    assert (False, []) == (answer["partial"], answer["silent"])
+
+
+@pytest.mark.usefixtures("clock")
+async def test_why_the_group_waits(client, faust_app):
+    """Who holds and who is silent is said once for all, this worker included."""
+    assert [] == (await get(client, "/machines/"))["waiting"]
+    store_machine("w2", silent=12.0, partitions=(1,), session_timeout=30.0)
+    store_machine("w3", state="holding", reason="disk full")
+    faust_app.vitals.hold("x", "no room")
+    try:
+        answer = await get(client, "/machines/")
+    finally:
+        faust_app.vitals.release("x")
+
+    assert [
+        "m1 holds: no room",
+        "w2 is silent for 12.0 s; others take over within 30 s",
+        "w3 holds: disk full",
+    ] == answer["waiting"]
+
+
+@pytest.mark.usefixtures("clock")
+async def test_machines_that_answer_are_up(client, group, peer):
+    """Who answers is up, also when the part of the table with its row is nobody's just now."""
+    group.own, group.urls = {0}, {peer.url: {1}}
+    store_machine("w2", silent=60.0)
+    theirs = Presence.first(Heartbeat(machine="w2", group="g1", state="running", at=NOW), now=NOW)
+    peer.answers["/machines/"] = (200, [group_machines.machine_json(theirs, now=NOW)])
     answer = await get(client, "/machines/")
 
-    assert [("a", False), ("b", True), ("c", False), ("d", True), ("e", False)] == [
-        (machine["machine"], machine["up"]) for machine in answer["machines"]
-    ]
-    assert 0 <= min(machine["silent_seconds"] for machine in answer["machines"])
+    assert [("m1", True), ("w2", True)] == [(m["machine"], m["up"]) for m in answer["machines"]]
+    assert answer["partial"]
+    assert "partitions 2 of the tables" in answer["silent"][0]
 
 
 DAMAGED = {
@@ -320,7 +382,7 @@ async def test_damaged_row(client, caplog, raw):
     stored_file(IDS[0], "a", persisted=[0])
     files.data[IDS[1].encode()] = files.data[b"\xff"] = raw
     beat = Heartbeat(machine="b", group="g1", state="running")
-    machines.data[b"b"] = rows.encode(rows.MachineRow(heartbeat=beat))
+    machines.data[b"b"] = rows.encode(Presence(heartbeat=beat))
     machines.data[b"bad"] = raw
     answer = await get(client, "/progress/")
 
@@ -328,7 +390,7 @@ async def test_damaged_row(client, caplog, raw):
     assert (1, 1) == (answer["matching"], answer["totals"]["files"])
     assert (30, 10) == (answer["totals"]["bytes"], answer["totals"]["persisted_bytes"])
     found = (await get(client, "/machines/"))["machines"]
-    assert ["b"] == [machine["machine"] for machine in found]
+    assert ["b", "m1"] == [machine["machine"] for machine in found]
     said = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
     for table, key in [(files, IDS[1].encode()), (files, b"\xff"), (machines, b"bad")]:
         assert 1 == sum(f"table {table.name}, key {key!r}" in message for message in said)
@@ -367,6 +429,30 @@ async def test_health(client, faust_app, monkeypatch):
         assert {"live": True} == await get(client, "/health/live/")
 
 
+@pytest.mark.parametrize("path", ["/health/", "/health/ready/"])
+async def test_not_ready_while_it_cannot_work(client, faust_app, monkeypatch, path):
+    """A worker that holds, has no cluster or no tables is not ready, and says why."""
+    now = [0.0]
+    monkeypatch.setattr(views.watching, "block_partitions", lambda _app: [0])
+    monkeypatch.setattr(faust_app, "vitals", Vitals())
+    faust_app.vitals.contact = BrokerContact("k:9092", lambda: now[0])
+    faust_app.vitals.hold("data-blocks-0", "disk full")
+    answer = await get(client, path, status=503)
+    assert (False, "holding", "disk full") == tuple(answer[f] for f in ("ready", "state", "reason"))
+
+    faust_app.vitals.release("data-blocks-0")
+    assert (await get(client, path))["ready"]
+    now[0] = 5.0
+    answer = await get(client, path, status=503)
+    assert "no Kafka broker has answered for 5.0 s at k:9092" == answer["reason"]
+    now[0] = 6.0
+    faust_app.vitals.broker_answered()
+    assert (await get(client, path))["ready"]
+
+    monkeypatch.setattr(views.watching, "is_ready", lambda _: False)
+    assert views.watching.RESTORING == (await get(client, path, status=503))["reason"]
+
+
 # --- the others of the group
 
 
@@ -393,7 +479,8 @@ async def test_local_answer(client, group, peer):
     stored_file(IDS[0], "b")
     group.own, group.urls = {0, 1}, {peer.url: {2}}
     assert 1 == (await get(client, "/progress/?local=1&limit=10000"))["matching"]
-    assert [] == await get(client, "/machines/?local=1")
+    (own,) = await get(client, "/machines/?local=1")
+    assert ("m1", True) == (own["machine"], own["up"])
     assert [] == peer.asked
 
 
@@ -439,7 +526,9 @@ async def test_silent_worker(client, group, peer, monkeypatch, what):
         [file["name"] for file in answer["files"]],
         answer["silent"],
     )
-    assert list(group.urls) == (await get(client, "/machines/"))["silent"]
+    assert answer["partial"]
+    answer = await get(client, "/machines/")
+    assert (True, list(group.urls)) == (answer["partial"], answer["silent"])
 
 
 async def test_workers_that_cannot_be_told_apart(client, group, faust_app):

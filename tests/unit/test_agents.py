@@ -13,10 +13,11 @@ from faust.exceptions import ConsumerNotStarted
 from faust.types import TP
 
 from agents import blocks, guard, heartbeat, progress
-from streamapp import channels, pending, records, topics, wire
+from streamapp import channels, pending, records, topics, watching, wire
 from streamapp import intake as intake_module
 from streamapp.app import app
 from streamapp.lease import Lease
+from streamapp.own_heartbeat import own_heartbeat
 from streamapp.records import BlockAck, FileStatus, Heartbeat, Quarantined
 from streamapp.routing import partition_of
 from streamapp.store import BlockStore
@@ -458,9 +459,16 @@ def test_guard_lets_pass_what_is_no_error(ends):
 async def test_heartbeat(worker, monkeypatch):
     """A heartbeat says what the worker knows of itself, and can be read again."""
     app.vitals.hold("x", "disk\udcff full " + "x" * 5000)
-    beat = await heartbeat.heartbeat()
+    monkeypatch.setattr(watching, "block_partitions", lambda _: [3])
+    monkeypatch.setattr(watching, "is_ready", lambda _: True)
+    beat = await own_heartbeat(app)
     assert beat == records.decode_status(records.encode(beat))
-    assert ("holding", "m1", "g1") == (beat.state, beat.machine, beat.group)
+    assert ("holding", "m1", "g1", (3,)) == (beat.state, beat.machine, beat.group, beat.partitions)
+    app.vitals.release("x")
+    assert "running" == (await own_heartbeat(app)).state
+    monkeypatch.setattr(watching, "is_ready", lambda _: False)
+    beat = await own_heartbeat(app)
+    assert ("holding", watching.RESTORING) == (beat.state, beat.reason)
 
     monkeypatch.setattr(heartbeat, "_say_what_changed", lambda: None)
     worker.refuses = 1

@@ -373,9 +373,9 @@ def test_fetcher_asks_for_it(monkeypatch):
     When this fails, aiokafka was changed: look for where it makes its `MemoryRecords` now.
     """
     monkeypatch.setattr(fetcher, "MemoryRecords", fetcher.MemoryRecords)
-    monkeypatch.setattr(transport.responses, "receive_straight", lambda: None)
+    monkeypatch.setattr(transport.responses, "receive_straight", lambda **_: None)
     monkeypatch.setattr(transport.fetching, "ask_soon_again", lambda: None)
-    transport.read_without_belief()
+    transport.read_without_belief(on_response=lambda: None)
 
     assert batches.MemoryRecords is fetcher.MemoryRecords
     makers = [m for m in vars(fetcher.Fetcher).values() if "MemoryRecords" in names_in(m)]

@@ -117,8 +117,8 @@ def test_consumer_asks_for_it(monkeypatch):
     """
     monkeypatch.setattr(consumer, "Fetcher", STOCK)
     monkeypatch.setattr(transport.fetcher, "MemoryRecords", transport.fetcher.MemoryRecords)
-    monkeypatch.setattr(transport.responses, "receive_straight", lambda: None)
-    transport.read_without_belief()
+    monkeypatch.setattr(transport.responses, "receive_straight", lambda **_: None)
+    transport.read_without_belief(on_response=lambda: None)
 
     assert consumer.Fetcher is fetching.Fetcher
     assert "Fetcher" in consumer.AIOKafkaConsumer.start.__code__.co_names

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamapp.records import BlockAck
+from streamapp.presence import Presence
+from streamapp.records import BlockAck, Heartbeat
 from tables import folds, rows
 from tests.unit.frames import FILE_ID
 
@@ -148,3 +149,17 @@ def test_row_stays_small():
 
     assert row.is_complete
     assert len(rows.encode(row)) < 5 * 1024 + 100
+
+
+def test_heartbeats(monkeypatch):
+    """A machine's row has when its heartbeats were received, whatever the machine's clock says."""
+    table, now = collections.UserDict(), [1_000_000.0]
+    monkeypatch.setattr(folds, "machines", table)
+    monkeypatch.setattr(folds.time, "time", lambda: now[0])
+    for _ in range(2):
+        now[0] += 3.0
+        beat = Heartbeat(machine="m", group="g", state="running", at=now[0] - 86_400.0)
+        folds.fold_status(beat)
+    row = rows.decode(table[b"m"], Presence)
+
+    assert (beat, now[0], -86_400.0) == (row.heartbeat, row.received_at, row.ahead)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamapp.errors import BlockMalformedError
-from streamapp.records import FailedBlock, FileStatus, Heartbeat
+from streamapp.records import FailedBlock, FileStatus
 from tables import rows
 from tests.unit.test_folds import BLOCKS, NUMBERS, Tables, ack_of
 
@@ -19,11 +19,6 @@ def status_of(state="sent", **fields):
     """Return what a producer says of the file."""
     fields = {"size": SIZE, "blocks": BLOCKS, "block_size": 10, "name": "n"} | fields
     return FileStatus(file_id="0123456789abcdef" * 2, state=state, source="s", **fields)
-
-
-def beat_of(at, **fields):
-    """Return what a machine says of itself."""
-    return Heartbeat(machine="m", group="g", state="running", at=at, **fields)
 
 
 @given(st.lists(st.sampled_from(NUMBERS), min_size=1).flatmap(
@@ -137,34 +132,6 @@ def test_status():
         row.digest,
     )
     assert row == rows.decode(rows.encode(row), rows.FileRow)
-
-
-def test_heartbeats():
-    """The newest heartbeat counts, in whatever order they come."""
-    row = rows.MachineRow(heartbeat=beat_of(5.0, blocks=5))
-
-    assert row is row.with_heartbeat(beat_of(4.0, blocks=4), now=7.0)
-    assert 6 == row.with_heartbeat(beat_of(6.0, blocks=6), now=7.0).heartbeat.blocks
-
-
-@pytest.mark.parametrize("ahead", [301.0, 1e9])
-def test_heartbeat_from_the_future(ahead):
-    """One far ahead of the clock counts for the moment it is folded; the next one counts again."""
-    before = rows.MachineRow(heartbeat=beat_of(999.0, blocks=1))
-    row = before.with_heartbeat(beat_of(1000.0 + ahead, blocks=2), now=1000.0)
-    assert (1000.0, 2) == (row.heartbeat.at, row.heartbeat.blocks)
-    assert row is row.with_heartbeat(beat_of(999.0), now=1000.0)
-    assert 3 == row.with_heartbeat(beat_of(1005.0, blocks=3), now=1005.0).heartbeat.blocks
-
-    kept = rows.MachineRow(heartbeat=beat_of(1000.0 + ahead))  # its folder's clock was ahead
-    assert 999.0 == kept.with_heartbeat(beat_of(999.0), now=1000.0).heartbeat.at
-
-
-def test_heartbeat_that_is_a_little_ahead():
-    """Clocks differ: what is less than five minutes ahead is believed."""
-    row = rows.MachineRow(heartbeat=beat_of(999.0))
-
-    assert 1299.0 == row.with_heartbeat(beat_of(1299.0), now=1000.0).heartbeat.at
 
 
 @given(st.binary(max_size=200), st.integers(0, 300), st.integers(0, 20))

@@ -108,12 +108,24 @@ def test_shows(serve):
         "disk full\\x1b[2J",
         "silent for 1 min 01 s",
         "1 of 2 machines up",
-        "no answer from http://x[/red]:1\\x1b: its part is not shown",
-        "no answer from http://y:2: its part",
     ):
         assert part in text
     assert not set(text) & {"\x1b", "\x07", "\u202e"}
     assert "/progress/?limit=1&search=a+b&state=" == asked[0].path
+
+
+def test_partial_is_said_first(serve):
+    """When a worker does not answer, the first line says so, and no number claims to be all."""
+    files = NOTHING | {"totals": NOTHING["totals"] | {"files": 7, "complete": 7}, "silent": ["b"]}
+    machines = {"machines": [MACHINE], "silent": ["a[/red]\x1b"], "waiting": ["w2 is\x07 silent"]}
+    settings, _ = serve({"/progress/": files, "/machines/": machines})
+    lines = [line.strip() for line in shown(settings).splitlines()]
+
+    assert [
+        "at least 7 files complete; the part of a[/red]\\x1b, b is not shown",
+        "waiting: w2 is\\x07 silent",
+        "shown: 7 of 7 files complete, 0 B of 0 B",
+    ] == lines[:3]
 
 
 def test_nothing(serve):
@@ -135,7 +147,7 @@ def test_json_names_all_that_are_silent(serve):
     )
 
     answer = status.ask_all(settings, limit=1, search="", state="")
-    assert ["a", "b", "c"] == answer["silent"]
+    assert (True, ["a", "b", "c"]) == (answer["partial"], answer["silent"])
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import types
 import pytest
 
 from streamapp import vitals as vitals_module
+from streamapp.broker_contact import BrokerContact
 from streamapp.vitals import RATE_SECONDS, Vitals
 
 
@@ -45,6 +46,23 @@ def test_holds():
     assert ("holding", "no Kafka") == (vitals.state, vitals.reason)
     vitals.release("acks")
     assert "running" == vitals.state
+
+
+def test_no_broker(clock):
+    """A worker that no broker answers holds, though nothing else does, until one answers."""
+    vitals = Vitals()
+    vitals.broker_answered()
+    vitals.contact = BrokerContact("k:9092", clock.monotonic)
+    assert ("running", "") == (vitals.state, vitals.reason)
+    clock.now += 5.0
+    vitals.hold("acks", "no room")
+    assert "holding" == vitals.state
+    assert "no Kafka broker has answered for 5.0 s at k:9092; no room" == vitals.reason
+
+    vitals.release("acks")
+    assert "holding" == vitals.state
+    vitals.broker_answered()
+    assert ("running", "") == (vitals.state, vitals.reason)
 
 
 def test_stopping():

@@ -1,0 +1,60 @@
+"""What a worker reports of itself: on the status topic, and in its own views at once."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from typing import TYPE_CHECKING
+
+import streamapp
+
+from streamapp import watching
+from streamapp.errors import StoreError
+from streamapp.records import Heartbeat
+
+
+if TYPE_CHECKING:
+    from streamapp.app import StreamApp
+
+
+async def own_heartbeat(app: StreamApp) -> Heartbeat:
+    """Return what the worker of *app* reports of itself now."""
+    vitals, settings = app.vitals, app.settings
+    state, reason = vitals.state, vitals.reason
+    if state == "running" and not watching.is_ready(app):
+        state, reason = "holding", watching.RESTORING
+    return Heartbeat(
+        machine=settings.machine_id,
+        group=settings.group_id,
+        state=state,
+        reason=reason[:2000],
+        started_at=vitals.started_at,
+        at=time.time(),
+        blocks=vitals.blocks,
+        bytes=vitals.bytes,
+        repeated=vitals.repeated,
+        rejected=vitals.rejected,
+        quarantined=vitals.quarantined,
+        corrupt=vitals.corrupt,
+        deleted_unread=vitals.deleted_unread,
+        retention_left=vitals.retention_left,
+        rate=vitals.rate,
+        free_disk=await asyncio.to_thread(_free_disk, app),
+        open_blocks=vitals.open_blocks,
+        partitions=tuple(watching.block_partitions(app)),
+        data_dir=str(settings.data_roots[0]),
+        web_url=str(app.conf.canonical_url),
+        version=streamapp.__version__,
+        folders=vitals.folders,
+        start_id=vitals.start_id,
+        interval=settings.heartbeat,
+        session_timeout=settings.session_timeout,
+    )
+
+
+def _free_disk(app: StreamApp) -> int:
+    try:
+        return max(0, app.block_store.free)
+    except StoreError:
+        return 0
