@@ -16,7 +16,8 @@ from streamapp import records
 from streamapp.app import app
 from streamapp.channels import acks, status
 from streamapp.errors import BlockMalformedError
-from tables.folds import fold_ack, fold_status
+from streamapp.routing import partition_of
+from tables.folds import fold_ack, fold_status, forget_machine
 
 
 if TYPE_CHECKING:
@@ -71,6 +72,9 @@ async def _fold_ack(event: EventT[bytes]) -> None:
 
 
 async def _fold_status(event: EventT[bytes]) -> None:
+    if event.value is None:
+        await _forget_machine(event)
+        return
     try:
         said = records.decode_status(event.value)
     except BlockMalformedError as error:
@@ -79,6 +83,13 @@ async def _fold_status(event: EventT[bytes]) -> None:
     is_of_our_group = getattr(said, "group", app.settings.group_id) == app.settings.group_id
     if is_of_our_group and is_at_home(event, said):
         await _folded(lambda: fold_status(said))
+
+
+async def _forget_machine(event: EventT[bytes]) -> None:
+    """Remove the row of a machine over whose heartbeats a record without a value was written."""
+    key = bytes(event.key or b"")
+    if partition_of(key) == event.message.partition:
+        await _folded(lambda: forget_machine(key))
 
 
 async def _folded(fold: Callable[[], None]) -> None:

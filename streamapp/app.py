@@ -69,6 +69,8 @@ class StreamApp(faust.App):
     vitals: Vitals
     changelogs: Changelogs
     watchdog: WatchdogThread
+    is_compared = False
+    """Whether all acknowledgements of this machine were compared with its disks at the start."""
 
     async def on_start(self) -> None:
         """Start the watchdog with the application: a recovery may be what does not end."""

@@ -195,6 +195,28 @@ def verify(*, rate: str, with_repair: bool, as_json: bool, **flags: object) -> N
 
 
 @cli.group()
+def machines() -> None:
+    """Manage the machines of a group."""
+
+
+@machines.command("forget")
+@settings_options(*options.MACHINES)
+@click.argument("name")
+@click.option("--force", is_flag=True, help="Also while the machine is up.")
+def machines_forget(name: str, *, force: bool, **flags: object) -> None:
+    """Give up a machine that never returns: the next producer run sends what it had.
+
+    Everything that the group's acknowledgements place on the machine NAME is published as lost,
+    and its row is removed. If it returns after all, its worker acknowledges again what it has.
+    """
+    from streamapp import machines as all_machines  # noqa: PLC0415 - light start
+
+    settings = Settings.load(**flags)
+    count = all_machines.forget(settings, name, force=force)
+    click.echo(f"Machine {name} is forgotten; {count} blocks of it are to be sent again")
+
+
+@cli.group()
 def tables() -> None:
     """Bring back the tables that hold the progress; the blocks themselves are not touched."""
 

@@ -2,6 +2,7 @@
 
 * StreamAppError                      exit 1
   - SettingsError                     exit 2   a setting is missing or impossible
+    + MachineInUseError               exit 24  another running worker has this machine id
   - SourceError                       exit 3   the data folder is missing, unreadable or empty
     + SourceChangedError              exit 3   a file is not what it was when it was found
   - DeliveryError                     exit 4   not every block is acknowledged as persisted
@@ -42,6 +43,12 @@ class SettingsError(StreamAppError):
     """A setting is missing or impossible. The user mends the setting."""
 
     exit_code: ClassVar[int] = 2
+
+
+class MachineInUseError(SettingsError):
+    """Another worker of the group that runs has this machine id, with another data folder."""
+
+    exit_code: ClassVar[int] = 24
 
 
 class SourceError(StreamAppError):

@@ -52,6 +52,7 @@ PRODUCER: Final = (
     "links",
     "special",
 )
+MACHINES: Final = ("group_id", "brokers", "topic_prefix", "heartbeat")
 VERIFY: Final = ("machine_id", "data_dir", "group_id", "brokers")
 WORKER: Final = (
     *COMMON,

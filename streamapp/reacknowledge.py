@@ -56,6 +56,24 @@ def write(settings: Settings, acks: Iterable[records.BlockAck]) -> Outcome:
     Raises:
         KafkaError: the broker does not answer, or did not take them all.
     """
+    acks_topic = topics.names(settings).acks
+    return produce(
+        settings,
+        (
+            (acks_topic, ack.key, records.encode(ack), partition_of(ack.file_id.encode()))
+            for ack in acks
+        ),
+    )
+
+
+def produce(
+    settings: Settings, messages: Iterable[tuple[str, bytes, bytes | None, int]]
+) -> Outcome:
+    """Write *messages* (topic, key, value, partition); return when Kafka has all of them.
+
+    Raises:
+        KafkaError: the broker does not answer, or did not take them all.
+    """
     outcome = Outcome()
 
     def on_delivery(error: Code | None, _message: Message) -> None:
@@ -65,22 +83,18 @@ def write(settings: Settings, acks: Iterable[records.BlockAck]) -> Outcome:
             outcome.refused += 1
 
     producer = kafka.producer(settings)
-    for ack in acks:
+    for topic, key, value, partition in messages:
         while True:
             try:
                 producer.produce(
-                    topics.names(settings).acks,
-                    value=records.encode(ack),
-                    key=ack.key,
-                    partition=partition_of(ack.file_id.encode()),
-                    on_delivery=on_delivery,
+                    topic, value=value, key=key, partition=partition, on_delivery=on_delivery
                 )
                 break
             except BufferError:
                 producer.poll(kafka.REQUEST_SECONDS)
     left = producer.flush(6 * kafka.REQUEST_SECONDS)
     if left or outcome.refused:
-        message = f"Kafka did not take {left + outcome.refused} acknowledgements: run it again"
+        message = f"Kafka did not take {left + outcome.refused} records: run it again"
         raise KafkaError(message)
     return outcome
 

@@ -9,7 +9,6 @@ missing, too many open files) is an error and no verdict.
 
 from __future__ import annotations
 
-import contextlib
 import enum
 import hashlib
 import os
@@ -124,7 +123,7 @@ def blocks(root: Path, pace: Pace, *, after: Parts | None = None) -> Iterator[Ve
     Raises:
         StoreError: a folder or a file could not be looked at.
     """
-    with _opened(root) as fd:
+    with folders.opened(root) as fd:
         for path, subfolders, names, folder in os.fwalk(".", dir_fd=fd, onerror=_fail):
             parts = tuple(part for part in path.split("/") if part != ".")
             subfolders[:] = sorted(s for s in subfolders if parts or s not in PRIVATE)
@@ -140,7 +139,7 @@ def again(verdict: Verdict, pace: Pace) -> Verdict | None:
     Raises:
         StoreError: it could not be looked at.
     """
-    with _opened(verdict.root) as fd:
+    with folders.opened(verdict.root) as fd:
         try:
             folder = folders.open_path(verdict.parts, at=fd)
         except FileNotFoundError:
@@ -148,16 +147,6 @@ def again(verdict: Verdict, pace: Pace) -> Verdict | None:
         with folders.closing(folder):
             looking = _Folder(verdict.root, verdict.parts, folder, pace)
             return looking.judge(verdict.stem, verdict.block)
-
-
-@contextlib.contextmanager
-def _opened(root: Path) -> Iterator[int]:
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-    with (
-        folders.as_store_errors(f"cannot read {root}"),
-        folders.closing(os.open(root, flags)) as fd,
-    ):
-        yield fd
 
 
 def _fail(error: OSError) -> None:

@@ -10,7 +10,7 @@ import time
 
 from typing import TYPE_CHECKING, Any
 
-from streamapp import logs, tablestate, topics
+from streamapp import logs, reconciliation, tablestate, topics
 from streamapp.broker_contact import SILENT_SECONDS, BrokerContact
 from streamapp.store import identity
 
@@ -44,7 +44,11 @@ def prepare(app: StreamApp) -> None:
 
 
 def _start(app: StreamApp) -> None:
-    """Give this start its number: in the data folders first, and then in every heartbeat."""
+    """Give this start its number, in the data folders and in every heartbeat.
+
+    What changed since the last start is published before: if that fails, it shows again.
+    """
+    app.is_compared = reconciliation.before_start(app.settings, app.block_store)
     app.vitals.folders = app.block_store.identities
     app.vitals.start_id = identity.new_id()
     app.block_store.note_start(app.vitals.start_id)

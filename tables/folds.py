@@ -61,6 +61,12 @@ def fold_status(status: Status) -> None:
         machines[key] = rows.encode(row)
 
 
+def forget_machine(key: bytes) -> None:
+    """Remove the row of a machine that was forgotten, if it is here."""
+    if key in machines:
+        del machines[key]
+
+
 def file_row(key: bytes) -> rows.FileRow | None:
     """Return the row of the file with the id *key*; None when it is not known here."""
     raw = files.get(key)

@@ -56,6 +56,7 @@ class Disk:
 
     root: Path
     machine: str
+    persisted_by: str | None = ""
     blocks: list[Stored] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     unnamed: list[Path] = field(default_factory=list)
@@ -86,9 +87,14 @@ def sha256_of(path):
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_disk(root, *, stopped=True):
-    """Return what lies in the data folder *root*; after a clean stop no ``.part`` may be left."""
+def read_disk(root, *, stopped=True, persisted_by=""):
+    """Return what lies in the data folder *root*; after a clean stop no ``.part`` may be left.
+
+    *persisted_by* is which machine persisted the blocks, where that is not the one that has the
+    folder now; None: any.
+    """
     disk = Disk(root, root.name.removeprefix("processed_data_"))
+    disk.persisted_by = disk.machine if persisted_by == "" else persisted_by
     for folder, folder_names, names in os.walk(root):
         here = Path(folder)
         if here == root:
@@ -139,7 +145,7 @@ def _read_block(disk, path, number, file):
             "size": size,
             "start": start,
             "end": start + length,
-            "machine": disk.machine,
+            "machine": metadata["machine"] if disk.persisted_by is None else disk.persisted_by,
             "file_size": file["size"],
             **{name: file[name] for name in ("file_id", "name", "blocks", "block_size", "source")},
         }

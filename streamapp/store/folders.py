@@ -66,6 +66,17 @@ def closing(fd: int) -> Iterator[int]:
         os.close(fd)
 
 
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[int]:
+    """Give a descriptor of the folder *path*, to look at what is below it.
+
+    Raises:
+        StoreError: it, or what the caller looks at below it, cannot be read.
+    """
+    with as_store_errors(f"cannot read {path}"), closing(os.open(path, _PARENT_FLAGS)) as fd:
+        yield fd
+
+
 def make_path(path: Path, *, mode: int) -> None:
     """Make the folder *path* and those above it; all that are new are durable then.
 

@@ -10,7 +10,6 @@ import contextlib
 import json
 import logging
 import os
-import stat
 import threading
 import time
 
@@ -18,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from streamapp.errors import StoreFullError, VerificationError
-from streamapp.store import folders, identity, lock, mending, metadata, placing, quarantine
+from streamapp.errors import StoreFullError
+from streamapp.store import folders, identity, listing, lock, mending, metadata, placing, quarantine
 from streamapp.store.placing import PRIVATE, PROBE
 from streamapp.store.writer import BlockWriter
 from streamapp.units import format_size
@@ -251,22 +250,8 @@ class Root:
         Raises:
             OSError: the folder cannot be read.
         """
-        name = metadata.metadata_name(block, blocks)
-        try:
-            raw = folders.read_file(name, at=fd, limit=metadata.MAX_METADATA_BYTES)
-            if raw is None:
-                return None
-            meta = metadata.decode_block(raw)
-            found = os.stat(metadata.bin_name(block, blocks), dir_fd=fd, follow_symlinks=False)
-        except (VerificationError, FileNotFoundError) as error:
-            logger.debug("block %d in %s is not whole: %s", block, self.path, error)
-            return None
-        except OSError as error:
-            if not folders.is_rot(error):
-                raise
-            return None
-        is_whole = stat.S_ISREG(found.st_mode) and found.st_size == meta.size
-        if not is_whole or (meta.file_id, meta.block) in self._condemned:
+        meta = listing.read_block(fd, block, blocks)
+        if meta is None or (meta.file_id, meta.block) in self._condemned:
             return None
         return msgspec.structs.replace(meta, folder=self.identity)
 

@@ -1,0 +1,170 @@
+"""Reads topics by assignment and to where they end now; may go on with what comes then.
+
+Nothing is committed, and no group is joined. What is read may be a stranger's: a batch that
+librdkafka cannot read, and a record that lies about its offset, are passed by.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+
+from typing import TYPE_CHECKING, Final
+
+from confluent_kafka import KafkaError as Code
+from confluent_kafka import KafkaException, TopicPartition
+
+from streamapp import kafka
+from streamapp.errors import BrokerDeniedError
+
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from confluent_kafka import Consumer, Message
+
+logger = logging.getLogger(__name__)
+
+BATCH: Final = 500
+POLL_SECONDS: Final = 0.2
+_ASK_SECONDS: Final = 3.0
+_UNREADABLE: Final = (Code._BAD_MSG, Code._BAD_COMPRESSION, Code._NOT_IMPLEMENTED)  # noqa: SLF001
+"""What librdkafka says of a batch that it cannot read; it would ask for it for ever."""
+
+Place = tuple[str, int]
+
+
+class Follower:
+    """Reads *places* with *consumer*; says what it read to *on_records*, in order."""
+
+    def __init__(
+        self,
+        consumer: Consumer,
+        places: Iterable[Place],
+        on_records: Callable[[list[Message]], None],
+    ) -> None:
+        self._consumer = consumer
+        self._on_records = on_records
+        self._positions = dict.fromkeys(places, 0)
+        self._moved = threading.Condition()
+
+    def begin(self, stop: threading.Event, *, look_back: int | None = None) -> dict[Place, int]:
+        """Begin at the beginning, or so many records before the end; return the ends.
+
+        Raises:
+            KafkaError: the topics cannot be read.
+        """
+        deadline = time.monotonic() + kafka.FAILOVER_SECONDS
+        ends = {}
+        for place in self._positions:
+            first, ends[place] = self._bounds(place, stop, deadline)
+            back = first if look_back is None else max(first, ends[place] - look_back)
+            self._positions[place] = back
+        self._consumer.assign([TopicPartition(*p, at) for p, at in self._positions.items()])
+        return ends
+
+    def read_to(self, ends: dict[Place, int], stop: threading.Event) -> None:
+        """Read until everything before *ends* was read, or *stop*.
+
+        Raises:
+            KafkaError: the topics cannot be read any more.
+        """
+        while not (stop.is_set() or self._has_reached(ends)):
+            self.read_some()
+
+    def follow(self, stop: threading.Event) -> None:
+        """Go on reading until *stop*; a thread's whole life.
+
+        Raises:
+            KafkaError: the topics cannot be read any more.
+        """
+        while not stop.is_set():
+            self.read_some()
+
+    def read_some(self) -> None:
+        """Read what is there; wait a moment where nothing is.
+
+        Raises:
+            KafkaError: the topics cannot be read any more.
+        """
+        first = self._consumer.poll(POLL_SECONDS)
+        if first is None:
+            return
+        messages = [first, *self._consumer.consume(BATCH, timeout=0)]
+        for error in filter(None, (message.error() for message in messages)):
+            self._check(error)
+        if good := [message for message in messages if message.error() is None]:
+            self._on_records(good)
+        with self._moved:
+            for message in messages:
+                self._move(message)
+            self._moved.notify_all()
+
+    def wait_until(self, ends: dict[Place, int], within: float) -> bool:
+        """Wait until everything before *ends* was read; return whether it was *within* seconds."""
+        deadline = time.monotonic() + within
+        with self._moved:
+            while not self._has_reached(ends):
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    return False
+                self._moved.wait(left)
+            return True
+
+    def close(self) -> None:
+        """Close the consumer, when no thread reads any more."""
+        self._consumer.close()
+
+    def _has_reached(self, ends: dict[Place, int]) -> bool:
+        return all(self._positions[place] >= end for place, end in ends.items())
+
+    def _bounds(self, place: Place, stop: threading.Event, deadline: float) -> tuple[int, int]:
+        """Return where *place* begins and ends. A new topic may have no leader for a moment."""
+        while True:
+            try:
+                return self._consumer.get_watermark_offsets(
+                    TopicPartition(*place), timeout=_ASK_SECONDS
+                )
+            except KafkaException as error:
+                failure = kafka.translated(error, f"cannot read topic {place[0]}")
+                is_denied = isinstance(failure, BrokerDeniedError)
+                if is_denied or time.monotonic() > deadline or stop.wait(POLL_SECONDS):
+                    raise failure from error
+
+    def _move(self, message: Message) -> None:
+        place = (message.topic() or "", message.partition() or 0)
+        offset, error = message.offset(), message.error()
+        if offset is None or place not in self._positions:
+            return
+        if error is None and self._is_forged(place, offset):
+            self._pass_by(place, self._positions[place])
+        elif error is None:
+            self._positions[place] = offset + 1
+        elif error.code() == Code._PARTITION_EOF:  # noqa: SLF001 - librdkafka's own name
+            self._positions[place] = offset
+        elif error.code() in _UNREADABLE:
+            self._pass_by(place, max(offset, self._positions[place]))
+
+    def _is_forged(self, place: Place, offset: int) -> bool:
+        """Whether no record of *place* can have *offset*: it says so itself, and is believed."""
+        if offset <= self._positions[place]:
+            return False
+        _, end = self._consumer.get_watermark_offsets(TopicPartition(*place), cached=True)
+        return bool(offset >= end)
+
+    def _pass_by(self, place: Place, offset: int) -> None:
+        """Go on behind *offset*, where librdkafka would not by itself."""
+        self._positions[place] = offset + 1
+        with contextlib.suppress(KafkaException):  # it is not read any more, or is met again
+            self._consumer.seek(TopicPartition(*place, offset + 1))
+
+    @staticmethod
+    def _check(error: Code) -> None:
+        if error.code() == Code.GROUP_AUTHORIZATION_FAILED:
+            return  # librdkafka looks for its group, which is not needed to read by assignment
+        translated = kafka.translated(KafkaException(error), "cannot read what workers publish")
+        if isinstance(translated, BrokerDeniedError):
+            raise translated
+        logger.debug("kafka: %s", error.str())

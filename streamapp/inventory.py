@@ -1,0 +1,152 @@
+"""Compares what a group's acknowledgements place on one machine with what lies on its disks.
+
+The newest acknowledgement of a block says which machine has it, and in which data folder. What
+this machine is said to have and has not is `missing`: it is to be published as ``lost``. What it
+has, and no acknowledgement says that any machine of the group has, is `unacknowledged`: it is to
+be published as ``persisted`` again. `docs/protocol.md` is normative.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from streamapp import kafka, records, topics
+from streamapp.errors import BlockMalformedError
+from streamapp.following import Follower
+from streamapp.store import listing
+
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
+
+    from confluent_kafka import Message
+
+    from streamapp.records import BlockAck
+    from streamapp.settings import Settings
+    from streamapp.store.metadata import BlockFile
+
+Key = tuple[str, int]
+"""File id and number of a block."""
+
+
+class Differences:
+    """What is wrong in the acknowledgements of *group* about the blocks of *machine*.
+
+    Feed it every acknowledgement, in order. *disks* are the folders of files that it has.
+    """
+
+    def __init__(self, disks: Iterable[listing.FileFolder], *, group: str, machine: str) -> None:
+        self._group, self._machine = group, machine
+        self._disks: dict[str, list[listing.FileFolder]] = {}
+        self._folders = set[str]()
+        for folder in disks:
+            self._folders.add(folder.folder)
+            self._disks.setdefault(folder.file.file_id, []).append(folder)
+        self._placed: dict[str, set[int]] = {}  # blocks that are here or elsewhere, rightly so
+        self.missing: dict[Key, BlockAck] = {}
+
+    def take(self, ack: BlockAck) -> None:
+        """Take the next acknowledgement."""
+        if ack.group != self._group or ack.outcome == "rejected":
+            return
+        key = ack.file_id, ack.block
+        is_persisted = ack.outcome == "persisted"
+        is_ours = ack.machine == self._machine
+        is_right = self._is_in(ack) if is_ours else ack.folder not in self._folders
+        self.missing.pop(key, None)
+        if is_persisted and is_ours and not is_right and not self._has(*key):
+            self.missing[key] = ack
+        if ack.file_id in self._disks:
+            placed = self._placed.setdefault(ack.file_id, set())
+            (placed.add if is_persisted and is_right else placed.discard)(ack.block)
+
+    def unacknowledged(self) -> Iterator[tuple[listing.FileFolder, int]]:
+        """Yield what lies here and is acknowledged by no machine, with the folder that has it."""
+        for file_id, found in self._disks.items():
+            placed = self._placed.get(file_id, set())
+            for folder in found:
+                yield from ((folder, block) for block in sorted(folder.blocks - placed))
+
+    def stored(self, file_id: str, block: int) -> BlockFile | None:
+        """Return the metadata of a block that lies here as a whole; None when none does.
+
+        Raises:
+            StoreError: a folder cannot be read.
+        """
+        for folder in self._disks.get(file_id, ()):
+            if block in folder.blocks and (found := folder.block(block)):
+                return found
+        return None
+
+    def _has(self, file_id: str, block: int) -> bool:
+        return any(block in folder.blocks for folder in self._disks.get(file_id, ()))
+
+    def _is_in(self, ack: BlockAck) -> bool:
+        """Whether the block is where *ack* says; one of an older version names no folder."""
+        return any(
+            ack.block in folder.blocks and ack.folder in {"", folder.folder}
+            for folder in self._disks.get(ack.file_id, ())
+        )
+
+
+def compare(
+    settings: Settings,
+    roots: Iterable[Path],
+    *,
+    machine: str,
+    stop: threading.Event | None = None,
+) -> Differences:
+    """Return how the acknowledgements differ from what lies in the data folders *roots*.
+
+    The disks are looked at first: what is persisted meanwhile is on neither side.
+
+    Raises:
+        StoreError: a folder cannot be read.
+        KafkaError: the acknowledgements cannot be read.
+    """
+    disks = [folder for root in roots for folder in listing.files(root)]
+    found = Differences(disks, group=settings.group_id, machine=machine)
+    read_acks(settings, found.take, stop or threading.Event())
+    return found
+
+
+def read_acks(settings: Settings, take: Callable[[BlockAck], None], stop: threading.Event) -> None:
+    """Hand every acknowledgement that is on its topic now to *take*, in order.
+
+    Raises:
+        KafkaError: they cannot be read.
+    """
+
+    def on_records(messages: list[Message]) -> None:
+        for message in messages:
+            if ack := ack_in(message):
+                take(ack)
+
+    name = topics.names(settings).acks
+    places = [(name, number) for number in range(topics.FILE_PARTITIONS)]
+    follower = Follower(kafka.consumer(settings), places, on_records)
+    try:
+        follower.read_to(follower.begin(stop), stop)
+    finally:
+        follower.close()
+
+
+def ack_in(message: Message) -> BlockAck | None:
+    """Return the acknowledgement in *message*; None when it is none of ours."""
+    try:
+        return records.decode_ack(message.value())
+    except BlockMalformedError:
+        return None
+
+
+def as_lost(ack: BlockAck, reason: str) -> BlockAck:
+    """Return the record that revokes *ack*."""
+    return msgspec.structs.replace(
+        ack, outcome="lost", sha256="", attempt=0, reason=reason, at=time.time()
+    )

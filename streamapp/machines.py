@@ -1,0 +1,131 @@
+"""What a machine of the group said of itself last, whether it is up, and how it is forgotten.
+
+A machine is up when another heartbeat of it comes: clocks differ, so no age is compared.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from typing import TYPE_CHECKING, Final
+
+from streamapp import inventory, kafka, reacknowledge, records, topics
+from streamapp.errors import BlockMalformedError, MachineInUseError
+from streamapp.following import Follower
+from streamapp.names import printable
+from streamapp.records import Heartbeat
+from streamapp.routing import partition_of
+
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from confluent_kafka import Message
+
+    from streamapp.settings import Settings
+
+LOOK_BACK: Final = 5000
+"""Records that are read first: the newest heartbeat of a machine that was up lately is there."""
+
+BEATS: Final = 3
+"""Heartbeats that are waited for before a machine counts as gone."""
+
+FORGOTTEN: Final = "the machine was forgotten (streamapp machines forget)"
+
+
+class MachineWatch:
+    """Follows the heartbeats of *machine* in the settings' group."""
+
+    def __init__(self, settings: Settings, machine: str) -> None:
+        self._group, self._machine = settings.group_id, machine
+        self._beat_seconds = settings.heartbeat
+        self._stop = threading.Event()
+        self._place = topics.names(settings).status, partition_of(machine.encode())
+        self._follower = Follower(kafka.consumer(settings), [self._place], self._take)
+        self._count = 0
+        self.newest: Heartbeat | None = None
+
+    def read(self) -> Heartbeat | None:
+        """Read up to now; return the newest heartbeat, None when there is none.
+
+        Raises:
+            KafkaError: the topic cannot be read.
+        """
+        self._follower.read_to(self._follower.begin(self._stop, look_back=LOOK_BACK), self._stop)
+        if not self._count:  # it is silent for long, or was never there
+            self._follower.read_to(self._follower.begin(self._stop), self._stop)
+        return self.newest
+
+    def is_up(self, is_other: Callable[[Heartbeat], bool] = lambda _: True) -> bool:
+        """Wait for some beats; return whether a heartbeat came for which *is_other* holds.
+
+        Raises:
+            KafkaError: the topic cannot be read.
+        """
+        deadline = time.monotonic() + BEATS * self._beat_seconds
+        seen = self._count
+        while time.monotonic() < deadline:
+            if self._count > seen and self.newest is not None:
+                seen = self._count
+                if self.newest.state != "stopped" and is_other(self.newest):
+                    return True
+            self._follower.read_some()
+        return False
+
+    def close(self) -> None:
+        """Close the consumer."""
+        self._follower.close()
+
+    def _take(self, messages: list[Message]) -> None:
+        for message in messages:
+            if message.value() is None and message.key() == self._machine.encode():
+                self.newest, self._count = None, self._count + 1
+                continue
+            try:
+                status = records.decode_status(message.value())
+            except BlockMalformedError:
+                continue
+            if isinstance(status, Heartbeat) and self._is_ours(status):
+                self.newest, self._count = status, self._count + 1
+
+    def _is_ours(self, heartbeat: Heartbeat) -> bool:
+        return (heartbeat.machine, heartbeat.group) == (self._machine, self._group)
+
+
+def described(heartbeat: Heartbeat) -> str:
+    """Return which worker sent *heartbeat*, for people."""
+    return f"data folder {printable(heartbeat.data_dir)}, views at {printable(heartbeat.web_url)}"
+
+
+def forget(settings: Settings, machine: str, *, force: bool) -> int:
+    """Revoke all that *machine* has, and remove its row; return how many blocks were revoked.
+
+    Raises:
+        MachineInUseError: it is up, and *force* was not asked for.
+        KafkaError: the broker does not answer, or did not take all of it.
+    """
+    topics.check(settings)
+    watch = MachineWatch(settings, machine)
+    try:
+        newest = watch.read()
+        if newest and newest.state != "stopped" and not force and watch.is_up():
+            message = (
+                f"machine {machine} of group {settings.group_id} is up ({described(newest)}): "
+                "stop its worker first, or use --force"
+            )
+            raise MachineInUseError(message)
+    finally:
+        watch.close()
+    found = inventory.Differences((), group=settings.group_id, machine=machine)
+    inventory.read_acks(settings, found.take, threading.Event())
+    lost = [inventory.as_lost(ack, FORGOTTEN) for ack in found.missing.values()]
+    reacknowledge.write(settings, lost)
+    _remove_row(settings, machine)
+    return len(lost)
+
+
+def _remove_row(settings: Settings, machine: str) -> None:
+    """Write a tombstone over the machine's heartbeats: the tables remove its row."""
+    key = machine.encode()
+    reacknowledge.produce(settings, [(topics.names(settings).status, key, None, partition_of(key))])

@@ -1,0 +1,99 @@
+"""Lists which blocks lie in a data folder: without a lock, beside a running worker as well."""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from streamapp.errors import VerificationError
+from streamapp.store import folders, identity, mending, metadata
+from streamapp.store.metadata import FileFile
+from streamapp.store.placing import PRIVATE
+
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from streamapp.store.metadata import BlockFile
+
+logger = logging.getLogger(__name__)
+
+
+class FileFolder(msgspec.Struct, frozen=True, kw_only=True):
+    """One file's folder *parts* below the data folder *root*, whose identity is *folder*."""
+
+    root: Path
+    folder: str
+    parts: tuple[str, ...]
+    file: FileFile
+    blocks: frozenset[int]
+
+    def block(self, number: int) -> BlockFile | None:
+        """Return the metadata of block *number*; None when it is not persisted here.
+
+        Raises:
+            StoreError: the folder cannot be read.
+        """
+        with folders.opened(self.root) as root:
+            try:
+                fd = folders.open_path(self.parts, at=root)
+            except FileNotFoundError:
+                return None
+            with folders.closing(fd):
+                found = read_block(fd, number, self.file.blocks)
+        is_it = found and (found.file_id, found.block) == (self.file.file_id, number)
+        return msgspec.structs.replace(found, folder=self.folder) if found and is_it else None
+
+
+def files(root: Path) -> Iterator[FileFolder]:
+    """Yield each file's folder below the data folder *root*, with the numbers of its blocks.
+
+    Only names are looked at; whether a block is whole says `FileFolder.block`.
+
+    Raises:
+        StoreError: the folder cannot be read.
+    """
+    with folders.opened(root) as top:
+        said = identity.read(top)
+        for path, subfolders, names, fd in os.fwalk(".", dir_fd=top):
+            parts = tuple(part for part in path.split("/") if part != ".")
+            if not parts:
+                subfolders[:] = [name for name in subfolders if name not in PRIVATE]
+            elif metadata.FILE_JSON in names and (file := mending.believed(fd)):
+                yield FileFolder(
+                    root=root,
+                    folder=said.folder if said else "",
+                    parts=parts,
+                    file=file,
+                    blocks=frozenset(int(m[1]) for n in names if (m := metadata.BIN.fullmatch(n))),
+                )
+
+
+def read_block(fd: int, block: int, blocks: int) -> BlockFile | None:
+    """Return the metadata of a block in the folder *fd*; None unless its bytes are there.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    name = metadata.metadata_name(block, blocks)
+    try:
+        raw = folders.read_file(name, at=fd, limit=metadata.MAX_METADATA_BYTES)
+        if raw is None:
+            return None
+        meta = metadata.decode_block(raw)
+        found = os.stat(metadata.bin_name(block, blocks), dir_fd=fd, follow_symlinks=False)
+    except (VerificationError, FileNotFoundError) as error:
+        logger.debug("block %d is not whole: %s", block, error)
+        return None
+    except OSError as error:
+        if not folders.is_rot(error):
+            raise
+        return None
+    is_whole = stat.S_ISREG(found.st_mode) and found.st_size == meta.size
+    return meta if is_whole else None
