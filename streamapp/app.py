@@ -144,6 +144,7 @@ def create_app(settings: Settings) -> StreamApp:
         web_application_options={"middlewares": [guard(settings)]},
         worker_redirect_stdouts=False,
         Worker="streamapp.startup.StreamWorker",
+        Agent="streamapp.actors.PartitionAgent",
     )
     created.settings = settings
     created.block_store = BlockStore(

@@ -206,11 +206,13 @@ class Worker(Process):
             "heartbeat": 1,
         }
         under, by_faust = given.pop("under", ()), given.pop("by_faust", False)
+        module, environment = given.pop("module", "streamapp"), given.pop("environment", {})
         self.settings = variables(common | given)
-        command = [*under, sys.executable, "-m", "streamapp", "worker", *flags(common | given)]
+        command = [*under, sys.executable, "-m", module, "worker", *flags(common | given)]
         if by_faust:
             command = [*under, FAUST, "-A", "streamapp.app", "worker", "-l", "info"]
-        super().__init__(name, command, site.logs, self.settings if by_faust else {})
+            environment = self.settings | environment
+        super().__init__(name, command, site.logs, environment)
 
     def get(self, path):
         """Return what a view answers, whatever its status; None when there is no answer."""
@@ -294,7 +296,8 @@ class Site:
     def worker(self, name, **given):
         """Start a worker; *given* are its flags, *under* is what its command begins with.
 
-        *by_faust*: by Faust's own command, with the settings in the environment.
+        *by_faust*: by Faust's own command, with the settings in the environment. *module*: another
+        program than `streamapp`, with *environment* beside its flags.
         """
         worker = Worker(self, name, given)
         self.workers.append(worker)
