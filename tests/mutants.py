@@ -109,6 +109,12 @@ MUTANTS = (
         '"enable.idempotence": False,',
     ),
     Mutant(
+        "a key goes where everyone looks for it",
+        "streamapp/kafka.py",
+        '"partitioner": "murmur2_random",',
+        '"partitioner": "consistent_random",',
+    ),
+    Mutant(
         "a worker waits for all in-sync replicas",
         "streamapp/app.py",
         "producer_acks=-1,",

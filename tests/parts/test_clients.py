@@ -1,0 +1,138 @@
+"""What our producers promise, as a broker sees it: in the requests that they send."""
+
+import pytest
+
+from streamapp import kafka, manifest, routing, topics
+from streamapp.app import create_app
+from streamapp.codec import Compression
+from streamapp.producer.blocks import Block, File, Phase
+from streamapp.producer.outbox import Outbox
+from streamapp.producer.scan import scan
+from streamapp.producer.sender import Means, Sender
+from streamapp.settings import Settings
+from tests.fake_broker import ALL_REPLICAS, PRODUCER_ID, FakeBroker
+
+
+KEYS = [f"{number:032x}".encode() for number in range(20)]
+BLOCK = 1 << 16
+
+
+@pytest.fixture
+def broker():
+    """A broker whose topics have six partitions."""
+    with FakeBroker(topics.BLOCK_PARTITIONS) as broker:
+        yield broker
+
+
+@pytest.fixture
+def settings(broker, tmp_path):
+    """Settings that lead to it."""
+    return Settings.load(
+        machine_id="m", brokers=broker.address, data_dir=(str(tmp_path),), block_size=BLOCK
+    )
+
+
+@pytest.fixture(params=["of the commands", "of the delivery"])
+def outbox(request, settings):
+    """Each Kafka producer of ours outside of Faust."""
+    if request.param == "of the delivery":
+        return Outbox.for_topic(settings, max_message_bytes=topics.MAX_MESSAGE_BYTES)
+    return Outbox(lambda: kafka.producer(settings))
+
+
+def assert_promised(produced):
+    """All in-sync replicas have to answer, and the broker can tell what it has already."""
+    assert {ALL_REPLICAS} == {batch.acks for batch in produced}
+    assert {PRODUCER_ID} == {batch.producer_id for batch in produced}
+
+
+def test_all_replicas_and_no_repeats(broker, outbox):
+    """A record counts when all in-sync replicas have it, and is numbered for its partition."""
+    reports = []
+    for number in range(3):
+        outbox.post("t", b"v", key=b"k", partition=4, on_delivery=lambda *r: reports.append(r))
+        assert outbox.flush(30), number
+
+    assert [None] * 3 == [error for error, _ in reports]
+    assert_promised(broker.produced)
+    assert [(4, 0), (4, 1), (4, 2)] == [(b.partition, b.sequence) for b in broker.produced]
+
+
+def test_sent_again_as_the_same(broker, outbox):
+    """What was not answered is sent again under the same number: a broker takes it once."""
+    broker.cut = 1
+    outbox.post("t", b"v", key=b"k", partition=0)
+
+    assert outbox.flush(30)
+    assert_promised(broker.produced)
+    assert [(0, 1), (0, 1)] == [(b.sequence, b.records) for b in broker.produced]
+
+
+def test_partition_of_a_key(broker, outbox):
+    """Without a partition a key goes where everyone looks for it: Java's murmur2."""
+    broker.partitions = topics.FILE_PARTITIONS
+    for key in KEYS:
+        outbox.post(key.decode(), b"v", key=key)  # a topic for each tells them apart
+    assert outbox.flush(30)
+
+    wanted = {key.decode(): routing.partition_of(key) for key in KEYS}
+    assert wanted == {batch.topic: batch.partition for batch in broker.produced}
+    assert topics.FILE_PARTITIONS == len(set(wanted.values()))
+
+
+def test_partition_of_a_block(broker, settings, tmp_path):
+    """All frames of a block go to the partition that its number says, not to that of its key."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "file").write_bytes(b"x" * 3 * BLOCK)
+    (source,) = scan(tmp_path / "data", machine="m", block_size=BLOCK)
+    outbox = Outbox.for_topic(settings, max_message_bytes=topics.MAX_MESSAGE_BYTES)
+    refused = []
+    sender = Sender(
+        Means(
+            folder=tmp_path / "data",
+            machine="m",
+            block_size=BLOCK,
+            frame_bytes=BLOCK // 4,
+            compression=Compression.NONE,
+            desk=Sent(),
+            outbox=outbox,
+            is_stopped=lambda: False,
+            on_refused=lambda *r: refused.append(r),
+            now_ns=lambda: 0,
+        )
+    )
+    wanted = []
+    for number in range(3):
+        wanted.append(manifest.partition_of(source.file_id, number, broker.partitions))
+        block = Block(File(source, 3), number, wanted[-1])
+        block.phase, block.attempt, block.tries = Phase.SENDING, 1, 1
+        sender.send(block)
+        assert outbox.flush(30)
+
+    assert [] == refused
+    assert_promised(broker.produced)
+    assert wanted == list(dict.fromkeys(batch.partition for batch in broker.produced))
+    assert 3 * 4 == sum(batch.records for batch in broker.produced)
+
+
+class Sent:
+    """A desk that is told what was sent."""
+
+    def sent(self, *_):
+        """Nobody asks."""
+
+
+async def test_worker(broker, settings):
+    """A worker's acknowledgements count when all in-sync replicas have them."""
+    app = create_app(settings)
+    await app.producer.start()
+    try:
+        for key in KEYS[:3]:
+            sent = await app.producer.send(
+                topics.ACKS, key, b"v", partition=2, timestamp=None, headers=None
+            )
+            await sent
+    finally:
+        await app.producer.stop()
+
+    assert [(ALL_REPLICAS, 2)] * 3 == [(b.acks, b.partition) for b in broker.produced]
