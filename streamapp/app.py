@@ -14,7 +14,7 @@ import faust
 
 from yarl import URL
 
-from streamapp import ending, logs, topics, transport, watching
+from streamapp import assignor, ending, logs, topics, transport, watching
 from streamapp.changelogs import Changelogs, SafeTable
 from streamapp.errors import SettingsError
 from streamapp.flow import FETCHED_RECORDS, FlowControl, StreamQueue
@@ -116,6 +116,7 @@ def create_app(settings: Settings) -> StreamApp:
         datadir=str(settings.tables_dir),
         autodiscover=list(AUTODISCOVER),
         Table=SafeTable,
+        PartitionAssignor=assignor.GroupAssignor,
         topic_disable_leader=True,
         topic_partitions=topics.FILE_PARTITIONS,
         reply_create_topic=False,

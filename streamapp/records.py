@@ -35,6 +35,9 @@ MAX_FOLDERS_LISTED: Final = 1000
 MAX_REASON: Final = 2000
 MAX_FAILED_BLOCK_REASON: Final = 200
 
+WEB_URL: Final = r"https?://(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?/?"
+"""The address of a worker's views: a host, perhaps a port, and nothing else."""
+
 FileId = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
 Digest = Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?\Z")]
 FolderId = Annotated[str, Meta(pattern=r"^([0-9a-f]{32})?\Z")]
@@ -49,6 +52,7 @@ Partition = Annotated[int, Meta(ge=0, lt=1 << 31)]
 Seconds = Annotated[float, Meta(ge=0, lt=253_402_300_800)]  # up to the year 9999
 Rate = Annotated[float, Meta(ge=0)]
 Label = Annotated[str, Meta(max_length=255)]
+WebUrl = Annotated[str, Meta(pattern=rf"^(?:{WEB_URL})?\Z")]
 Nanoseconds = Annotated[str, Meta(pattern=r"^(-?[0-9]{1,19})?\Z")]  # too large for a number
 Version = Annotated[str, Meta(pattern=VERSION)]
 Proof = Annotated[str, Meta(pattern=r"^([0-9a-f]{32})?\Z")]
@@ -161,7 +165,7 @@ class Heartbeat(_Record, frozen=True, kw_only=True, tag="machine"):
     open_blocks: Count = 0
     partitions: Annotated[tuple[Partition, ...], Meta(max_length=1000)] = ()
     data_dir: Name = ""
-    web_url: Name = ""
+    web_url: WebUrl = ""
     version: Label = ""
     folders: Annotated[tuple[FolderId, ...], Meta(max_length=MAX_FOLDERS_LISTED)] = ()
     start_id: FolderId = ""

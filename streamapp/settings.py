@@ -109,6 +109,7 @@ Rate = Annotated[int, BeforeValidator(_rate)]
 Identifier = Annotated[str, Field(pattern=manifest.IDENTIFIER)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Token = Annotated[SecretStr, Field(min_length=8)]
+Host = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{1,253}$")]
 Folder = Annotated[Path, BeforeValidator(_folder)]
 FileMode = Annotated[str, AfterValidator(_mode)]
 
@@ -228,11 +229,11 @@ class Settings(BaseSettings):
     scrub_every: Annotated[float, Field(ge=0.0001, le=876_000)] = Field(
         24.0, description="Hours between the starts of two readings of all stored blocks."
     )
-    web_host: str = Field("127.0.0.1", description="Address that the web views listen on.")
+    web_host: Host = Field("127.0.0.1", description="Address that the web views listen on.")
     web_port: Annotated[int, Field(ge=1, lt=1 << 16)] = Field(
         6066, description="Port of the web views."
     )
-    web_advertise: str | None = Field(
+    web_advertise: Host | None = Field(
         None, description="Host name by which other workers reach the web views."
     )
     web_token: Token | None = Field(

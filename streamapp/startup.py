@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import faust
 
-from streamapp import transport, worker
+from streamapp import assignor, transport, worker
 from streamapp.reporting import reporting
 
 
@@ -30,5 +30,6 @@ class StreamWorker(faust.Worker):
         super().__init__(*args, **kwargs)
         app = cast("StreamApp", self.app)
         transport.read_without_belief(on_response=app.vitals.broker_answered)
+        assignor.read_members_with_limits(app.settings, str(app.conf.canonical_url))
         with reporting():
             worker.prepare(app)
