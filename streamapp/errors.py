@@ -21,6 +21,7 @@
     + TopicError                      exit 33  a topic is missing or not as it must be
     + RetentionError                  exit 35  Kafka would delete what is sent, unread
   - ViewError                         exit 34  no worker answers at the address of the views
+    + PeerError                       exit 34  a worker does not prove that it is of the group
   - BrokerError                       exit 40  the embedded Apache Kafka cannot do what was asked
     + JavaError                       exit 41  no Java 17 or newer
   - WatchdogError                     exit 75  the worker is stuck; its supervisor restarts it
@@ -153,6 +154,10 @@ class ViewError(StreamAppError):
     """No worker answers at the address of the web views."""
 
     exit_code: ClassVar[int] = 34
+
+
+class PeerError(ViewError):
+    """What asks or answers does not prove that it is a worker of the group."""
 
 
 class BrokerError(StreamAppError):
