@@ -148,6 +148,11 @@ class Intake:
         self, key: AttemptKey, frame: wire.Frame, meta: wire.BlockMeta, record: Record
     ) -> None:
         """Open the block, or find out that it is persisted already or can never be."""
+        try:
+            wire.check_identity(frame.file_id, meta)
+        except BlockError as error:
+            await self._refuse(key, meta, str(error), frame, record)
+            return
         stored = await self._stored(key)
         if stored is not None:
             self._repeats[key] = Repeat(stored)
@@ -165,12 +170,18 @@ class Intake:
             raise
         except BlockError as error:  # for example a name that can be no name here
             self._desk.begun_in_vain()
-            await self._answers.set_aside(record, str(error), frame)
-            await self._answers.rejected(key, meta, str(error))
-            self._close(key, [record.offset])
+            await self._refuse(key, meta, str(error), frame, record)
             return
         self._open[key] = OpenBlock(Assembly(frame, meta), writer)
         self._desk.vitals.open_blocks += 1
+
+    async def _refuse(
+        self, key: AttemptKey, meta: wire.BlockMeta, reason: str, frame: wire.Frame, record: Record
+    ) -> None:
+        """Set the first frame of an attempt aside, from which no block can ever come."""
+        await self._answers.set_aside(record, reason, frame)
+        await self._answers.rejected(key, meta, reason)
+        self._close(key, [record.offset])
 
     async def _take_open(
         self, key: AttemptKey, block: OpenBlock, frame: wire.Frame, record: Record

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from streamapp import names
+
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -62,6 +64,39 @@ def file_id(  # noqa: PLR0913 - the id is the digest of these fields
         text = str(field).encode("utf-8", "surrogateescape")
         digest.update(len(text).to_bytes(4, "big") + text)
     return digest.hexdigest()[: 2 * FILE_ID_BYTES]
+
+
+def original_name(  # noqa: PLR0913 - the fields of `file_id`
+    file_id_: str,
+    *,
+    source: str,
+    name: str,
+    raw_name: bytes,
+    size: int,
+    mtime_ns: int,
+    block_size: int,
+    version: str = "",
+) -> str | None:
+    """Return the path, as Python gives it, that *file_id_* is the digest of with the other fields.
+
+    *name* is the portable name, *raw_name* its bytes where they are no Unicode. None when the
+    id is not that of these fields.
+    """
+    for path in names.original_names(name, raw_name):
+        try:
+            found = file_id(
+                source=source,
+                name=path,
+                size=size,
+                mtime_ns=mtime_ns,
+                block_size=block_size,
+                version=version,
+            )
+        except UnicodeEncodeError:  # half a character: no producer sends it
+            continue
+        if found == file_id_:
+            return path
+    return None
 
 
 def file_digest(block_digests: Iterable[bytes]) -> str:

@@ -35,6 +35,8 @@ _ESCAPED: Final = frozenset("\\\u061c\u200e\u200f\u2028\u2029\ufeff") | {
     chr(c) for span in ((0x202A, 0x202F), (0x2066, 0x206A)) for c in range(*span)
 }
 
+_ESCAPED_BYTE: Final = re.compile(r"%([89A-F][0-9A-F])")
+
 # What the store writes beside the blocks. Below the first folder such a name could be wanted
 # in the folder of another file, and whichever came second could never be stored.
 _OURS: Final = re.compile(r"file\.json|block_[0-9]{4,}(?:\.bin|_metadata\.json)", re.IGNORECASE)
@@ -64,19 +66,17 @@ def raw_name(parts: tuple[str, ...]) -> bytes:
     return b"" if path == portable_name(parts) else path.encode("utf-8", "surrogateescape")
 
 
-def original_name(name: str, raw: bytes) -> str:
-    """Return the path, as Python gives it, whose portable name is *name* and bytes are *raw*.
+def original_names(name: str, raw: bytes) -> tuple[str, ...]:
+    """Return the paths, as Python gives them, that may travel as *name* with the bytes *raw*.
 
-    Raises:
-        BlockMalformedError: *raw* has another portable name.
+    There is one, or none where *raw* has another portable name. Older producers sent no *raw*:
+    without it every ``%XX`` may stand for a byte that is no UTF-8.
     """
-    if not raw:
-        return name
-    path = raw.decode("utf-8", "surrogateescape")
-    if portable_name((path,)) != name:
-        message = f"the raw name {raw[:200]!r} is not that of {name[:200]!r}"
-        raise BlockMalformedError(message)
-    return path
+    if raw:
+        path = raw.decode("utf-8", "surrogateescape")
+        return (path,) if portable_name((path,)) == name else ()
+    unescaped = _ESCAPED_BYTE.sub(lambda found: chr(0xDC00 + int(found[1], 16)), name)
+    return (name,) if unescaped == name else (name, unescaped)
 
 
 def folder_parts(name: str) -> tuple[str, ...]:

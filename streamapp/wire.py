@@ -228,6 +228,32 @@ def parse(headers: Iterable[tuple[str, bytes | None]] | None) -> Frame:
     return frame
 
 
+def check_identity(file_id: str, meta: BlockMeta) -> None:
+    """Prove that *file_id* is the digest of what *meta* says of the file.
+
+    Whoever may write to the topic could else keep any bytes under the id of another's file.
+
+    Raises:
+        BlockMalformedError: it is the id of another file.
+    """
+    name = manifest.original_name(
+        file_id,
+        source=meta.source,
+        name=meta.name,
+        raw_name=meta.raw_name,
+        size=meta.file_size,
+        mtime_ns=meta.mtime_ns,
+        block_size=meta.block_size,
+        version=meta.version,
+    )
+    if name is None:
+        message = (
+            f"file id {file_id} is not the digest of its name {meta.name[:200]!r}, source "
+            f"{meta.source}, {meta.file_size} bytes, time and block size: it is another file's"
+        )
+        raise BlockMalformedError(message)
+
+
 def _limited(headers: Iterable[tuple[str, bytes | None]] | None) -> dict[str, bytes]:
     found: dict[str, bytes] = {}
     total = 0

@@ -29,7 +29,7 @@ import zstandard
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
-from streamapp import wire
+from streamapp import manifest, wire
 from tests import checker
 from tests.waiting import wait_for
 
@@ -483,8 +483,7 @@ class RawBlock:
     """A file of one block, as a producer would send it; for tests that send frames by hand."""
 
     def __init__(self, rng, *, size, frames=1, name=None, **meta):
-        self.file_id = rng.randbytes(16).hex()
-        self.name = name or f"raw/{self.file_id}"
+        self.name = name or f"raw/{rng.randbytes(16).hex()}"
         self.attempt = rng.randrange(1, 1 << 40)
         self._step = max(1, -(-size // frames))
         self.with_data(rng.randbytes(size))
@@ -499,6 +498,10 @@ class RawBlock:
             "source": "raw",
             "sent_ns": 2,
         } | meta
+        self.file_id = manifest.file_id(
+            **{field: self.meta[field] for field in ("source", "name", "mtime_ns", "block_size")},
+            size=self.meta["file_size"],
+        )
 
     def with_data(self, data):
         """Give it another content, of the same size."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from streamapp import wire
+from streamapp import manifest, wire
 
 
 if TYPE_CHECKING:
@@ -124,10 +124,21 @@ def malformed(pieces: list[Piece]) -> list[Record]:
     )
     for lie in lies:
         # An attempt of its own: what is refused once is not looked at again.
+        told = msgspec.structs.replace(meta, **lie)
         other = msgspec.structs.replace(
-            frame,
-            attempt=frame.attempt + len(records),
-            meta=msgspec.structs.replace(meta, **lie),
+            frame, file_id=_id_of(told), attempt=frame.attempt + len(records), meta=told
         )
         records += encoded([(other, data)])
+    another = msgspec.structs.replace(frame, file_id=bytes(16).hex(), attempt=frame.attempt + 100)
+    records += encoded([(another, data)])
     return records
+
+
+def _id_of(meta: wire.BlockMeta) -> str:
+    return manifest.file_id(
+        source=meta.source,
+        name=meta.name,
+        size=meta.file_size,
+        mtime_ns=meta.mtime_ns,
+        block_size=meta.block_size,
+    )

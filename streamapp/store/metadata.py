@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 import msgspec
 
-from streamapp import manifest, names
-from streamapp.errors import BlockMalformedError, VerificationError
+from streamapp import manifest
+from streamapp.errors import VerificationError
 from streamapp.records import BlockAck
 
 
@@ -121,21 +121,14 @@ class FileFile(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def identifies_itself(self) -> bool:
-        """Whether the id is the digest of the rest.
-
-        It is not where an older worker wrote this of a name that was no Unicode.
-        """
-        return self.is_possible and self.file_id == self._id(self.version)
+        """Whether the id is the digest of the rest."""
+        return self.is_possible and self._original_name is not None
 
     @property
     def version_of(self) -> str:
         """The id of the file's first version; empty when this is the first."""
-        return self._id() if self.version else ""
-
-    def _id(self, version: str = "") -> str:
-        try:
-            name = names.original_name(self.name, self.raw_name)
-        except BlockMalformedError:
+        name = self._original_name
+        if not self.version or name is None:
             return ""
         return manifest.file_id(
             source=self.source,
@@ -143,7 +136,19 @@ class FileFile(msgspec.Struct, frozen=True, kw_only=True):
             size=self.size,
             mtime_ns=self.mtime_ns,
             block_size=self.block_size,
-            version=version,
+        )
+
+    @property
+    def _original_name(self) -> str | None:
+        return manifest.original_name(
+            self.file_id,
+            source=self.source,
+            name=self.name,
+            raw_name=self.raw_name,
+            size=self.size,
+            mtime_ns=self.mtime_ns,
+            block_size=self.block_size,
+            version=self.version,
         )
 
 

@@ -34,11 +34,11 @@ from streamapp.records import BlockAck
 from streamapp.turns import Turns
 from streamapp.vitals import Vitals
 from streamapp.wire import Frame
-from tests.unit.frames import frames_of, meta_of
+from tests.unit.frames import frames_of, id_of, meta_of
 
 
 TIMEOUT = 60.0
-BLOCKS = [("a" * 32, 0), ("b" * 32, 0), ("c" * 32, 0)]
+FILES = [meta_of(size, name=name) for name, size in [("a", 0), ("b", 5), ("c", 9)]]
 FRAME_BYTES = 4
 
 
@@ -80,6 +80,8 @@ class MemoryStore:
 
 class MemoryWriter:
     """As `BlockWriter`."""
+
+    folder = ""
 
     def __init__(self, store, key, size):
         self.store, self.key = store, key
@@ -228,22 +230,15 @@ class World(RuleBasedStateMachine):
 
     # --- producers
 
-    @rule(key=st.sampled_from(BLOCKS), size=st.integers(0, 9), forged=st.booleans())
-    def send_block(self, key, size, forged):
-        """A producer begins to send a block; a forger's says something else."""
-        data = (b"x" if forged else key[0].encode())[:1] * size
+    @rule(meta=st.sampled_from(FILES), forged=st.booleans())
+    def send_block(self, meta, forged):
+        """A producer begins to send a block; a forger's has another content."""
+        data = (b"x" if forged else meta.name.encode()) * meta.size
         attempt = len(self.sendings) + 1
         sending = Sending(
             attempt,
-            key,
-            frames_of(
-                data,
-                frame_size=FRAME_BYTES,
-                meta=meta_of(size),
-                file_id=key[0],
-                block=key[1],
-                attempt=attempt,
-            ),
+            (id_of(meta), 0),
+            frames_of(data, frame_size=FRAME_BYTES, meta=meta, attempt=attempt),
         )
         self.sendings.append(sending)
         self.send_frames(sending, 1)

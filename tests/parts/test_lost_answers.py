@@ -13,11 +13,12 @@ from streamapp.turns import Turns
 from streamapp.verify import Pace
 from streamapp.vitals import Vitals
 from tests.parts.keeping import flip
-from tests.unit.frames import FILE_ID, frames_of
+from tests.unit.frames import frames_of, id_of, meta_of
 from tests.waiting import eventually
 
 
 DATA = b"0123456789" * 30
+FILE_ID = id_of(meta_of(len(DATA)))
 
 
 class Desk:

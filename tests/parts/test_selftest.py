@@ -67,16 +67,23 @@ def test_spoiled_frames(spoil):
         join(spoil(pieces()))
 
 
+def take(headers):
+    """Look at a record as a worker does before it begins a block."""
+    frame = wire.parse(headers)
+    names.folder_parts(frame.meta.name)
+    wire.check_identity(frame.file_id, frame.meta)
+
+
 def test_malformed():
     """Every malformed record is refused, for reasons of its own."""
     records = frames.malformed(pieces())
     reasons = set()
     for _, _, headers in records:
         with pytest.raises(BlockMalformedError) as refusal:
-            names.folder_parts(wire.parse(headers).meta.name)
+            take(headers)
         reasons.add(str(refusal.value))
 
-    assert len(records) == len(reasons) == 14
+    assert len(records) == len(reasons) == 15
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import hashlib
 
-from streamapp import codec
+from streamapp import codec, manifest
 from streamapp.wire import BlockMeta, Codec, Frame, Seal
 
 
@@ -25,18 +25,31 @@ def meta_of(size, **changes):
     return BlockMeta(**fields | changes)
 
 
+def id_of(meta):
+    """Return the file id that a producer gives the file of *meta*."""
+    return manifest.file_id(
+        source=meta.source,
+        name=meta.name,
+        size=meta.file_size,
+        mtime_ns=meta.mtime_ns,
+        block_size=meta.block_size,
+        version=meta.version,
+    )
+
+
 def frames_of(data, *, frame_size, meta=None, **fields):
     """Return the frames of one block and their values, ``[(frame, value), ...]``."""
     pieces = [data[i : i + frame_size] for i in range(0, len(data), frame_size)] or [b""]
     seal = Seal(hashlib.sha256(data).digest(), len(pieces))
-    fields = {"file_id": FILE_ID, "block": 0, "attempt": 1, "codec": Codec.NONE} | fields
+    meta = meta or meta_of(len(data))
+    fields = {"file_id": id_of(meta), "block": 0, "attempt": 1, "codec": Codec.NONE} | fields
     return [
         (
             Frame(
                 frame=number,
                 offset=number * frame_size,
                 length=len(piece),
-                meta=(meta or meta_of(len(data))) if number == 0 else None,
+                meta=meta if number == 0 else None,
                 seal=seal if number == len(pieces) - 1 else None,
                 **fields,
             ),

@@ -51,7 +51,10 @@ class Receiver:
 
 def records_of(data, **how):
     """Return the records of one block: headers and value."""
-    return [(wire.encode(frame), value) for frame, value in frames_of(data, **how)]
+    return [
+        (wire.encode(frame), value)
+        for frame, value in frames_of(data, **{"file_id": FILE_ID} | how)
+    ]
 
 
 @st.composite

@@ -23,12 +23,14 @@ from streamapp.store.writer import BlockWriter
 from streamapp.turns import Turns
 from streamapp.vitals import Vitals
 from streamapp.wire import BlockMeta, Codec, Frame, Seal
-from tests.unit.frames import FILE_ID, frames_of, meta_of
+from tests.unit.frames import frames_of, id_of, meta_of
 from tests.waiting import eventually
 
 
-OTHER_ID = "f" * 32
 DATA = bytes(range(256)) * 4
+FILE_ID = id_of(meta_of(len(DATA)))
+OTHER = meta_of(len(DATA), name="other")
+OTHER_ID = id_of(OTHER)
 TIMEOUT = 60.0
 
 
@@ -203,7 +205,7 @@ async def test_empty_block(partition, desk, store):
     await partition.put(*pieces(b"", meta=meta_of(0)))
 
     assert ["persisted"] == desk.outcomes
-    assert store.stored(FILE_ID, 0)
+    assert store.stored(id_of(meta_of(0)), 0)
 
 
 @pytest.mark.parametrize("codec", list(Codec))
@@ -228,7 +230,7 @@ async def test_waits_for_kafka(partition, desk):
 
 async def test_order_of_acknowledgement(partition, desk):
     """Of two blocks that overlap, the later one waits for the earlier one."""
-    first, second = pieces(), pieces(file_id=OTHER_ID)
+    first, second = pieces(), pieces(meta=OTHER)
     await partition.put(first[0], *second, *first[1:-1])
     assert [OTHER_ID] == [ack.file_id for ack in desk.acks]
     assert [] == desk.done
@@ -374,15 +376,47 @@ async def test_conflict(partition, desk, store):
     assert desk.acks[0].sha256 == store.stored(FILE_ID, 0).sha256
 
 
-async def test_other_file_under_the_same_id(partition, desk):
+async def test_other_file_under_the_same_id(partition, desk, store):
     """A file that is cut otherwise than what is stored under its id is rejected."""
+    store.begin(FILE_ID, 0, meta_of(5)).abort()  # kept by a worker that looked at no identity
     await partition.put(*pieces())
-    meta = meta_of(5, file_size=10, block_size=5, blocks=2, start=5)
-    await partition.put(*pieces(b"12345", meta=meta, block=1, attempt=2))
 
-    assert ["persisted", "rejected"] == desk.outcomes
-    assert "another file" in desk.acks[1].reason
-    assert list(range(5)) == desk.done
+    assert ["rejected"] == desk.outcomes
+    assert "another file" in desk.acks[0].reason
+    assert list(range(4)) == desk.done
+
+
+@pytest.mark.parametrize("is_stored", [False, True])
+async def test_forged_identity(partition, desk, store, is_stored):
+    """Bytes that come under the id of another file are set aside, and nothing is begun."""
+    if is_stored:
+        await partition.put(*pieces())
+    before = len(desk.outcomes), len(desk.done)
+    await partition.put(*pieces(b"12345", frame_size=3, file_id=FILE_ID, attempt=9))
+
+    assert ["rejected"] == desk.outcomes[before[0] :]
+    assert "not the digest" in desk.acks[-1].reason
+    assert desk.acks[-1].reason == desk.set_aside[-1].reason
+    assert 2 == len(desk.done) - before[1]
+    assert is_stored == (store.stored(FILE_ID, 0) is not None)
+    assert is_stored or desk.begun == 0
+
+
+async def test_metadata_carry_the_identity(partition, desk, store):
+    """What identifies a file, and its producer's proof, stand on the disk and in the answer."""
+    path = "sal\udce9"
+    named = meta_of(len(DATA), name=path, ctime_ns=7, version="0123456789abcdef")
+    file_id = id_of(named)
+    meta = msgspec.structs.replace(named, name="sal%E9", raw_name=b"sal\xe9")
+    records = pieces(meta=meta, file_id=file_id)
+    seal = msgspec.structs.replace(records[-1][0].seal, proof=bytes(range(16)))
+    await partition.put(*changed(records, 3, seal=seal))
+    stored, (ack,) = store.stored(file_id, 0), desk.acks
+
+    assert (b"sal\xe9", 7, meta.version) == (stored.raw_name, stored.ctime_ns, stored.version)
+    assert ("1", "7", meta.version) == (ack.mtime_ns, ack.ctime_ns, ack.version)
+    assert bytes(range(16)).hex() == ack.proof == stored.proof
+    assert id_of(meta_of(len(DATA), name=path)) == ack.version_of
 
 
 # --- what should not come
@@ -400,7 +434,7 @@ STRANGERS = {
     "short": [("frame", FRAME[1][:-1])],
     "long": [("frame", FRAME[1] + b"\0")],
     "magic": [("frame", b"XXXX" + FRAME[1][4:])],
-    "version": [("frame", FRAME[1][:4] + b"\2" + FRAME[1][5:])],
+    "version": [("frame", FRAME[1][:4] + b"\3" + FRAME[1][5:])],
     "twice": [FRAME, FRAME],
     "many": [FRAME, *((f"h{n}", b"") for n in range(200_000))],
     "heavy": [FRAME, ("h", b"x" * 100_000)],
@@ -445,7 +479,7 @@ BAD_BLOCKS = {
     "gap": [pieces()[0], *pieces()[2:]],
     "other offset": changed(pieces(), 1, offset=255),
     "too many bytes": changed(pieces(), 3, length=257, value=bytes(257)),
-    "sealed early": [pieces()[0], pieces(DATA[:512])[1]],
+    "sealed early": [pieces()[0], pieces(DATA[:512], file_id=FILE_ID)[1]],
     "cut zstd": changed(PACKED, 1, value=PACKED[1][1][:-3]),
     "no zstd": changed(PACKED, 1, value=b"zstd?" * 9),
     "zstd bomb": changed(PACKED, 1, value=_bomb()),
@@ -544,7 +578,7 @@ async def test_made_up_attempts_are_forgotten(partition, desk, monkeypatch):
     monkeypatch.setattr(intake_module, "MAX_ATTEMPTS", 5)
     await partition.put(*pieces())
     await partition.put(*(pieces(attempt=n)[0] for n in range(100)))
-    await partition.put(*(pieces(attempt=n, file_id=OTHER_ID)[1] for n in range(100)))
+    await partition.put(*(pieces(attempt=n, meta=OTHER)[1] for n in range(100)))
     intake = partition.intake
 
     assert [4, 5, 5] == [len(n) for n in (intake._repeats, intake._orphans, intake._closed)]
@@ -625,7 +659,7 @@ async def test_same_generation_rewind(partition, desk):
 
 async def test_drop(partition, desk, store):
     """A partition that goes elsewhere leaves nothing behind and says nothing."""
-    await partition.put(*pieces()[:2], *pieces(file_id=OTHER_ID)[1:])
+    await partition.put(*pieces()[:2], *pieces(meta=OTHER)[1:])
     partition.intake.drop()
     await eventually(lambda: not list(store.roots[0].path.rglob("*.part")))
 
@@ -717,7 +751,7 @@ async def test_give_up_while_others_send(partition, desk, clock):
     await expire(partition, clock, highwater=7)
     for number in range(1, 5):
         assert [] == desk.done
-        other = pieces(b"x", file_id=f"{number:032x}", meta=meta_of(1, name=str(number)))
+        other = pieces(b"x", meta=meta_of(1, name=str(number)))
         await partition.put(*other)
         await expire(partition, clock, highwater=1000, after=1)
 
@@ -897,7 +931,7 @@ async def test_nothing_is_late_after_a_hold(partition, desk, store, monkeypatch,
     """Nothing was read while the disk was full: no producer is late for that."""
     await partition.put(pieces()[0])
     failing = Failing(monkeypatch, store, "begin", 10_000, StoreFullError("full"))
-    task = asyncio.create_task(partition.put(*pieces(file_id=OTHER_ID)[:1]))
+    task = asyncio.create_task(partition.put(*pieces(meta=OTHER)[:1]))
     await eventually(lambda: failing.calls > 2)
     clock.now += TIMEOUT / 2
     failing.left = 0
@@ -928,7 +962,7 @@ async def test_max_blocks_is_exact(partition, desk):
     """A block that may not begin waits, and none of its frames is acknowledged."""
     desk.limit = 1
     await partition.put(*pieces())
-    task = asyncio.create_task(partition.put(*pieces(file_id=OTHER_ID)))
+    task = asyncio.create_task(partition.put(*pieces(meta=OTHER)))
     await eventually(partition.intake._lock.locked)
     assert 1 == desk.begun
     task.cancel()

@@ -9,16 +9,16 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from streamapp import wire
+from streamapp import names, wire
 from streamapp.errors import BlockMalformedError
 from streamapp.manifest import Plan
 from streamapp.wire import BlockMeta, Codec, Frame, Seal
-from tests.unit.frames import FILE_ID, frames_of, meta_of, plan_meta
+from tests.unit.frames import FILE_ID, frames_of, id_of, meta_of, plan_meta
 
 
-SINGLE = frames_of(b"abc", frame_size=3)[0][0]
-FIRST, MIDDLE, LAST = (frame for frame, _ in frames_of(b"abcdefgh", frame_size=3))
-EMPTY = frames_of(b"", frame_size=3)[0][0]
+SINGLE = frames_of(b"abc", frame_size=3, file_id=FILE_ID)[0][0]
+FIRST, MIDDLE, LAST = (f for f, _ in frames_of(b"abcdefgh", frame_size=3, file_id=FILE_ID))
+EMPTY = frames_of(b"", frame_size=3, file_id=FILE_ID)[0][0]
 ABORT = Frame(file_id=FILE_ID, block=0, attempt=1, frame=1, offset=0, length=0, abort=True)
 
 
@@ -396,3 +396,53 @@ def test_reserved_byte():
 
     with pytest.raises(BlockMalformedError, match="reserved 1"):
         wire.parse([(name, damaged), *rest])
+
+
+RAW = "sal\udce9/b%41"
+IDENTITY = meta_of(3, name=names.portable_name((RAW,)), raw_name=names.raw_name((RAW,)))
+
+
+def identity_of(meta, path):
+    """Return the id of the file of *meta* at *path*."""
+    return id_of(msgspec.structs.replace(meta, name=path))
+
+
+@pytest.mark.parametrize("version", ["", "0123456789abcdef"])
+def test_identity(version):
+    """A file id is the digest of what the first frame says, also of a name that is no Unicode."""
+    meta = msgspec.structs.replace(IDENTITY, version=version)
+
+    assert "sal%E9/b%41" == meta.name
+    wire.check_identity(identity_of(meta, RAW), meta)
+    wire.check_identity(id_of(meta_of(3, version=version)), meta_of(3, version=version))
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"file_size": 5, "size": 5},
+        {"source": "other"},
+        {"name": "a/c.csv", "raw_name": b""},
+        {"raw_name": b"sal\xe8/b%41"},
+        {"raw_name": b"sal\xe9/b%42"},
+        {"mtime_ns": 2},
+        {"block_size": 4},
+        {"version": "0123456789abcdef"},
+    ],
+)
+def test_forged_identity(lie):
+    """What is said of a file under the id of another one is refused."""
+    file_id = identity_of(IDENTITY, RAW)
+    with pytest.raises(BlockMalformedError, match=file_id):
+        wire.check_identity(file_id, msgspec.structs.replace(IDENTITY, **lie))
+
+
+def test_old_identity():
+    """Producers of version 1 did not send the bytes of a name: they are found in its escapes."""
+    name = "sal\udce9"
+    meta = meta_of(3, name=names.portable_name((name,)))
+
+    wire.check_identity(identity_of(meta, name), meta)
+    wire.check_identity(id_of(meta), meta)  # a name with a percent sign of its own
+    with pytest.raises(BlockMalformedError):
+        wire.check_identity(identity_of(meta, "sal\udce8"), meta)
