@@ -11,7 +11,7 @@ $(shell test -x $(BIN)/python || rm -f $(VENV)/installed-*)
 PYTHON ?= python3.13 python3.12 python3.11 python3 python
 
 .DEFAULT_GOAL := help
-.PHONY: help install check fix demo test test-broker test-long bench up down clean
+.PHONY: help install check fix demo test test-broker test-long test-compose bench up down clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -40,6 +40,9 @@ test-broker: $(STAMP) ## Run only the tests on a real Kafka
 
 test-long: $(STAMP) ## Run only the long tests (power loss, thousands of kills)
 	$(BIN)/python -m pytest -m long
+
+test-compose: $(STAMP) ## Run docker-compose.yml for real: Docker, or root on Debian
+	$(BIN)/python -m pytest -m compose -rs tests/compose
 
 bench: $(STAMP) ## Measure against Kafka's own perf test (docs/benchmarks.md)
 	$(BIN)/python -m bench

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -74,6 +75,19 @@ def clean_environment():
     """Return the environment without settings that a developer has set."""
     found = {k: v for k, v in os.environ.items() if not k.startswith("STREAMAPP_")}
     return found | {"PYTHONPATH": str(PROJECT)}  # this copy, whichever one is installed
+
+
+def copy_project(project, folder):
+    """Copy what git has of *project*, as it is now, to *folder*."""
+    listed = subprocess.run(
+        ["git", "-C", project, "ls-files", "-z"],  # noqa: S607 - whichever git there is
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for name in filter(None, listed.stdout.split("\0")):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(project / name, folder / name)
 
 
 def flags(given):
