@@ -11,7 +11,7 @@ $(shell test -x $(BIN)/python || rm -f $(VENV)/installed-*)
 PYTHON ?= python3.13 python3.12 python3.11 python3 python
 
 .DEFAULT_GOAL := help
-.PHONY: help install check fix demo test test-broker test-long test-compose bench up down clean
+.PHONY: help install check fix demo test test-long test-compose bench up down clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -34,9 +34,6 @@ demo: $(STAMP) ## Send a folder through a real Kafka and verify it: DATA=folder 
 
 test: $(STAMP) ## Run all tests but the long ones, on brokers they start themselves
 	$(BIN)/python -m pytest -m 'not long'
-
-test-broker: $(STAMP) ## Run only the tests on a real Kafka
-	$(BIN)/python -m pytest tests/broker
 
 test-long: $(STAMP) ## Run only the long tests (power loss, thousands of kills)
 	$(BIN)/python -m pytest -m long

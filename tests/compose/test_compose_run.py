@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from tests import checker, harness
+from tests import checker, documents, harness
 from tests.compose.engine import engine_or_skip
 from tests.harness import MIB
 from tests.waiting import wait_for
@@ -95,17 +95,9 @@ def terminal(project, tmp_path):
             terminal.compose("--profile", "producer", "down", "--volumes", "--timeout", "5")
 
 
-def commands_of(project):
-    """Return every line of the file's comments that is something to type or to open."""
-    text = (project / "docker-compose.yml").read_text("utf-8")
-    return [
-        re.split(r"\s{2,}", line)[0] for line in re.findall(r"^ *#   (\S.*)$", text, re.MULTILINE)
-    ]
-
-
 def test_head(terminal, project, tmp_path):
     """Every command of the head does what stands beside it, while a broker is killed."""
-    commands = iter(commands_of(project))
+    commands = iter(documents.of_compose(project))
 
     def next_is(beginning):
         command = next(commands)
@@ -141,6 +133,15 @@ def test_head(terminal, project, tmp_path):
     assert before == terminal.engine.docker("volume", "ls", "--quiet")
     assert re.search(r"^[\w-]{22}\s*$", terminal.type(next_is("docker run --rm")), re.MULTILINE)
     assert [] == list(commands)
+    for text in _of_documents(project):
+        terminal.type(text, UP_SECONDS)
+
+
+def _of_documents(project):
+    """Return what the documents say of Docker and the file's head does not."""
+    found = [command.text for command in documents.commands(project)]
+    head = documents.of_compose(project)
+    return [text for text in found if text.startswith("docker ") and text not in head]
 
 
 def _send_while_a_broker_dies(terminal, command):

@@ -28,6 +28,9 @@ PACKAGES = {
     "ip": "iproute2",
     "tc": "iproute2",
     "ss": "iproute2",
+    "unshare": "util-linux",
+    "nsenter": "util-linux",
+    "curl": "curl",
 }
 IMAGE_MIB = 320  # mkfs.xfs refuses less than 300
 PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
