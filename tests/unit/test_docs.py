@@ -19,8 +19,10 @@ from streamapp import (
     topics,
     wire,
 )
+from streamapp.producer.release import RELEASE_SECONDS
 from streamapp.records import BlockAck, FailedBlock, FileStatus, Heartbeat, Quarantined
 from streamapp.settings import Settings
+from streamapp.units import MIB
 from streamapp.wire import BlockMeta, Frame, Seal
 
 
@@ -236,6 +238,18 @@ def test_settings(documents):
     ]
 
     assert expected == [line for line in found if line.startswith("|")]
+
+
+def test_disk_of_kafka(documents):
+    """The formula for Kafka's disk has the widths and sizes of new topics."""
+    text = documents["operations.md"]
+    hours = Settings.model_fields["retention_hours"].default
+    segments = f"{topics.BLOCK_PARTITIONS} x {topics.SEGMENT_BYTES // MIB} MiB"
+
+    assert f"`retention_hours` ({hours:.0f})" in text
+    assert f"compression + {segments})" in text
+    assert f"*replicas* is {topics.WANTED_REPLICAS}," in text
+    assert f"every {RELEASE_SECONDS:.0f} seconds" in text
 
 
 def test_config_variable(documents):
