@@ -6,15 +6,14 @@ orders by itself, and its memory has a bound. Faust alone uses aiokafka.
 
 from __future__ import annotations
 
-import logging
-
 from typing import TYPE_CHECKING, Any, Final
 
 from confluent_kafka import Consumer, KafkaException, Producer
 from confluent_kafka import KafkaError as Code
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import admin as _admin
 
 from streamapp.errors import BrokerDeniedError, BrokerUnreachableError, KafkaError
+from streamapp.trouble import Lines, Trouble
 from streamapp.units import KIB, MIB
 
 
@@ -34,8 +33,6 @@ __all__ = [
     "topics",
     "translated",
 ]
-
-logger = logging.getLogger(__name__)
 
 REQUEST_SECONDS: Final = 10.0
 """How long one request may take before we say that no broker answers (promise: 15 s)."""
@@ -81,14 +78,28 @@ def common(settings: Settings) -> dict[str, Any]:
         "socket.keepalive.enable": True,
         "reconnect.backoff.max.ms": 2000,
         "topic.metadata.refresh.interval.ms": 30_000,
-        "logger": logger,
-        "error_cb": _log_error,
+        "logger": Lines(),
+        "error_cb": Trouble().note,
     }
+
+
+class AdminClient(_admin.AdminClient):
+    """An admin client that can say why it cannot use its brokers."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._trouble = Trouble()
+        super().__init__(common(settings) | {"error_cb": self._trouble.note})
+
+    @property
+    def trouble(self) -> str:
+        """Why no broker can be used; empty when librdkafka does not say."""
+        self.poll(0)
+        return self._trouble.reason
 
 
 def admin(settings: Settings) -> AdminClient:
     """Return an admin client."""
-    return AdminClient(common(settings))
+    return AdminClient(settings)
 
 
 def producer(
@@ -167,8 +178,10 @@ def is_passing(error: KafkaException) -> bool:
     return error.args[0].code() in _UNREACHABLE
 
 
-def translated(error: KafkaException, doing: str, settings: Settings | None = None) -> KafkaError:
-    """Return *error* as one of ours: who must act, and *doing* what it happened."""
+def translated(
+    error: KafkaException, doing: str, settings: Settings | None = None, *, trouble: str = ""
+) -> KafkaError:
+    """Return *error* as one of ours: who must act, *doing* what it happened, and its cause."""
     cause = error.args[0]
     code = cause.code()
     if code in _DENIED:
@@ -176,7 +189,8 @@ def translated(error: KafkaException, doing: str, settings: Settings | None = No
     if code in _UNREACHABLE:
         where = f" at {settings.brokers}" if settings else ""
         return BrokerUnreachableError(
-            f"{doing}: no Kafka broker answers{where}. Is it running, is --brokers right?"
+            f"{doing}: no Kafka broker answers{where}{trouble and f' ({trouble})'}. "
+            "Is it running, is --brokers right?"
         )
     return KafkaError(f"{doing}: {cause.str()} ({cause.name()})")
 
@@ -185,9 +199,4 @@ def _metadata(client: AdminClient, settings: Settings) -> Any:  # noqa: ANN401 -
     try:
         return client.list_topics(timeout=REQUEST_SECONDS)
     except KafkaException as error:
-        raise translated(error, "cannot reach Kafka", settings) from error
-
-
-def _log_error(error: Code) -> None:
-    """Librdkafka goes on by itself after these; they explain a wait, and are no failure."""
-    logger.debug("kafka: %s", error.str())
+        raise translated(error, "cannot reach Kafka", settings, trouble=client.trouble) from error

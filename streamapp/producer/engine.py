@@ -34,6 +34,7 @@ from streamapp.producer.release import Releaser
 from streamapp.producer.sender import Means, Sender
 from streamapp.producer.state import Delivery, Policy
 from streamapp.producer.status import StatusBoard
+from streamapp.trouble import Trouble
 
 
 if TYPE_CHECKING:
@@ -111,6 +112,7 @@ class Run:
         self._outbox = Outbox.for_topic(settings, max_message_bytes=data_blocks.max_message_bytes)
         self._senders = self._make_senders(folder, topics.frame_bytes(settings, data_blocks))
         self._contact = BrokerContact(settings.brokers, time.monotonic)
+        self._trouble = Trouble()
         self._roster = Roster(settings.group_id)
         self._acks = self._make_reader()
         self._lookout = Lookout(
@@ -210,6 +212,7 @@ class Run:
             **{
                 "statistics.interval.ms": round(STATISTICS_SECONDS * 1000),
                 "stats_cb": self._contact.note_statistics,
+                "error_cb": self._trouble.note,
             },
         )
         return AckReader(
@@ -282,7 +285,7 @@ class Run:
         view = self._view
         return waiting.reason(
             waiting.Sight(
-                no_broker=self._contact.reason if self._wait else "",
+                no_broker=self._why_no_broker() if self._wait else "",
                 group=self._settings.group_id,
                 is_group_up=view.is_group_up if view is not None else None,
                 unread=view.unread if view is not None else None,
@@ -293,6 +296,11 @@ class Run:
                 now=time.time(),
             )
         )
+
+    def _why_no_broker(self) -> str:
+        """Return that no broker answers, and why if that is known; empty while one does."""
+        silence, why = self._contact.reason, self._trouble.reason
+        return f"{silence} ({why})" if silence and why else silence
 
     def _announce(self) -> None:
         """Announce the next files, so that people see what is to come."""

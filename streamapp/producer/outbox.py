@@ -30,10 +30,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Its warnings say that a request is repeated, and that the guarantee above is experimental.
-_librdkafka = logging.getLogger(f"{__name__}.librdkafka")
-_librdkafka.setLevel(logging.ERROR)
-
 POLL_SECONDS: Final = 0.1
 FULL_SECONDS: Final = 0.05
 """How long a full buffer is left to empty: at 32 MiB it is still half full at 320 MiB/s."""
@@ -57,7 +53,6 @@ class Outbox:
         extra: dict[str, Any] = {
             "enable.gapless.guarantee": True,
             "delivery.timeout.ms": 0,  # no end
-            "logger": _librdkafka,
         }
         return cls(lambda: kafka.producer(settings, max_message_bytes=max_message_bytes, **extra))
 
@@ -129,7 +124,7 @@ class Outbox:
         cause = error.args[0]
         was_fatal_before = cause.code() == Code._FATAL  # noqa: SLF001 - librdkafka's own name
         if not (cause.fatal() or was_fatal_before):
-            logger.warning("kafka: %s", cause.str())
+            logger.debug("kafka: %s", cause.str())
             return
         self.is_broken |= producer is self._producer
         if not (was_fatal_before and self.reason):

@@ -1,16 +1,22 @@
 """What our producers promise, as a broker sees it: in the requests that they send."""
 
+import logging
+import socket
+
 import pytest
 
 from streamapp import kafka, manifest, routing, topics
 from streamapp.app import create_app
 from streamapp.codec import Compression
+from streamapp.errors import BrokerUnreachableError
 from streamapp.producer.blocks import Block, File, Phase
 from streamapp.producer.outbox import Outbox
 from streamapp.producer.scan import scan
 from streamapp.producer.sender import Means, Sender
 from streamapp.settings import Settings
+from streamapp.trouble import Trouble
 from tests.fake_broker import ALL_REPLICAS, PRODUCER_ID, FakeBroker
+from tests.waiting import wait_for
 
 
 KEYS = [f"{number:032x}".encode() for number in range(20)]
@@ -120,6 +126,49 @@ class Sent:
 
     def sent(self, *_):
         """Nobody asks."""
+
+
+@pytest.fixture
+def nowhere():
+    """Settings that lead to a port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    return Settings.load(machine_id="m", brokers=f"127.0.0.1:{port}")
+
+
+def test_no_line_of_librdkafka(nowhere, caplog, capfd):
+    """No client writes a line of librdkafka to the screen or, unless one debugs, to the log."""
+    caplog.set_level(logging.DEBUG)
+    trouble = Trouble()
+    consumer = kafka.consumer(nowhere, error_cb=trouble.note)
+    outbox = Outbox.for_topic(nowhere, max_message_bytes=1 << 20)
+    admin = kafka.admin(nowhere)
+    outbox.post("t", b"v", key=b"k")
+
+    def reason():
+        consumer.poll(0.01)
+        outbox.flush(0.01)
+        return trouble.reason
+
+    said = f"{nowhere.brokers} refuses the connection"
+    assert said == wait_for(reason, within=20, what="the consumer's reason")
+    assert said == wait_for(lambda: admin.trouble, within=20, what="the admin client's reason")
+    consumer.close()
+    assert ("", "") == capfd.readouterr()
+    assert any("Connection refused" in record.getMessage() for record in caplog.records)
+    assert [] == [r.getMessage() for r in caplog.records if r.levelno > logging.DEBUG]
+
+
+def test_reason_in_the_error(nowhere, monkeypatch):
+    """A command that reaches no broker says why not, as far as that is known."""
+    monkeypatch.setattr(kafka, "REQUEST_SECONDS", 1.0)
+
+    with pytest.raises(BrokerUnreachableError) as caught:
+        topics.check(nowhere)
+    assert (
+        f"cannot reach Kafka: no Kafka broker answers at {nowhere.brokers} ({nowhere.brokers} "
+        "refuses the connection). Is it running, is --brokers right?"
+    ) == str(caught.value)
 
 
 async def test_worker(broker, settings):

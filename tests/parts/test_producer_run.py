@@ -330,6 +330,19 @@ def test_machine_holds(fake, settings, told, is_early):
     assert ("w1 holds: disk full", None) in [(p.waiting, p.eta) for p in told.of(Progress)]
 
 
+def test_why_no_broker_answers(fake, settings, told, monkeypatch):
+    """While no broker answers, the run says why not, as far as that is known."""
+    fake.is_stuck = True
+    monkeypatch.setattr(engine.BrokerContact, "reason", "no broker has answered for 6.0 s")
+    monkeypatch.setattr(engine.Trouble, "reason", "k:1 refuses the connection")
+    told.on_waiting = fake.start_machines
+    run(settings.model_copy(update={"ack_grace": 60.0}), told)
+
+    assert told.of(Waiting)[0].reason.startswith(
+        "no broker has answered for 6.0 s (k:1 refuses the connection). Ctrl-C"
+    )
+
+
 def test_stopped(fake, settings, told):
     """A run that is stopped says what is missing and that the same command resumes; it does."""
     fake.machines = 0
