@@ -60,6 +60,7 @@ WORKER: Final = (
     "state_dir",
     "max_blocks",
     "min_free",
+    "file_mode",
     "block_timeout",
     "heartbeat",
     "session_timeout",
