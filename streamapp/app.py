@@ -47,6 +47,9 @@ FETCH_BYTES: Final = BATCH_BYTES
 REQUEST_SECONDS: Final = 60.0
 """Patience with a broker beyond the session timeout; Faust refuses to start with less than that."""
 
+HEARTBEAT_SECONDS: Final = 3.0
+"""Kafka's default. A worker that fetches nothing knows by it that a broker answers."""
+
 POLL_SECONDS: Final = 7 * 24 * 3600.0
 """How long a worker may hold its partitions, for example while a disk is full, and keep them."""
 
@@ -131,7 +134,7 @@ def create_app(settings: Settings) -> StreamApp:
         consumer_auto_offset_reset="earliest",
         broker_session_timeout=settings.session_timeout,
         broker_request_timeout=settings.session_timeout + REQUEST_SECONDS,
-        broker_heartbeat_interval=settings.session_timeout / 10,
+        broker_heartbeat_interval=min(HEARTBEAT_SECONDS, settings.session_timeout / 10),
         broker_rebalance_timeout=max(60.0, settings.session_timeout),
         broker_max_poll_interval=POLL_SECONDS,
         broker_max_poll_records=FETCHED_RECORDS,

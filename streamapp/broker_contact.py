@@ -16,8 +16,8 @@ from streamapp.units import format_duration
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-SILENT_SECONDS: Final = 4.0
-"""Brokers answer every half second while there is something to fetch, and every heartbeat."""
+SILENT_SECONDS: Final = 4.5
+"""Brokers answer each fetch within 1.5 s, and a worker's heartbeats every 3 s."""
 
 STATISTICS_SECONDS: Final = 1.0
 """How often librdkafka reports on its connections."""

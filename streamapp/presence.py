@@ -125,14 +125,15 @@ def silent_after(heartbeat: Heartbeat) -> float:
     return 1.5 * (heartbeat.interval or DEFAULT_INTERVAL) + 0.5
 
 
-def reasons_to_wait(machines: Iterable[Presence], *, now: float) -> list[Reason]:
+def reasons_to_wait(machines: Iterable[Presence], *, partitions: int, now: float) -> list[Reason]:
     """Return what keeps the group from its work, as far as its heartbeats tell.
 
-    A silent machine is a reason as long as no other one has taken its partitions over.
+    A silent machine is a reason as long as not all *partitions* of the blocks' topic are read by
+    machines that are heard. It may have got some after its last heartbeat.
     """
     known = [m for m in machines if m.heartbeat.state != "stopped"]
     heard = [m for m in known if not m.is_silent(now)]
-    taken = {number for m in heard for number in m.heartbeat.partitions}
+    unread = set(range(partitions)).difference(*(m.heartbeat.partitions for m in heard))
     reasons = []
     for machine in known:
         beat = machine.heartbeat
@@ -140,15 +141,20 @@ def reasons_to_wait(machines: Iterable[Presence], *, now: float) -> list[Reason]
             if beat.state == "holding":
                 text = f"{beat.machine} holds: {printable(beat.reason)}"
                 reasons.append(Reason(f"{beat.machine} holds", text))
-        elif set(beat.partitions) - taken:
+        elif unread and (_is_awaited(machine, now) or unread.intersection(beat.partitions)):
             text = _silence(machine, now, has_others=bool(heard))
             reasons.append(Reason(f"{beat.machine} is silent", text))
     return reasons
 
 
+def _is_awaited(machine: Presence, now: float) -> bool:
+    """Whether Kafka still counts *machine* as a member: its session goes on."""
+    return machine.silent_seconds(now) < machine.heartbeat.session_timeout
+
+
 def _silence(machine: Presence, now: float, *, has_others: bool) -> str:
     beat, seconds = machine.heartbeat, machine.silent_seconds(now)
     text = f"{beat.machine} is silent for {format_duration(seconds)}"
-    if has_others and seconds < beat.session_timeout:
+    if has_others and _is_awaited(machine, now):
         return f"{text}; others take over within {beat.session_timeout:.0f} s"
     return f"{text}; nobody has taken its partitions over"

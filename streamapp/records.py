@@ -138,6 +138,7 @@ class FileStatus(_Record, frozen=True, kw_only=True, tag="file"):
     failed_blocks: Annotated[
         tuple[FailedBlock, ...], Meta(max_length=MAX_FAILED_BLOCKS_LISTED)
     ] = ()
+    run_at: Seconds = 0.0
 
     @property
     def key(self) -> bytes:

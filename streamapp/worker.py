@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from streamapp import logs, reconciliation, tablestate, topics
-from streamapp.broker_contact import SILENT_SECONDS, BrokerContact
+from streamapp.broker_contact import BrokerContact
 from streamapp.store import identity
 
 
@@ -33,12 +33,7 @@ def prepare(app: StreamApp) -> None:
     _start(app)
     # Faust declares the changelogs again: another number of replicas than they have would
     # make it wait for ever.
-    app.vitals.contact = BrokerContact(
-        settings.brokers,
-        time.monotonic,
-        # Nothing but heartbeats may be asked for: there are more machines than partitions.
-        silent_seconds=max(SILENT_SECONDS, 1.5 * app.conf.broker_heartbeat_interval),
-    )
+    app.vitals.contact = BrokerContact(settings.brokers, time.monotonic)
     app.vitals.retention_seconds = states[topics.names(settings).data_blocks].retention_seconds
     app.conf.topic_replication_factor = min(state.replicas for state in states.values())
 

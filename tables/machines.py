@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from streamapp import watching
+from streamapp import topics, watching
 from streamapp.app import app
 from streamapp.own_heartbeat import own_heartbeat
 from streamapp.presence import AGREE_SECONDS, Presence, reasons_to_wait
@@ -41,10 +41,11 @@ async def all_machines(view: View, request: Request) -> Response:
     others, silent = await ask_others("/machines/", {})
     now = time.time()
     found = merged([own, *(_read(answer, now=now) for answer in others)], now=now)
+    reasons = reasons_to_wait(found, partitions=topics.BLOCK_PARTITIONS, now=now)
     return view.json(
         {
             "machines": [machine_json(machine, now=now) for machine in found],
-            "waiting": [reason.text for reason in reasons_to_wait(found, now=now)],
+            "waiting": [reason.text for reason in reasons],
             "partial": bool(silent),
             "silent": silent,
         }

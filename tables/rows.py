@@ -34,6 +34,16 @@ from streamapp.wire import MAX_BLOCKS
 RUN_BLOCKS: Final = 1024
 """Blocks whose bits share one row: 128 bytes to write for one acknowledgement."""
 
+SHORTEST_SECONDS: Final = 1.0
+"""A rate is not taken over less time than this."""
+
+STALLED_SECONDS: Final = 30.0
+"""A file of which nothing came for so long has no rate now."""
+
+ORDERS: Final = ("name", "activity")
+"""Orders in which files can be listed."""
+
+_ACTIVE: Final = frozenset({"arriving", "failed"})
 _T = TypeVar("_T", bound=msgspec.Struct)
 
 
@@ -56,6 +66,7 @@ class FileRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     has_last: bool = False
     first_at: Seconds = 0.0
     last_at: Seconds = 0.0
+    run_at: Seconds = 0.0
 
     @property
     def persisted_blocks(self) -> int:
@@ -88,9 +99,15 @@ class FileRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def rate(self) -> float:
-        """Bytes per second between the first and the last block that was persisted."""
-        seconds = self.last_at - self.first_at
-        return self.persisted_bytes / seconds if seconds > 0 else 0.0
+        """Bytes per second from the first block that was persisted to the last; 0: not known.
+
+        What came within a second is a burst, and no rate. The first block came before the time
+        that is looked at began.
+        """
+        seconds, blocks = self.last_at - self.first_at, self.persisted_blocks
+        if seconds < SHORTEST_SECONDS or not blocks:
+            return 0.0
+        return self.persisted_bytes * (blocks - 1) / blocks / seconds
 
     def is_about(self, *, size: int, blocks: int, block_size: int) -> bool:
         """Return whether a record of such a file can speak of this one: an id says its cut."""
@@ -138,7 +155,21 @@ class FileRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             reason=status.reason,
             digest=status.digest or self.digest,
             failed_blocks=status.failed_blocks,
+            run_at=status.run_at,
         )
+
+
+def order_key(order: str, *, name: str, state: str, last_at: float) -> tuple[int, float, str]:
+    """Return by what a file is sorted.
+
+    By *activity*: files that arrive or fail, then those that are announced, each by name, and
+    then the complete ones, the newest first.
+    """
+    if order == "name":
+        return 0, 0.0, name
+    if state == "complete":
+        return 2, -last_at, name
+    return int(state not in _ACTIVE), 0.0, name
 
 
 def run_key(file_id: str, block: int) -> bytes:

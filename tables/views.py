@@ -8,6 +8,7 @@ taken for whole.
 from __future__ import annotations
 
 import re
+import time
 
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,12 +17,15 @@ import msgspec
 from streamapp import watching
 from streamapp.app import app
 from tables import rows
+from tables.deliveries import Deliveries, Delivery
 from tables.folds import file_row, readable
 from tables.peers import LOCAL, ask_holder, ask_others, not_ready
 from tables.state import block_map, files
 
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from faust.types.web import Request, Response
     from faust.web import View
 
@@ -34,23 +38,27 @@ _FILE_ID: Final = re.compile(r"[0-9a-f]{32}")
 
 @app.page("/progress/")
 async def all_files(view: View, request: Request) -> Response:
-    """Answer with a page of files: ``?offset=&limit=&search=&state=``, in order of name."""
+    """Answer with a page of files: ``?offset=&limit=&search=&state=&order=``.
+
+    *order* is ``name`` or ``activity``.
+    """
     query = request.query
     try:
         offset = _number(query.get("offset", "0"), "offset", MAX_OFFSET)
         most = MAX_PAGE_ROWS + MAX_OFFSET if LOCAL in query else MAX_PAGE_ROWS
         limit = _number(query.get("limit", str(PAGE_ROWS)), "limit", most)
+        order = _one_of(query.get("order", rows.ORDERS[0]), "order", rows.ORDERS)
     except ValueError as error:
         return view.json({"error": str(error)}, status=400)
     search, state = query.get("search", "").lower(), query.get("state", "")
     if LOCAL in query and not watching.is_ready(app):
         return not_ready(view)
-    own = local_files(offset + limit, search=search, state=state)
+    own = local_files(offset + limit, search=search, state=state, order=order)
     if LOCAL in query:
         return view.json(own)
-    asked = {"limit": str(offset + limit), "search": search, "state": state}
+    asked = {"limit": str(offset + limit), "search": search, "state": state, "order": order}
     others, silent = await ask_others("/progress/", asked)
-    return view.json(_merged([own, *others], offset, limit) | _completeness(silent))
+    return view.json(_merged([own, *others], offset, limit, order) | _completeness(silent))
 
 
 @app.page("/progress/{file_id}/")
@@ -132,9 +140,12 @@ def health_json() -> dict[str, Any]:
     }
 
 
-def local_files(limit: int, *, search: str = "", state: str = "") -> dict[str, Any]:
-    """Return the first *limit* files of this worker's partitions, by name, and the totals."""
-    found: list[tuple[str, str, rows.FileRow]] = []
+def local_files(
+    limit: int, *, search: str = "", state: str = "", order: str = "name"
+) -> dict[str, Any]:
+    """Return the first *limit* files of this worker's partitions, in *order*, and the totals."""
+    found: list[tuple[tuple[int, float, str], str, rows.FileRow]] = []
+    deliveries = Deliveries()
     totals = {"files": 0, "complete": 0, "bytes": 0, "persisted_bytes": 0}
     for key, raw in files.items():
         row = readable(files, key, raw, rows.FileRow)
@@ -144,11 +155,14 @@ def local_files(limit: int, *, search: str = "", state: str = "") -> dict[str, A
         totals["complete"] += row.is_complete
         totals["bytes"] += row.size
         totals["persisted_bytes"] += row.persisted_bytes
+        deliveries.note(row)
         if search in row.name.lower() and state in {"", row.state}:
-            found.append((row.name, key.decode(), row))
+            by = rows.order_key(order, name=row.name, state=row.state, last_at=row.last_at)
+            found.append((by, key.decode(), row))
     found.sort(key=lambda item: item[:2])
     return {
         "totals": totals,
+        "deliveries": deliveries.newest,
         "matching": len(found),
         "files": [file_json(file_id, row) for _, file_id, row in found[:limit]],
     }
@@ -167,7 +181,7 @@ def file_json(file_id: str, row: rows.FileRow) -> dict[str, Any]:
         "persisted_blocks": row.persisted_blocks,
         "block_size": row.block_size,
         "percent": round(100 * row.persisted_blocks / row.blocks, 2) if row.blocks else 0.0,
-        "rate": round(row.rate, 1),
+        "rate": round(_rate(row), 1),
         "source": row.source,
         "digest": row.digest,
         "failed_blocks": msgspec.to_builtins(row.failed_blocks),
@@ -176,14 +190,24 @@ def file_json(file_id: str, row: rows.FileRow) -> dict[str, Any]:
     }
 
 
-def _merged(answers: list[dict[str, Any]], offset: int, limit: int) -> dict[str, Any]:
-    found = sorted(
-        (file for answer in answers for file in answer["files"]),
-        key=lambda file: (file["name"], file["file_id"]),
-    )
+def _rate(row: rows.FileRow) -> float:
+    is_stalled = not row.is_complete and time.time() - row.last_at > rows.STALLED_SECONDS
+    return 0.0 if is_stalled else row.rate
+
+
+def _merged(answers: list[dict[str, Any]], offset: int, limit: int, order: str) -> dict[str, Any]:
+    def key(file: dict[str, Any]) -> tuple[tuple[int, float, str], str]:
+        by = rows.order_key(order, **{f: file[f] for f in ("name", "state", "last_at")})
+        return by, file["file_id"]
+
+    found = sorted((file for answer in answers for file in answer["files"]), key=key)
     totals = {name: sum(a["totals"][name] for a in answers) for name in answers[0]["totals"]}
+    deliveries = Deliveries()
+    for answer in answers:
+        deliveries.merge(msgspec.convert(answer["deliveries"], list[Delivery]))
     return {
         "totals": totals,
+        "deliveries": deliveries.newest,
         "matching": sum(answer["matching"] for answer in answers),
         "offset": offset,
         "files": found[offset : offset + limit],
@@ -192,6 +216,13 @@ def _merged(answers: list[dict[str, Any]], offset: int, limit: int) -> dict[str,
 
 def _completeness(silent: list[str]) -> dict[str, Any]:
     return {"partial": bool(silent), "silent": silent}
+
+
+def _one_of(text: str, name: str, known: Collection[str]) -> str:
+    if text not in known:
+        message = f"{name} is {text[:20]!r}, expected {' or '.join(known)}"
+        raise ValueError(message)
+    return text
 
 
 def _number(text: str, name: str, most: int) -> int:

@@ -128,7 +128,9 @@ class Run:
         self._releaser = Releaser(
             settings, [(data_blocks.name, number) for number in range(data_blocks.partitions)]
         )
-        self._board = StatusBoard(machine=settings.machine_id, block_size=settings.block_size)
+        self._board = StatusBoard(
+            machine=settings.machine_id, block_size=settings.block_size, run_at=time.time()
+        )
         self._over = {"complete", "failed", "changed", "unreadable"}
         if not wait:
             self._over.add("sent")
@@ -290,6 +292,7 @@ class Run:
                 is_group_up=view.is_group_up if view is not None else None,
                 unread=view.unread if view is not None else None,
                 machines=self._roster.machines if self._wait else (),
+                partitions=self._data_blocks.partitions,
                 unsent=now - self._sent[0],
                 unpersisted=now - self._persisted[0],
                 waits=self._wait,

@@ -22,8 +22,10 @@ HOLD_SECONDS: Final = 1.0
 class StatusBoard:
     """Files whose status is to be sent, in the order in which they are due."""
 
-    def __init__(self, *, machine: str, block_size: int) -> None:
+    def __init__(self, *, machine: str, block_size: int, run_at: float) -> None:
+        """*run_at* is when the run began, seconds since 1970: all its files are known by it."""
         self._machine = machine
+        self._run_at = run_at
         self._block_size = block_size
         self._due: dict[str, tuple[float, File]] = {}
 
@@ -60,6 +62,7 @@ class StatusBoard:
             reason=file.reason,
             failed_blocks=tuple(FailedBlock(*block) for block in failed),
             at=wall,
+            run_at=self._run_at,
         )
 
 

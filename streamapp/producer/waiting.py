@@ -36,6 +36,7 @@ class Sight(msgspec.Struct, frozen=True, kw_only=True):
     is_group_up: bool | None
     unread: int | None
     machines: Sequence[Presence]
+    partitions: int
     unsent: float
     unpersisted: float
     waits: bool
@@ -46,7 +47,7 @@ def reason(sight: Sight) -> Reason | None:
     """Return why nothing, or less than there could be, is done; None while all goes well."""
     if sight.no_broker:
         return Reason("brokers", sight.no_broker)
-    found = reasons_to_wait(sight.machines, now=sight.now)
+    found = reasons_to_wait(sight.machines, partitions=sight.partitions, now=sight.now)
     known = [m for m in sight.machines if m.heartbeat.state != "stopped"]
     are_silent = bool(known) and all(m.is_silent(sight.now) for m in known)
     if sight.is_group_up is False or are_silent:

@@ -162,6 +162,7 @@ async def test_nothing(client):
     """A group that has no files says so."""
     assert {
         "totals": {"files": 0, "complete": 0, "bytes": 0, "persisted_bytes": 0},
+        "deliveries": [],
         "matching": 0,
         "offset": 0,
         "files": [],
@@ -462,7 +463,10 @@ async def test_others_are_asked(client, group, peer):
     group.own, group.urls = {0, 1}, {peer.url: {2}}
     theirs = views.file_json(IDS[1], rows.FileRow(name="a", size=5, blocks=1, block_size=5))
     totals = {"files": 1, "complete": 0, "bytes": 5, "persisted_bytes": 0}
-    peer.answers["/progress/"] = (200, {"totals": totals, "matching": 1, "files": [theirs]})
+    peer.answers["/progress/"] = (
+        200,
+        {"totals": totals, "deliveries": [], "matching": 1, "files": [theirs]},
+    )
     answer = await get(client, "/progress/?offset=1&limit=5&search=&state=")
 
     assert {"files": 2, "complete": 1, "bytes": 35, "persisted_bytes": 30} == answer["totals"]
@@ -471,7 +475,46 @@ async def test_others_are_asked(client, group, peer):
         answer["matching"],
         answer["silent"],
     )
-    assert {"local": "1", "limit": "6", "search": "", "state": ""} == dict(peer.asked[0].query)
+    assert {
+        "local": "1",
+        "limit": "6",
+        "search": "",
+        "state": "",
+        "order": "name",
+    } == dict(peer.asked[0].query)
+
+
+async def test_order_of_activity(client, group, peer):
+    """What is under way comes first, whoever holds it; a delivery is apart from all history."""
+    stored_file(IDS[0], "b", persisted=[0, 1, 2], run_at=5.0)
+    stored_file(IDS[1], "c", persisted=[0], run_at=7.0)
+    group.own, group.urls = {0, 1}, {peer.url: {2}}
+    theirs = [
+        views.file_json(IDS[2], rows.FileRow(name="a", size=5, blocks=1, announced="announced")),
+        views.file_json(IDS[3], rows.FileRow(name="d", size=5, blocks=1, announced="failed")),
+    ]
+    run = {"source": "s", "run_at": 7.0, "files": 2, "failed": 1, "bytes": 10}
+    peer.answers["/progress/"] = (
+        200,
+        {
+            "totals": {"files": 2, "complete": 0, "bytes": 10, "persisted_bytes": 0},
+            "deliveries": [run],
+            "matching": 2,
+            "files": theirs,
+        },
+    )
+    answer = await get(client, "/progress/?order=activity")
+
+    assert ["c", "d", "a", "b"] == [file["name"] for file in answer["files"]]
+    assert "activity" == peer.asked[0].query["order"]
+    (delivery,) = answer["deliveries"]
+    assert run | {"files": 3, "bytes": 40, "complete": 0, "persisted_bytes": 10} == delivery
+    assert (
+        "expected name or activity"
+        in (await get(client, "/progress/?order=x", status=400))["error"]
+    )
+    stalled = await get(client, f"/progress/{IDS[1]}/")
+    assert 0.0 == stalled["rate"]
 
 
 async def test_local_answer(client, group, peer):

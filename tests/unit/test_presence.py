@@ -101,11 +101,26 @@ def test_reasons():
         "w1 holds: disk\\x07 full",
         "w2 is silent for 12.0 s; others take over within 30 s",
         "w6 is silent for 40.0 s; nobody has taken its partitions over",
-    ] == [reason.text for reason in reasons_to_wait(found, now=NOW)]
+    ] == [reason.text for reason in reasons_to_wait(found, partitions=6, now=NOW)]
     assert [
         ("w2 is silent", "w2 is silent for 12.0 s; nobody has taken its partitions over")
-    ] == reasons_to_wait(found[1:2], now=NOW)
-    assert [] == reasons_to_wait(found[2:3], now=NOW)
+    ] == reasons_to_wait(found[1:2], partitions=6, now=NOW)
+    assert [] == reasons_to_wait(found[2:3], partitions=6, now=NOW)
+
+
+@pytest.mark.parametrize(
+    ("partitions", "silent", "is_reason"),
+    [
+        ((0, 1, 2), 12.0, True),
+        ((0, 1, 2, 3, 4, 5), 12.0, False),  # all were taken over
+        ((0, 1, 2), 31.0, False),  # its session is over, and it had none
+    ],
+)
+def test_silent_since_it_got_partitions(partitions, silent, is_reason):
+    """A machine may be silent from before it could report its partitions."""
+    found = [presence(partitions=partitions), presence(machine="w2", silent=silent)]
+
+    assert is_reason == bool(reasons_to_wait(found, partitions=6, now=NOW))
 
 
 def test_roster():

@@ -10,7 +10,7 @@ from tests.unit.deliveries import BLOCK, ack, delivery, only_file, send, source
 @pytest.fixture
 def board():
     """A board of machine m."""
-    return StatusBoard(machine="m", block_size=BLOCK)
+    return StatusBoard(machine="m", block_size=BLOCK, run_at=7.0)
 
 
 def test_one_record_a_second(board):

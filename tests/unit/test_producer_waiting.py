@@ -15,6 +15,7 @@ WELL = Sight(
     is_group_up=True,
     unread=9,
     machines=[presence(machine="w1", partitions=(0,)), presence(machine="w2", partitions=(1,))],
+    partitions=2,
     unsent=0.0,
     unpersisted=4.9,
     waits=True,

@@ -147,3 +147,48 @@ def test_unreadable_row(raw):
     """A row that is none of ours is an error of ours."""
     with pytest.raises(BlockMalformedError, match="FileRow"):
         rows.decode(raw, rows.FileRow)
+
+
+@pytest.mark.parametrize(
+    ("blocks", "seconds", "rate"),
+    [
+        (5, 4.0, 10.0),  # four blocks came after the first one
+        (5, 0.001, 0.0),  # a burst
+        (1, 0.0, 0.0),
+        (0, 0.0, 0.0),
+    ],
+)
+def test_rate(blocks, seconds, rate):
+    """The rate is over the time that is known, and none over less than a second."""
+    row = rows.FileRow(
+        size=100,
+        blocks=10,
+        block_size=10,
+        run_counts=(blocks,),
+        first_at=7.0,
+        last_at=7.0 + seconds,
+    )
+
+    assert rate == pytest.approx(row.rate)
+
+
+def test_order():
+    """What is active comes first, then what is announced, then what is complete, newest first."""
+    found = [
+        ("z", "arriving", 1.0),
+        ("b", "complete", 5.0),
+        ("a", "complete", 4.0),
+        ("c", "announced", 0.0),
+        ("y", "failed", 9.0),
+        ("d", "sent", 0.0),
+        ("e", "changed", 2.0),
+    ]
+
+    def ordered(order):
+        def key(file):
+            return rows.order_key(order, name=file[0], state=file[1], last_at=file[2])
+
+        return "".join(file[0] for file in sorted(found, key=key))
+
+    assert "yzcdeba" == ordered("activity")
+    assert "abcdeyz" == ordered("name")
