@@ -6,7 +6,6 @@ imported when it is called. Nothing here needs Faust, so the producer runs witho
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
@@ -252,20 +251,27 @@ def tables_rebuild(*, source: str, **flags: object) -> None:
 )
 @click.option("--search", default="", help="Only files whose name has this in it.")
 @click.option("--failed", is_flag=True, help="Only files of which blocks were given up, and why.")
+@click.option("--watch", "is_watching", is_flag=True, help="Once a second, until Ctrl-C.")
 @click.option("--json", "as_json", is_flag=True, help="The web views' JSON.")
-def status(*, limit: int, search: str, failed: bool, as_json: bool, **flags: object) -> None:
-    """Show the files' progress and the machines, as any worker of the group knows them."""
+def status(
+    *, limit: int, search: str, failed: bool, is_watching: bool, as_json: bool, **flags: object
+) -> None:
+    """Show the files' progress and the machines, as any worker of the group knows them.
+
+    What is under way comes first. With --watch and --json: one JSON object a line.
+    """
     from rich.console import Console  # noqa: PLC0415 - light start
 
     from streamapp import status as views  # noqa: PLC0415
 
     settings = Settings.load(**flags)
-    state = "failed" if failed else ""
+    question = views.Question(limit=limit, search=search, state="failed" if failed else "")
     if as_json:
-        answer = views.ask_all(settings, limit=limit, search=search, state=state)
-        click.echo(json.dumps(answer))
+        views.write_json(settings, question, is_watching=is_watching, write=click.echo)
+    elif is_watching:
+        views.watch(settings, Console(highlight=False), question)
     else:
-        views.show(settings, Console(), limit=limit, search=search, state=state)
+        views.show(settings, Console(highlight=False), question)
 
 
 @cli.command()

@@ -2,34 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
 
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
-from rich.table import Table
+from rich.console import Group
+from rich.live import Live
 from rich.text import Text
 
 from streamapp.errors import ViewError
-from streamapp.names import printable
 from streamapp.settings import label_of
-from streamapp.units import format_duration, format_rate, format_size
+from streamapp.status_page import line, page
 from streamapp.web_client import local_url, token_headers
 
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
 
     from rich.console import Console
 
     from streamapp.settings import Settings
 
 ASK_SECONDS: Final = 10.0
-_STATE_STYLES: Final = {"complete": "green", "failed": "red", "changed": "red", "holding": "yellow"}
+WATCH_SECONDS: Final = 1.0
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -80,96 +82,128 @@ def ask_all(settings: Settings, *, limit: int, search: str, state: str) -> dict[
     Raises:
         ViewError: no worker answers.
     """
-    files = ask(settings, "/progress/", limit=limit, search=search, state=state)
+    files = ask(settings, "/progress/", limit=limit, search=search, state=state, order="activity")
     machines = ask(settings, "/machines/")
     silent = sorted({*files["silent"], *machines["silent"]})
     return files | machines | {"partial": bool(silent), "silent": silent}
 
 
-def show(settings: Settings, console: Console, *, limit: int, search: str, state: str) -> None:
+class Question(NamedTuple):
+    """Which files are shown."""
+
+    limit: int
+    search: str = ""
+    state: str = ""
+
+    @property
+    def restriction(self) -> str:
+        """What no file is or has, in words, when none is found; empty when all were asked for."""
+        if self.state:
+            return f"is {self.state}"
+        return "has that name" if self.search else ""
+
+
+def show(settings: Settings, console: Console, question: Question) -> None:
     """Print the group's files and machines as tables.
 
     Raises:
         ViewError: no worker answers.
     """
-    answer = ask_all(settings, limit=limit, search=search, state=state)
-    for line in _first_lines(answer):
-        console.print(line)
-    if answer["files"] or not (state or search):
-        console.print(_files(answer))
-    else:
-        console.print(f"No file {'is ' + state if state else 'has that name'}")
-    hidden = answer["matching"] - len(answer["files"])
-    if hidden:
-        console.print(f"and {hidden} more files: --limit, --search")
-    console.print(_machines(answer["machines"]))
+    answer = ask_all(settings, **question._asdict())
+    console.print(page(answer, width=console.width, asked_for=question.restriction))
 
 
-def _first_lines(answer: dict[str, Any]) -> Iterator[Text]:
-    """Yield what must be known before the numbers: that they are partial, and what is waited for.
+def watch(settings: Settings, console: Console, question: Question) -> None:
+    """Show the same once a second until Ctrl-C; where there is no terminal, lines that are new.
 
-    Whoever answers is up; a worker of an older version does not say what the group waits for.
+    A worker that does not answer any more is waited for.
+
+    Raises:
+        ViewError: no worker answers at the beginning.
     """
-    if answer["silent"]:
-        who = ", ".join(map(printable, answer["silent"]))
-        complete = answer["totals"]["complete"]
-        yield Text(f"at least {complete} files complete; the part of {who} is not shown", "red")
-    for reason in answer.get("waiting", ()):
-        yield Text(f"waiting: {printable(reason)}", "yellow")
+    answer = ask_all(settings, **question._asdict())
+    draw = _Redrawn(console, question) if console.is_terminal else _Lines(console)
+    with draw, contextlib.suppress(KeyboardInterrupt):
+        draw.show(answer)
+        while True:
+            time.sleep(WATCH_SECONDS)
+            try:
+                draw.show(ask_all(settings, **question._asdict()))
+            except ViewError as error:
+                draw.miss(str(error))
 
 
-def _files(progress: dict[str, Any]) -> Table:
-    totals = progress["totals"]
-    table = Table(
-        title=f"{'shown: ' if progress['partial'] else ''}"
-        f"{totals['complete']} of {totals['files']} files complete, "
-        f"{format_size(totals['persisted_bytes'])} of {format_size(totals['bytes'])}"
-    )
-    table.add_column("file", overflow="fold")
-    for name in ("size", "blocks", "done", "rate"):
-        table.add_column(name, justify="right")
-    table.add_column("state")
-    for file in progress["files"]:
-        failed = ", ".join(f"block {f['block']}: {f['reason']}" for f in file["failed_blocks"][:3])
-        state = "; ".join(filter(None, (file["state"], file["reason"], failed)))
-        table.add_row(
-            Text(printable(file["name"])),
-            format_size(file["size"]),
-            f"{file['persisted_blocks']}/{file['blocks']}",
-            f"{file['percent']:.0f} %",
-            format_rate(file["rate"]) if file["rate"] else "",
-            Text(printable(state), style=_STATE_STYLES.get(file["state"], "")),
-        )
-    return table
+def write_json(
+    settings: Settings, question: Question, *, is_watching: bool, write: Callable[[str], None]
+) -> None:
+    """Write what the views answer as a line of JSON; if *is_watching* once a second until Ctrl-C.
+
+    Raises:
+        ViewError: no worker answers.
+    """
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            write(json.dumps(ask_all(settings, **question._asdict())))
+            if not is_watching:
+                return
+            time.sleep(WATCH_SECONDS)
 
 
-def _machines(machines: list[dict[str, Any]]) -> Table:
-    table = Table(title=f"{sum(m['up'] for m in machines)} of {len(machines)} machines up")
-    table.add_column("machine", overflow="fold")
-    for name in ("kept", "rate", "free disk"):
-        table.add_column(name, justify="right")
-    table.add_column("state", overflow="fold")
-    for machine in machines:
-        table.add_row(
-            Text(printable(machine["machine"])),
-            f"{machine['blocks']} blocks, {format_size(machine['bytes'])}",
-            format_rate(machine["rate"]) if machine["rate"] else "",
-            format_size(machine["free_disk"]),
-            _state(machine),
-        )
-    return table
+class _Lines(contextlib.AbstractContextManager["_Lines"]):
+    """A line each time that something has changed."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._last = ""
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing is open."""
+
+    def show(self, answer: dict[str, Any]) -> None:
+        """Print *answer* in a line, if that is another one."""
+        self.miss(line(answer))
+
+    def miss(self, text: str) -> None:
+        """Print *text*, if that is another one."""
+        if text != self._last:
+            self._last = text
+            self._console.print(f"{time.strftime('%H:%M:%S')} {text}", soft_wrap=True, markup=False)
 
 
-def _state(machine: dict[str, Any]) -> Text:
-    if machine["state"] == "stopped":
-        return Text("stopped", style="dim")
-    if not machine["up"]:
-        return Text(f"silent for {format_duration(machine['silent_seconds'])}", style="red")
-    said = [machine["state"], machine["reason"]]
-    if not machine["partitions"]:
-        said.append("idle: more machines than partitions")
-    for count, what in (("rejected", "blocks rejected"), ("quarantined", "records set aside")):
-        if machine[count]:
-            said.append(f"{machine[count]} {what}")
-    style = _STATE_STYLES.get(machine["state"], "green")
-    return Text(printable("; ".join(filter(None, said))), style=style)
+class _Redrawn(contextlib.AbstractContextManager["_Redrawn"]):
+    """The page, drawn over itself, no higher than the terminal."""
+
+    def __init__(self, console: Console, question: Question) -> None:
+        self._console = console
+        self._question = question
+        self._answer: dict[str, Any] = {}
+        self._live = Live(console=console, auto_refresh=False, vertical_overflow="crop")
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def show(self, answer: dict[str, Any]) -> None:
+        """Draw *answer*: of the files as many as there is room for."""
+        self._answer = answer
+        self._draw([])
+
+    def miss(self, text: str) -> None:
+        """Draw the last answer below *text*, which says why there is no newer one."""
+        self._draw([Text(text, style="red")])
+
+    def _draw(self, above: list[Text]) -> None:
+        room = self._console.height - 1 - len(above)
+        files = self._answer["files"]
+        body = self._page(files)
+        excess = len(self._console.render_lines(body)) - room
+        if excess > 0:
+            body = self._page(files[: max(1, len(files) - excess)])
+        self._live.update(Group(*above, body), refresh=True)
+
+    def _page(self, files: list[dict[str, Any]]) -> Group:
+        shown = self._answer | {"files": files}
+        return page(shown, width=self._console.width, asked_for=self._question.restriction)

@@ -18,9 +18,9 @@ BLOCKS = 24
 
 
 @pytest.fixture
-def cluster(tmp_path):
+def cluster(tmp_path_factory):
     """A broker of this test's own, which it takes away."""
-    with Cluster(tmp_path / "kafka") as cluster:
+    with Cluster(tmp_path_factory.mktemp("kafka")) as cluster:
         yield cluster
 
 

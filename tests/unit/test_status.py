@@ -4,6 +4,7 @@ import contextlib
 import http.server
 import io
 import json
+import re
 import socket
 import threading
 
@@ -19,6 +20,7 @@ from streamapp.web_client import local_url
 
 NOTHING = {
     "totals": {"files": 0, "complete": 0, "bytes": 0, "persisted_bytes": 0},
+    "deliveries": [],
     "matching": 0,
     "offset": 0,
     "files": [],
@@ -34,6 +36,7 @@ FILE = {
     "state": "failed",
     "reason": "no\x1b[2J [/red]",
     "failed_blocks": [{"block": 1, "reason": "disk\x07"}],
+    "source": "source-1",
 }
 MACHINE = {
     "machine": "m1",
@@ -82,11 +85,11 @@ def serve():
         yield serve
 
 
-def shown(settings, **query):
+def shown(settings, *, width=200, **query):
     """Return what is printed."""
     out = io.StringIO()
-    console = Console(file=out, width=200, color_system=None)
-    status.show(settings, console, **{"limit": 50, "search": "", "state": ""} | query)
+    console = Console(file=out, width=width, color_system=None)
+    status.show(settings, console, status.Question(**{"limit": 50} | query))
     return out.getvalue()
 
 
@@ -111,7 +114,7 @@ def test_shows(serve):
     ):
         assert part in text
     assert not set(text) & {"\x1b", "\x07", "\u202e"}
-    assert "/progress/?limit=1&search=a+b&state=" == asked[0].path
+    assert "/progress/?limit=1&search=a+b&state=&order=activity" == asked[0].path
 
 
 def test_partial_is_said_first(serve):
@@ -124,7 +127,7 @@ def test_partial_is_said_first(serve):
     assert [
         "at least 7 files complete; the part of a[/red]\\x1b, b is not shown",
         "waiting: w2 is\\x07 silent",
-        "shown: 7 of 7 files complete, 0 B of 0 B",
+        "all that is shown: 7 of 7 files complete, 0 B of 0 B",
     ] == lines[:3]
 
 
@@ -135,6 +138,80 @@ def test_nothing(serve):
     assert "0 of 0 files complete" in shown(settings)
     assert "No file is failed" in shown(settings, state="failed")
     assert "No file has that name" in shown(settings, search="x")
+
+
+@pytest.fixture
+def looks(monkeypatch):
+    """What happens between two looks; Ctrl-C is pressed when there is nothing left."""
+    looks = []
+
+    def sleep(seconds):
+        assert status.WATCH_SECONDS == seconds
+        if not looks:
+            raise KeyboardInterrupt
+        looks.pop(0)()
+
+    monkeypatch.setattr(status.time, "sleep", sleep)
+    return looks
+
+
+def test_watch_lines(serve, looks):
+    """Where there is no terminal a line is written when something has changed; Ctrl-C ends it."""
+    machines = {"machines": [MACHINE], "silent": [], "waiting": ["m1 holds: [red]disk full"]}
+    answers = {"/progress/": NOTHING, "/machines/": machines}
+    settings, _ = serve(answers)
+    looks += [
+        lambda: None,
+        lambda: answers.update({"/progress/": (503, "x")}),
+        lambda: None,
+        lambda: answers.update({"/progress/": NOTHING | {"totals": NOTHING["totals"]}}),
+        lambda: answers.update({"/machines/": machines | {"waiting": []}}),
+    ]
+    out = io.StringIO()
+    status.watch(settings, Console(file=out, width=80), status.Question(limit=5))
+    lines = [line.split(" ", 1)[1] for line in out.getvalue().splitlines()]
+
+    everything = "all files: 0 of 0 files complete, 0 B of 0 B; 1 of 1 machine up"
+    waiting = f"waiting: m1 holds: [red]disk full; {everything}"
+    assert [waiting, waiting, everything] == [lines[0], lines[2], lines[3]]
+    assert "refuses: 503" in lines[1]
+    assert 4 == len(lines)
+
+
+def test_watch_in_a_terminal(serve, looks):
+    """In a terminal the page is drawn over itself, no higher than that."""
+    files = [FILE | {"name": f"f{n:02}", "reason": "", "failed_blocks": []} for n in range(40)]
+    answers = {
+        "/progress/": NOTHING | {"files": files, "matching": 40},
+        "/machines/": {"machines": [MACHINE], "silent": []},
+    }
+    settings, _ = serve(answers)
+    looks += [lambda: answers.update({"/progress/": (503, "x")})]
+    out = io.StringIO()
+    console = Console(file=out, width=80, height=20, force_terminal=True, color_system=None)
+    status.watch(settings, console, status.Question(limit=40))
+    first, *_, last = out.getvalue().split("file ")
+
+    assert "all files" in first
+    assert last.count("\n") < 20
+    assert "f00" in last
+    assert "f30" not in out.getvalue()
+    assert "refuses: 503" in out.getvalue()
+    assert re.search(r"and \d+ more files", last)
+
+
+def test_json_lines(serve, looks):
+    """Programs get one object a line, also while they watch."""
+    settings, _ = serve({"/progress/": NOTHING, "/machines/": {"machines": [], "silent": []}})
+    looks += [lambda: None]
+    written = []
+    for is_watching, count in ((False, 1), (True, 2)):
+        written.clear()
+        status.write_json(
+            settings, status.Question(limit=1), is_watching=is_watching, write=written.append
+        )
+        assert count == len(written)
+        assert all(json.loads(line)["partial"] is False for line in written)
 
 
 def test_json_names_all_that_are_silent(serve):
