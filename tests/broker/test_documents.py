@@ -33,7 +33,7 @@ LOOPBACK = "http://127.0.0.1:6066"
 FIRST = ("streamapp broker start", "streamapp topics create")
 WORKERS_ENDED = ("streamapp tables rebuild",)  # says so: stop the workers first
 LAST = ("streamapp broker stop",)
-WORKERS = ("streamapp worker", "faust -A streamapp.app worker")
+WORKER = re.compile(r"(\w+=\S+ )*(streamapp worker|faust -A streamapp\.app worker)(?! --help)")
 ENDLESS = ("streamapp status --watch",)  # shows until Ctrl-C
 
 SUITE = "this test is part of it"
@@ -45,6 +45,11 @@ NOT_RUN = {
     "streamapp selftest --brokers kafka-1:9092,kafka-2:9092": (
         "tests/broker/test_selftest.py: test_all_held"
     ),
+}
+NAMED = {  # commands that no fenced block has
+    "broker": "",  # a group of commands
+    "demo": "tests/broker/test_documents.py: test_demo",
+    "machines forget": "tests/faults/test_lost_folders.py: test_machine_that_never_returns",
 }
 ELSEWHERE = {"docker ": COMPOSE, "make up": COMPOSE, "make down": COMPOSE}
 
@@ -189,7 +194,7 @@ def test_as_written(newcomer, project, capsys):
 
     examples = documents.examples(project)
     for text in in_order(c.text for c in found if c.text not in skipped):
-        if text.startswith(WORKERS):
+        if WORKER.match(text):
             newcomer.work(text)
         elif text.startswith(ENDLESS):
             newcomer.watch(text)
@@ -263,7 +268,7 @@ def _paths_are_there(newcomer, project):
 
 def test_reasons(project):
     """Whoever says that another test runs a command names a test that is there."""
-    for why in {*NOT_RUN.values(), *ELSEWHERE.values(), INSTALL}:
+    for why in {*NOT_RUN.values(), *ELSEWHERE.values(), *NAMED.values(), INSTALL}:
         path, _, name = why.partition(": ")
         if name:
             assert f"def {name}(" in (project / path).read_text("utf-8")
@@ -306,21 +311,26 @@ def test_every_block_has_a_language(project):
 
 
 def test_what_is_mentioned(project):
-    """A command that a sentence names is one of ours, with the flags that it names."""
+    """A command that a sentence names is one of ours, with its flags, and is run by a test."""
     targets = set(
         re.findall(r"^([a-z-]+):", (project / "Makefile").read_text("utf-8"), re.MULTILINE)
     )
+    run = {_ours(c.text.split()[1:], c) for c in documents.commands(project) if _is_ours(c)}
     for command in documents.mentions(project):
         program, *words = shlex.split(command.text)
         if program == "make":
             assert words[0] in targets, command
         if program == "streamapp":
-            _is_ours(words, command)
+            assert _ours(words, command) in run | NAMED.keys(), command
 
 
-def _is_ours(words, where):
-    """Every word is a command or a flag of the one before it; values are not looked at."""
-    found = cli
+def _is_ours(command):
+    return command.text.startswith("streamapp ")
+
+
+def _ours(words, where):
+    """Return the command that *words* name; each of them, and each flag, has to be there."""
+    found, name = cli, []
     for word in words:
         if word.startswith("--"):
             flags = {flag for parameter in found.params for flag in parameter.opts}
@@ -328,6 +338,8 @@ def _is_ours(words, where):
         elif isinstance(found, click.Group):
             assert word in found.commands, where
             found = found.commands[word]
+            name.append(word)
+    return " ".join(name)
 
 
 def test_nothing_stale(project):
