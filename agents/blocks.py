@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import os
 import signal
 
 from typing import TYPE_CHECKING, Any, cast
@@ -88,7 +89,7 @@ class WorkerDesk:
         self._kept += 1
         if self._kept == self.settings.max_blocks:
             logger.info("kept %d blocks (--max-blocks): stopping", self._kept)
-            signal.raise_signal(signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 _intakes: dict[Intake, None] = {}

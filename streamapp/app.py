@@ -14,7 +14,7 @@ import faust
 
 from yarl import URL
 
-from streamapp import assignor, ending, logs, topics, transport, watching
+from streamapp import assignor, ending, logs, outputs, topics, transport, watching
 from streamapp.changelogs import Changelogs, SafeTable
 from streamapp.errors import SettingsError
 from streamapp.flow import FETCHED_RECORDS, FlowControl, StreamQueue
@@ -168,5 +168,6 @@ def _settings() -> Settings:
         raise ReportedError(error) from error
 
 
+outputs.open_missing()  # before Faust opens an event loop
 settings = _settings()
 app = create_app(settings)

@@ -7,18 +7,16 @@ imported when it is called. Nothing here needs Faust, so the producer runs witho
 from __future__ import annotations
 
 import os
-import signal
 import sys
-import threading
 
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import click
 
 import streamapp
 
-from streamapp import options
+from streamapp import ending, options, outputs
 from streamapp.options import settings_options
 from streamapp.reporting import ReportingGroup
 from streamapp.settings import Settings, flag_of
@@ -54,12 +52,13 @@ def producer(*, no_wait: bool, only_failed: bool, as_json: bool, **flags: object
     from streamapp.producer.report import reporter  # noqa: PLC0415
 
     settings = Settings.load(**flags)
+    outputs.secure()
     sender.run(
         settings,
         wait=not no_wait,
         only_failed=only_failed,
         report=reporter(as_json=as_json),
-        stop=_stop_on_signals(),
+        stop=ending.event_of_signals(),
     )
 
 
@@ -78,6 +77,7 @@ def worker(*, loglevel: str, supervise: bool, **flags: object) -> None:
 
     The same as `faust -A streamapp.app worker` with the settings in the environment.
     """
+    outputs.secure()
     Settings.load(**flags)  # say what is wrong before Faust is loaded
     os.environ.update(options.as_environment(flags))
     if supervise:
@@ -184,7 +184,7 @@ def verify(*, rate: str, with_repair: bool, as_json: bool, **flags: object) -> N
 
     settings = Settings.load(**flags)
     report = verifying.Report(as_json=as_json)
-    stop = _stop_on_signals()
+    stop = ending.event_of_signals()
     bytes_a_second = parse_rate(rate)
     sys.exit(
         verifying.run(
@@ -313,7 +313,7 @@ def selftest(*, keep: bool, as_json: bool, **flags: object) -> None:
     from streamapp.selftest.report import Report  # noqa: PLC0415
 
     settings = Settings.load(**flags)
-    stop = _stop_on_signals(second_ends=False)  # it stops in seconds, and then tidies up
+    stop = ending.event_of_signals(second_ends=False)  # it stops in seconds, and then tidies up
     sys.exit(chaos.run(settings, keep=keep, report=Report(as_json=as_json), stop=stop))
 
 
@@ -323,24 +323,6 @@ def show_config() -> None:
     settings = Settings.load()
     for name, (value, origin) in settings.origins().items():
         click.echo(f"{flag_of(name):20} {value:40} {origin}")
-
-
-_EXIT_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
-
-
-def _stop_on_signals(*, second_ends: bool = True) -> threading.Event:
-    """Return an event that Ctrl-C and SIGTERM set; the second of them ends the process."""
-    stop = threading.Event()
-
-    def on_signal(number: int, _frame: object) -> None:
-        if stop.is_set() and second_ends:
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
-        stop.set()
-
-    for number in _EXIT_SIGNALS:
-        signal.signal(number, on_signal)
-    return stop
 
 
 def _print_topics(states: dict[str, Any]) -> None:

@@ -6,11 +6,13 @@ Every command of Faust loads the application, and the program `faust` loads it t
 
 from __future__ import annotations
 
+import sys
+
 from typing import TYPE_CHECKING, Any, cast
 
 import faust
 
-from streamapp import assignor, transport, worker
+from streamapp import assignor, ending, outputs, transport, worker
 from streamapp.reporting import reporting
 
 
@@ -27,9 +29,17 @@ class StreamWorker(faust.Worker):
         Raises:
             SystemExit: something is missing; what it is was written in one line.
         """
-        super().__init__(*args, **kwargs)
+        outputs.secure()
+        self._signals = ending.SignalThread()
+        self._signals.start()
+        super().__init__(*args, **kwargs | {"stdout": sys.stdout, "stderr": sys.stderr})
         app = cast("StreamApp", self.app)
         transport.read_without_belief(on_response=app.vitals.broker_answered)
         assignor.read_members_with_limits(app.settings, str(app.conf.canonical_url))
         with reporting():
             worker.prepare(app)
+
+    def install_signal_handlers(self) -> None:
+        """Have signals stop the worker, now that there is something to stop."""
+        super().install_signal_handlers()
+        self._signals.worker_runs(lambda: self.loop.call_soon_threadsafe(self._on_sigterm))

@@ -14,7 +14,7 @@ import time
 
 from typing import TYPE_CHECKING, Final
 
-from streamapp import errors
+from streamapp import ending, errors
 
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def supervise(command: Sequence[str]) -> int:
         if child and child[0].poll() is None:
             child[0].send_signal(number)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in ending.stop_signals():
         signal.signal(number, on_signal)
     pause = 0.0
     while True:

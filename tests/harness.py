@@ -107,26 +107,26 @@ def variables(given):
 class Process:
     """A process that a test started."""
 
-    def __init__(self, name, command, folder, environment=()):
+    def __init__(self, name, command, folder, environment=(), popen=()):
         self.name = name
         self.log = folder / f"{name}.log"
         self._command = [str(part) for part in command]
         self._folder = folder
         self._environment = dict(environment)
+        self._around = dict(popen)
         self._mark = uuid.uuid4().hex
         self._popen = None
 
     def start(self):
         """Start it, again after it ended; its log goes on."""
         with self.log.open("ab") as log:
+            around = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log} | self._around
             self._popen = subprocess.Popen(
                 self._command,
                 cwd=self._folder,
                 env=clean_environment() | self._environment | {MARK: self._mark},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
                 start_new_session=True,
+                **around,
             )
         return self
 
@@ -221,12 +221,13 @@ class Worker(Process):
         }
         under, by_faust = given.pop("under", ()), given.pop("by_faust", False)
         module, environment = given.pop("module", "streamapp"), given.pop("environment", {})
+        popen = given.pop("popen", ())
         self.settings = variables(common | given)
         command = [*under, sys.executable, "-m", module, "worker", *flags(common | given)]
         if by_faust:
             command = [*under, FAUST, "-A", "streamapp.app", "worker", "-l", "info"]
             environment = self.settings | environment
-        super().__init__(name, command, site.logs, environment)
+        super().__init__(name, command, site.logs, environment, popen)
 
     def get(self, path):
         """Return what a view answers, whatever its status; None when there is no answer."""
@@ -311,7 +312,8 @@ class Site:
         """Start a worker; *given* are its flags, *under* is what its command begins with.
 
         *by_faust*: by Faust's own command, with the settings in the environment. *module*: another
-        program than `streamapp`, with *environment* beside its flags.
+        program than `streamapp`, with *environment* beside its flags. *popen*: what it is to read
+        from and write to.
         """
         worker = Worker(self, name, given)
         self.workers.append(worker)
@@ -337,12 +339,15 @@ class Site:
             is_shared, within=READY_SECONDS, what=f"{names} to share the partitions", every=0.2
         )
 
-    def producer(self, source, name="source", *, under=(), **given):
-        """Start a producer of the folder *source*; *under*: what its command begins with."""
+    def producer(self, source, name="source", *, under=(), popen=(), **given):
+        """Start a producer of the folder *source*; *under*: what its command begins with.
+
+        *popen*: what it is to read from and write to.
+        """
         common = {"machine_id": name, "group_id": self.group, "brokers": self.brokers}
         options = flags(common | {"data_folder": source} | given)
         command = [*under, sys.executable, "-m", "streamapp", "producer", *options]
-        process = Process(f"producer-{len(self._processes)}", command, self.logs)
+        process = Process(f"producer-{len(self._processes)}", command, self.logs, popen=popen)
         self._processes.append(process)
         return process.start()
 

@@ -260,7 +260,7 @@ def cluster(machines, monkeypatch, tmp_path):
     monkeypatch.setattr(topics, "ensure", lambda *_, **__: {})
     monkeypatch.setattr(topics, "delete", lambda _, doomed: asked.append(doomed))
     monkeypatch.setattr(groups, "delete", lambda _, group: asked.append(group))
-    monkeypatch.setattr(cli, "_stop_on_signals", lambda **_: None)
+    monkeypatch.setattr(cli.ending, "event_of_signals", lambda **_: None)
     return asked
 
 

@@ -168,7 +168,7 @@ def limited(monkeypatch, limit):
         max_blocks=limit, group_id="g1", machine_id="m1", block_timeout=60.0
     )
     monkeypatch.setattr(app, "settings", settings)
-    monkeypatch.setattr(blocks.signal, "raise_signal", signals.append)
+    monkeypatch.setattr(blocks.os, "kill", lambda _pid, number: signals.append(number))
     return signals
 
 
