@@ -63,11 +63,18 @@ class Answers:
             )
         )
 
-    async def rejected_repeat(self, attempt: int, stored: BlockFile, reason: str) -> None:
-        """Say that an attempt at a block that was stored is over, and why."""
+    async def rejected_repeat(
+        self, attempt: int, stored: BlockFile, reason: str, *, sha256: str = ""
+    ) -> None:
+        """Say that an attempt at a block that was stored is over, and why.
+
+        *sha256* is what is stored instead: the producer sends a new version of its file then.
+        """
         self._desk.vitals.rejected += 1
         ack = self._ack(attempt, stored)
-        await self._desk.tell(msgspec.structs.replace(ack, outcome="rejected", reason=reason))
+        await self._desk.tell(
+            msgspec.structs.replace(ack, outcome="rejected", reason=reason, sha256=sha256, proof="")
+        )
 
     async def deleted_unread(self, first: int, end: int) -> None:
         """Say that records *first* to before *end* are gone; their producer sees it too."""

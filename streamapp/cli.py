@@ -41,8 +41,13 @@ def cli() -> None:
     help="Leave when Kafka has everything; exit code 0 then says nothing of disks.",
 )
 @click.option("--only-failed", is_flag=True, help="Send only files that an earlier run gave up.")
+@click.option(
+    "--verify", is_flag=True, help="Read every file, and compare it with what is acknowledged."
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
-def producer(*, no_wait: bool, only_failed: bool, as_json: bool, **flags: object) -> None:
+def producer(
+    *, no_wait: bool, only_failed: bool, verify: bool, as_json: bool, **flags: object
+) -> None:
     """Send the files of a folder, and wait until machines have all of it on disk.
 
     Exit code 0 means that every block is persisted and verified; with --no-wait, that Kafka
@@ -57,6 +62,7 @@ def producer(*, no_wait: bool, only_failed: bool, as_json: bool, **flags: object
         settings,
         wait=not no_wait,
         only_failed=only_failed,
+        verify=verify,
         report=reporter(as_json=as_json),
         stop=ending.event_of_signals(),
     )

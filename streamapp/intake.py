@@ -278,12 +278,14 @@ class Intake:
                 await self._answers.persisted(key[2], now)
                 self._settle_whole_block(key, repeat.offsets)
                 return
+        other = ""
         if now is None or seal is None or record is None:
             reason = "what was stored was found bad meanwhile"
         else:
-            reason = f"SHA-256 {seal.sha256.hex()}, but {now.sha256} is stored already"
+            other = now.sha256
+            reason = f"SHA-256 {seal.sha256.hex()}, but {other} is stored already"
             await self._answers.set_aside(record, reason)
-        await self._answers.rejected_repeat(key[2], repeat.stored, reason)
+        await self._answers.rejected_repeat(key[2], repeat.stored, reason, sha256=other)
         self._close(key, repeat.offsets)
 
     async def _reject(self, key: AttemptKey, block: OpenBlock, reason: str) -> None:

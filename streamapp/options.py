@@ -38,6 +38,7 @@ TOPICS: Final = ("brokers", "topic_prefix", "replication", "retention_hours", "r
 PRODUCER: Final = (
     *COMMON,
     "data_folder",
+    "state_dir",
     "block_size",
     "frame_size",
     "compression",

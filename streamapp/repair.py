@@ -132,6 +132,9 @@ def _acks(bad: Verdict, *, group: str, machine: str) -> tuple[BlockAck, ...]:
             file_size=file.size,
             block_size=file.block_size,
             source=file.source,
+            mtime_ns=str(file.mtime_ns),
+            version=file.version,
+            version_of=file.version_of,
             reason=_LOSS + bad.reason,
             at=time.time(),
         )

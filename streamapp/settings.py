@@ -196,7 +196,11 @@ class Settings(BaseSettings):
         )
     )
     state_dir: Folder | None = Field(
-        None, description="Where the tables live; default: inside the first data folder."
+        None,
+        description=(
+            "Where a worker's tables live (default: inside its first data folder), and a "
+            "producer's key (default: the user's data folder)."
+        ),
     )
     max_blocks: Annotated[int, Field(ge=1)] | None = Field(
         None, description="Stop cleanly after this many blocks."

@@ -28,6 +28,14 @@ def pytest_runtest_makereport(item):
     return report
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _user_data(tmp_path_factory):
+    """What a user's own folder holds, a producer's key, is that of the tests alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("user-data")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def project():
     """The folder that holds the whole project."""

@@ -33,11 +33,12 @@ if TYPE_CHECKING:
 __all__ = ["Summary", "run"]
 
 
-def run(
+def run(  # noqa: PLR0913 - what a user may ask for
     settings: Settings,
     *,
     wait: bool = True,
     only_failed: bool = False,
+    verify: bool = False,
     report: Reporter,
     stop: threading.Event,
 ) -> Summary:
@@ -47,6 +48,7 @@ def run(
         settings: What is in force.
         wait: Whether to wait until the group has stored everything; else until Kafka has it.
         only_failed: Whether to send only files that an earlier run gave up.
+        verify: Whether to read every file and compare it with what is acknowledged.
         report: Is told what happens, the summary last, from the calling thread.
         stop: When it is set, the run ends within seconds.
 
@@ -69,6 +71,7 @@ def run(
             data_blocks=data_blocks,
             wait=wait,
             only_failed=only_failed,
+            verify=verify,
             report=report,
             stop=stop,
         )

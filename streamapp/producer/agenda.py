@@ -30,10 +30,14 @@ class Agenda:
     """
 
     def __init__(self, fresh: Iterator[Block]) -> None:
-        self._fresh = fresh
+        self._fresh = deque([fresh])
         self._ahead: deque[Block] = deque()
         self._resting: list[tuple[float, int, Block]] = []
         self._order = itertools.count()
+
+    def extend(self, fresh: Iterator[Block]) -> None:
+        """Send *fresh* blocks as well, after all others."""
+        self._fresh.append(fresh)
 
     def rest(self, block: Block, due: float) -> None:
         """Keep *block* until *due*."""
@@ -58,7 +62,11 @@ class Agenda:
         return found
 
     def _take_fresh(self, busy: Container[int]) -> Block | None:
-        self._ahead.extend(itertools.islice(self._fresh, LOOK_AHEAD - len(self._ahead)))
+        while self._fresh and (room := LOOK_AHEAD - len(self._ahead)):
+            before = len(self._ahead)
+            self._ahead.extend(itertools.islice(self._fresh[0], room))
+            if len(self._ahead) - before < room:
+                self._fresh.popleft()
         for place, block in enumerate(self._ahead):
             if block.partition not in busy:
                 del self._ahead[place]

@@ -50,6 +50,12 @@ class Desk:
             self.delivery.sent(block, attempt, offsets, sha256)
             self._notify_when_done()
 
+    def checked(self, block: Block, attempt: int, sha256: bytes) -> None:
+        """See `Delivery.checked`."""
+        with self._changed:
+            self.delivery.checked(block, attempt, sha256, self._clock())
+            self._notify_when_done()
+
     def retry(self, block: Block, attempt: int, reason: str) -> None:
         """See `Delivery.retry`."""
         with self._changed:

@@ -30,6 +30,7 @@ from streamapp.producer.events import FileEvent, Notice, Progress, Summary, Wait
 from streamapp.producer.meter import Meter, time_left
 from streamapp.producer.offsets import Lookout
 from streamapp.producer.outbox import Outbox
+from streamapp.producer.proving import KEY_BYTES, Prover, default_folder, own_key
 from streamapp.producer.release import Releaser
 from streamapp.producer.sender import Means, Sender
 from streamapp.producer.state import Delivery, Policy
@@ -81,6 +82,7 @@ class Run:
         data_blocks: topics.TopicState,
         wait: bool,
         only_failed: bool,
+        verify: bool,
         report: Reporter,
         stop: threading.Event,
     ) -> None:
@@ -94,9 +96,11 @@ class Run:
         self._started = time.monotonic()
         self._ended: float | None = None
         self._crew = Crew()
+        self._prover = self._make_prover()
         self.delivery = Delivery(
             sources,
             Policy(
+                machine=settings.machine_id,
                 block_size=settings.block_size,
                 partitions=data_blocks.partitions,
                 max_attempts=settings.max_attempts,
@@ -104,9 +108,12 @@ class Run:
                 ack_grace=settings.ack_grace,
                 wait=wait,
                 window=settings.window if wait else None,
+                verify=verify,
             ),
             first_attempt=first_attempt(),
             chance=random.random,
+            prover=self._prover,
+            new_mark=lambda: secrets.token_hex(8),
         )
         self._desk = Desk(self.delivery, time.monotonic)
         self._outbox = Outbox.for_topic(settings, max_message_bytes=data_blocks.max_message_bytes)
@@ -129,7 +136,10 @@ class Run:
             settings, [(data_blocks.name, number) for number in range(data_blocks.partitions)]
         )
         self._board = StatusBoard(
-            machine=settings.machine_id, block_size=settings.block_size, run_at=time.time()
+            machine=settings.machine_id,
+            block_size=settings.block_size,
+            run_at=time.time(),
+            prover=self._prover,
         )
         self._over = {"complete", "failed", "changed", "unreadable"}
         if not wait:
@@ -192,6 +202,20 @@ class Run:
             special=special,
         )
 
+    def _make_prover(self) -> Prover:
+        """Return what knows our own work again; without a key of ours, it is read once more."""
+        folder = self._settings.state_dir or default_folder()
+        try:
+            return Prover(own_key(folder))
+        except OSError as error:
+            self._report(
+                Notice(
+                    text=f"no key can be kept in {folder} ({error}): later runs read what is "
+                    "delivered once more, to compare it; --state-dir names another folder"
+                )
+            )
+            return Prover(secrets.token_bytes(KEY_BYTES))
+
     def _make_senders(self, folder: Path, frame_bytes: int) -> list[Sender]:
         means = Means(
             topic=self._names.data_blocks,
@@ -205,6 +229,7 @@ class Run:
             is_stopped=self._is_over,
             on_refused=self._note_refusal,
             now_ns=time.time_ns,
+            prover=self._prover,
         )
         return [Sender(means) for _ in range(self._settings.readers)]
 
@@ -337,7 +362,7 @@ class Run:
         def note(error: Code | None, _: Message) -> None:
             if error is not None:
                 with self._desk.lock:
-                    self.delivery.touched[file.source.file_id] = file
+                    self.delivery.touched[file.file_id] = file
 
         return self._outbox.post(
             self._names.status, records.encode(status), key=status.key, on_delivery=note
@@ -399,10 +424,7 @@ class Run:
         if isinstance(status, records.Heartbeat):
             self._roster.receive(status, now=time.time())
             return
-        file = self.delivery.files.get(status.file_id)
-        if file is not None:
-            file.is_recorded = status.state == "complete"
-            file.has_failed = status.state == "failed"
+        self.delivery.recorded(status)
 
     def _note_view(self, view: View) -> None:
         self._view = view

@@ -55,6 +55,11 @@ class Source(msgspec.Struct, frozen=True, gc=False):
     place: str = ""
 
     @property
+    def path(self) -> str:
+        """The path below the folder, as Python gives it, with ``/`` between its parts."""
+        return "/".join(_parts(self.relative))
+
+    @property
     def name(self) -> str:
         """The name that travels."""
         return names.portable_name(_parts(self.relative))

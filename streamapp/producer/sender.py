@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from streamapp.producer.blocks import Block
     from streamapp.producer.desk import Desk
     from streamapp.producer.outbox import Outbox
+    from streamapp.producer.proving import Prover
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +49,7 @@ class Means:
     is_stopped: Callable[[], bool]
     on_refused: Callable[[Block, int, Code], None]
     now_ns: Callable[[], int]
+    prover: Prover
 
 
 class Attempt:
@@ -60,33 +62,32 @@ class Attempt:
         self.number = block.attempt
         self.plan = manifest.Plan(file_size=source.size, block_size=block_size)
         self.start, self.size = self.plan.span(block.number)
-        self.key = f"{source.file_id}:{block.number}".encode()
+        self.file_id = block.version.file_id
+        self.key = f"{self.file_id}:{block.number}".encode()
         self.digest = hashlib.sha256()
         self.codec: wire.Codec | None = None
         self.bytes = 0
         self.frames = 0
         self.first_offset = -1
 
-    def frame(self, length: int, codec: wire.Codec, *, now_ns: int, machine: str) -> wire.Frame:
+    def frame(self, length: int, codec: wire.Codec, means: Means) -> wire.Frame:
         """Return the header of the next frame, of *length* bytes."""
         return wire.Frame(
-            file_id=self.block.file.source.file_id,
+            file_id=self.file_id,
             block=self.block.number,
             attempt=self.number,
             frame=self.frames,
             offset=self.bytes,
             length=length,
             codec=codec,
-            meta=None if self.frames else self._meta(now_ns, machine),
-            seal=wire.Seal(self.digest.digest(), self.frames + 1)
-            if self.bytes + length == self.size
-            else None,
+            meta=None if self.frames else self._meta(means.now_ns(), means.machine),
+            seal=self._seal(means.prover) if self.bytes + length == self.size else None,
         )
 
     def end_frame(self) -> wire.Frame:
         """Return the header of the frame that drops the attempt; there must be one before it."""
         return wire.Frame(
-            file_id=self.block.file.source.file_id,
+            file_id=self.file_id,
             block=self.block.number,
             attempt=self.number,
             frame=self.frames,
@@ -94,6 +95,11 @@ class Attempt:
             length=0,
             abort=True,
         )
+
+    def _seal(self, prover: Prover) -> wire.Seal:
+        sha256, block = self.digest.digest(), self.block
+        proof = prover.of_block(self.file_id, block.number, block.file.source, sha256)
+        return wire.Seal(sha256, self.frames + 1, proof)
 
     def _meta(self, now_ns: int, machine: str) -> wire.BlockMeta:
         source = self.block.file.source
@@ -109,6 +115,7 @@ class Attempt:
             sent_ns=now_ns,
             raw_name=source.raw_name,
             ctime_ns=source.ctime_ns,
+            version=self.block.version.mark,
         )
 
 
@@ -121,10 +128,13 @@ class Sender:
         self.bytes_resent = 0
 
     def send(self, block: Block) -> None:
-        """Send *block*, or report at the desk why it cannot be sent."""
+        """Send *block*, or check it; or report at the desk why that cannot be."""
         attempt = Attempt(block, self._means.block_size, self._means.outbox.producer)
         try:
-            self._send_frames(attempt)
+            if block.is_check:
+                self._check(attempt)
+            else:
+                self._send_frames(attempt)
         except SourceChangedError as error:
             self._means.desk.drop(block.file, "changed", str(error))
         except OSError as error:
@@ -141,6 +151,16 @@ class Sender:
                     partition=block.partition,
                     headers=wire.encode(attempt.end_frame()),
                 )
+
+    def _check(self, attempt: Attempt) -> None:
+        """Read the block, and send nothing: what is acknowledged is compared with it."""
+        means, block = self._means, attempt.block
+        span = (attempt.start, attempt.size)
+        for chunk in reading.chunks(means.folder, block.file.source, span, means.frame_bytes):
+            if means.is_stopped() or not block.is_wanted(attempt.number):
+                return
+            attempt.digest.update(chunk)
+        means.desk.checked(block, attempt.number, attempt.digest.digest())
 
     def _send_frames(self, attempt: Attempt) -> None:
         means, source = self._means, attempt.block.file.source
@@ -162,7 +182,9 @@ class Sender:
         value, frame_codec = bytes(codec.encode(chunk, attempt.codec)), attempt.codec
         if len(value) >= len(chunk):
             value, frame_codec = chunk, wire.Codec.NONE
-        frame = attempt.frame(len(chunk), frame_codec, now_ns=means.now_ns(), machine=means.machine)
+        frame = attempt.frame(len(chunk), frame_codec, means)
+        if frame.seal is not None:  # known before anybody can answer
+            attempt.block.sha256 = frame.seal.sha256
         was_sent = means.outbox.send(
             attempt.producer,
             means.topic,

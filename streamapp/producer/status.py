@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from streamapp.producer.blocks import File
+    from streamapp.producer.proving import Prover
 
 HOLD_SECONDS: Final = 1.0
 
@@ -22,8 +23,9 @@ HOLD_SECONDS: Final = 1.0
 class StatusBoard:
     """Files whose status is to be sent, in the order in which they are due."""
 
-    def __init__(self, *, machine: str, block_size: int, run_at: float) -> None:
+    def __init__(self, *, machine: str, block_size: int, run_at: float, prover: Prover) -> None:
         """*run_at* is when the run began, seconds since 1970: all its files are known by it."""
+        self._prover = prover
         self._machine = machine
         self._run_at = run_at
         self._block_size = block_size
@@ -32,7 +34,7 @@ class StatusBoard:
     def touch(self, files: Iterable[File], now: float) -> None:
         """Note that something changed about *files*."""
         for file in files:
-            self._due.setdefault(file.source.file_id, (now + HOLD_SECONDS, file))
+            self._due.setdefault(file.file_id, (now + HOLD_SECONDS, file))
 
     def take_due(self, now: float, wall: float) -> list[tuple[File, FileStatus]]:
         """Return what is to be sent *now* (monotonic); *wall* is the time that is written."""
@@ -48,17 +50,22 @@ class StatusBoard:
     def _record(self, file: File, wall: float) -> FileStatus:
         source, state = file.source, _state(file)
         failed = sorted((file.failed or {}).items())[:MAX_FAILED_BLOCKS_LISTED]
+        version = file.version
+        digest = file.file_digest() if state == "complete" else ""
         return FileStatus(
-            file_id=source.file_id,
+            file_id=version.file_id,
             state=state,
             name=source.name,
             size=source.size,
             blocks=file.blocks,
             block_size=self._block_size,
             source=self._machine,
-            digest=file.file_digest() if state == "complete" else "",
+            digest=digest,
             mtime_ns=str(source.mtime_ns),
             ctime_ns="" if source.ctime_ns is None else str(source.ctime_ns),
+            version=version.mark,
+            version_of=source.file_id if version.mark else "",
+            proof=self._prover.of_file(version.file_id, source, digest).hex() if digest else "",
             reason=file.reason,
             failed_blocks=tuple(FailedBlock(*block) for block in failed),
             at=wall,

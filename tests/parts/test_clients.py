@@ -11,6 +11,7 @@ from streamapp.codec import Compression
 from streamapp.errors import BrokerUnreachableError
 from streamapp.producer.blocks import Block, File, Phase
 from streamapp.producer.outbox import Outbox
+from streamapp.producer.proving import Prover
 from streamapp.producer.scan import scan
 from streamapp.producer.sender import Means, Sender
 from streamapp.settings import Settings
@@ -105,6 +106,7 @@ def test_partition_of_a_block(broker, settings, tmp_path):
             is_stopped=lambda: False,
             on_refused=lambda *r: refused.append(r),
             now_ns=lambda: 0,
+            prover=Prover(bytes(32)),
         )
     )
     wanted = []

@@ -1,27 +1,33 @@
 """Makes what the tests of the producer's pure parts need."""
 
+import itertools
+
 from streamapp import manifest
+from streamapp.producer.proving import Prover
 from streamapp.producer.scan import Source
 from streamapp.producer.state import Delivery, Policy, View
-from streamapp.records import BlockAck
+from streamapp.records import BlockAck, FileStatus
 
 
 GROUP = "g"
+CTIME = 9
 PARTITIONS = 6
 BLOCK = 10
 FIRST_ATTEMPT = 1000
 GRACE = 15.0
+PROVER = Prover(b"k" * 32)
 
 
 def source(name="f", size=25):
     """A file as `scan` finds it."""
     file_id = manifest.file_id(source="m", name=name, size=size, mtime_ns=7, block_size=BLOCK)
-    return Source(name, size, 7, file_id)
+    return Source(name, size, 7, file_id, ctime_ns=CTIME)
 
 
 def policy(**changes):
     """Blocks of 10 bytes, three attempts."""
     values = {
+        "machine": "m",
         "block_size": BLOCK,
         "partitions": PARTITIONS,
         "max_attempts": 3,
@@ -38,6 +44,8 @@ def delivery(*sources, begun=True, **changes):
         policy(**changes),
         first_attempt=FIRST_ATTEMPT,
         chance=lambda: 0.5,
+        prover=PROVER,
+        new_mark=map("{:016x}".format, itertools.count(1)).__next__,
     )
     if begun:
         made.begin()
@@ -50,20 +58,50 @@ def digest(number):
 
 
 def ack(file, number, outcome="persisted", attempt=FIRST_ATTEMPT, **changes):
-    """A machine's answer about block *number* of *file*."""
+    """A machine's answer about block *number* of *file*, with its producer's proof."""
+    version, known = file.version, file.source
     values = {
-        "file_id": file.source.file_id,
+        "file_id": version.file_id,
         "block": number,
         "blocks": file.blocks,
         "group": GROUP,
         "machine": "w1",
         "outcome": outcome,
         "attempt": attempt,
-        "size": BLOCK,
+        "size": manifest.Plan(file_size=known.size, block_size=BLOCK).span(number)[1],
         "sha256": digest(number).hex() if outcome == "persisted" else "",
         "reason": "" if outcome == "persisted" else "because",
+        "name": known.name,
+        "file_size": known.size,
+        "block_size": BLOCK,
+        "source": "m",
+        "mtime_ns": str(known.mtime_ns),
+        "version": version.mark,
+        "version_of": known.file_id if version.mark else "",
+        "proof": PROVER.of_block(version.file_id, number, known, digest(number)).hex(),
     }
     return BlockAck(**values | changes)
+
+
+def status(file, state="complete", **changes):
+    """What an earlier run recorded of *file*, with its proof."""
+    version, known = file.version, file.source
+    said = manifest.file_digest(digest(number) for number in range(file.blocks))
+    values = {
+        "file_id": version.file_id,
+        "state": state,
+        "name": known.name,
+        "size": known.size,
+        "blocks": file.blocks,
+        "block_size": BLOCK,
+        "source": "m",
+        "digest": said if state == "complete" else "",
+        "mtime_ns": str(known.mtime_ns),
+        "version": version.mark,
+        "version_of": known.file_id if version.mark else "",
+        "proof": PROVER.of_file(version.file_id, known, said).hex(),
+    }
+    return FileStatus(**values | changes)
 
 
 def view(*, committed=None, starts=None, end=1_000_000, is_group_up=True):

@@ -15,6 +15,7 @@ from confluent_kafka import ConsumerGroupState, KafkaError, KafkaException
 from streamapp import codec, records, topics, wire
 from streamapp.assembly import Assembly
 from streamapp.records import BlockAck
+from streamapp.store import metadata
 
 
 class Message:
@@ -99,16 +100,25 @@ class FakeKafka:
         is_kept = self.reject < 0
         if is_kept:
             self.bytes[frame.file_id, frame.block] = data
+        meta = assembly.meta
         ack = BlockAck(
             file_id=frame.file_id,
             block=frame.block,
-            blocks=assembly.meta.blocks,
+            blocks=meta.blocks,
             group=self.group,
             machine="w1",
             outcome="persisted" if is_kept else "rejected",
             attempt=frame.attempt,
             size=len(data),
             sha256=frame.seal.sha256.hex() if is_kept else "",
+            name=meta.name,
+            file_size=meta.file_size,
+            block_size=meta.block_size,
+            source=meta.source,
+            mtime_ns=str(meta.mtime_ns),
+            version=meta.version,
+            version_of=metadata.file_of(frame.file_id, meta).version_of,
+            proof=frame.seal.proof.hex(),
         )
         self.append(topics.ACKS, 0, records.encode(ack))
 

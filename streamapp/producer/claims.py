@@ -1,0 +1,85 @@
+"""Decides what a record on Kafka is worth to the producer whose file it seems to be about.
+
+Pure code. A record counts only when all that it says of the file is the file's own, and its id
+is the digest of that. Whether the content that it names is the source's is another question:
+it is answered by a proof of this producer, or by reading.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from streamapp import manifest
+from streamapp.producer.version import Version
+from streamapp.records import FileStatus
+
+
+if TYPE_CHECKING:
+    from streamapp.producer.blocks import File
+    from streamapp.producer.proving import Prover
+    from streamapp.records import BlockAck
+
+MAX_VERSIONS: Final = 16
+"""Versions of a file that are remembered: a stranger can make up any number."""
+
+
+class Claims:
+    """Judges acknowledgements and status records for the producer *machine*.
+
+    With *verify* no proof counts.
+    """
+
+    def __init__(self, machine: str, block_size: int, prover: Prover, *, verify: bool) -> None:
+        self._machine = machine
+        self._block_size = block_size
+        self._prover = prover
+        self._verify = verify
+
+    def version(self, file: File, record: BlockAck | FileStatus) -> Version | None:
+        """Return the version of *file* that *record* is about; None if it is about no such file."""
+        if not self._is_about(file, record):
+            return None
+        version = file.find(record.file_id)
+        if version is None and record.version and len(file.others or ()) < MAX_VERSIONS:
+            if self.id_of(file, record.version) != record.file_id:
+                return None
+            version = Version(record.file_id, file.blocks, record.version)
+            file.add(version)
+        return version
+
+    def id_of(self, file: File, mark: str) -> str:
+        """Return the id of the version *mark* of *file*."""
+        source = file.source
+        return manifest.file_id(
+            source=self._machine,
+            name=source.path,
+            size=source.size,
+            mtime_ns=source.mtime_ns,
+            block_size=self._block_size,
+            version=mark,
+        )
+
+    def is_proven(self, file: File, ack: BlockAck) -> bool:
+        """Return whether a run of ours has hashed what *ack* says that is stored."""
+        if self._verify or not ack.proof:
+            return False
+        sha256 = bytes.fromhex(ack.sha256)
+        proof = self._prover.of_block(ack.file_id, ack.block, file.source, sha256)
+        return proof.hex() == ack.proof
+
+    def is_recorded(self, file: File, status: FileStatus) -> bool:
+        """Return whether a run of ours has hashed all of *file*, and recorded it in *status*."""
+        if status.state != "complete" or not status.proof:
+            return False
+        proof = self._prover.of_file(status.file_id, file.source, status.digest)
+        return proof.hex() == status.proof
+
+    def _is_about(self, file: File, record: BlockAck | FileStatus) -> bool:
+        source = file.source
+        size = record.size if isinstance(record, FileStatus) else record.file_size
+        return (
+            (record.source, record.name) == (self._machine, source.name)
+            and (size, record.block_size, record.blocks)
+            == (source.size, self._block_size, file.blocks)
+            and record.mtime_ns in {"", str(source.mtime_ns)}  # older records have none
+        )

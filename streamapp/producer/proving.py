@@ -1,0 +1,97 @@
+"""Lets a producer know its own work again: the proofs that only it can make.
+
+An acknowledgement says which SHA-256 is stored. Whether that is the file's, its producer knows
+without reading only if it can prove that it hashed these bytes itself, while the file had the
+status change time that it has now: a file's id, times and name can be read or guessed by
+whoever may write to the topics. So each block, and each whole file, has a keyed digest (HMAC)
+of its id, its content and that time; the key does not leave the producer's machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hmac
+import os
+import secrets
+import tempfile
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import platformdirs
+
+from streamapp.wire import PROOF_BYTES
+
+
+if TYPE_CHECKING:
+    from streamapp.producer.scan import Source
+
+KEY_BYTES: Final = 32
+KEY_FILE: Final = "producer.key"
+
+
+class Prover:
+    """Makes the proofs of one key, and knows them again."""
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+
+    def of_block(self, file_id: str, block: int, source: Source, sha256: bytes) -> bytes:
+        """Return the proof that *block* of *source* has this *sha256*."""
+        return self._proof("block", file_id, block, source.ctime_ns, sha256.hex())
+
+    def of_file(self, file_id: str, source: Source, digest: str) -> bytes:
+        """Return the proof that *source* has this file *digest*."""
+        return self._proof("file", file_id, source.ctime_ns, digest)
+
+    def _proof(self, *fields: object) -> bytes:
+        # None of the fields can have a space.
+        text = " ".join(map(str, fields)).encode()
+        return hmac.digest(self._key, text, "sha256")[:PROOF_BYTES]
+
+
+def default_folder() -> Path:
+    """Return where the user's key is kept when no folder is named."""
+    return Path(platformdirs.user_data_dir("streamapp", appauthor=False)) / "producer"
+
+
+def own_key(folder: Path) -> bytes:
+    """Return the key that is kept in *folder*; make one when there is none.
+
+    Raises:
+        OSError: it can be neither read nor made.
+    """
+    path = folder / KEY_FILE
+    if (key := _read(path)) is None:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make(path)
+        key = _read(path)
+    if key is None:
+        message = f"{path} is no key: remove it, and a new one is made"
+        raise OSError(message)
+    return key
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        key = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    if len(key) != KEY_BYTES:
+        message = f"{path} has {len(key)} bytes, expected {KEY_BYTES}: remove it, a new one is made"
+        raise OSError(message)
+    return key
+
+
+def _make(path: Path) -> None:
+    """Write a new key, whole or not at all; the one of a producer that was faster stays."""
+    fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=KEY_FILE)  # mode 0600
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(secrets.token_bytes(KEY_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+        with contextlib.suppress(FileExistsError):
+            Path(path).hardlink_to(temporary)
+    finally:
+        Path(temporary).unlink()
