@@ -47,6 +47,7 @@ class WorkerDesk:
         self.store = app.block_store
         self.vitals = app.vitals
         self.turns = Turns()
+        self.without_room: set[str] = set()
         self._begun = 0
         self._kept = 0
         self._given_up = asyncio.Event()

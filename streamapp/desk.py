@@ -38,6 +38,8 @@ class Desk(Protocol):
     store: BlockStore
     vitals: Vitals
     turns: Turns
+    without_room: set[str]
+    """The partitions that wait for room: all others give up for them what is idle."""
 
     async def tell(self, record: BlockAck | Quarantined) -> None:
         """Write *record* to its topic; return when the broker has it."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -33,12 +34,13 @@ _REFUSED_WRITES: Final = 3
 class Holding:
     """Does a partition's work on the store, and waits where that cannot do it."""
 
-    def __init__(self, place: str, desk: Desk, *, gone_on: Callable[[], None]) -> None:
-        """*gone_on* is called when the partition goes on that was held."""
+    def __init__(self, place: str, desk: Desk, *, gone_on: Callable[[float], None]) -> None:
+        """*gone_on* is called when the partition goes on, with the seconds that it was held."""
         self._place = place
         self._desk = desk
         self._gone_on = gone_on
         self._reason = ""
+        self._since = 0.0
 
     async def run(
         self, operation: Callable[[], _T], *, meanwhile: Callable[[], Awaitable[None]] | None = None
@@ -59,7 +61,8 @@ class Holding:
             self._reason = ""
             logger.info("%s goes on", self._place)
             self._desk.vitals.release(self._place)
-            self._gone_on()
+            self._desk.without_room.discard(self._place)
+            self._gone_on(time.monotonic() - self._since)
 
     async def _tried(
         self, operation: Callable[[], _T], meanwhile: Callable[[], Awaitable[None]] | None
@@ -76,12 +79,16 @@ class Holding:
                     message = f"the disk refused it {refused} times: {error}"
                     raise BlockCorruptError(message) from error
                 self._hold(str(error))
+                if is_full:
+                    self._desk.without_room.add(self._place)
                 await asyncio.sleep(HOLD_SECONDS)
                 if meanwhile is not None:
                     await meanwhile()
 
     def _hold(self, reason: str) -> None:
         if self._reason != reason:
+            if not self._reason:
+                self._since = time.monotonic()
             self._reason = reason
             logger.error("%s holds: %s", self._place, reason)
             self._desk.vitals.hold(self._place, reason)

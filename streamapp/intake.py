@@ -23,8 +23,17 @@ from streamapp.assembly import Assembly, Step
 from streamapp.errors import BlockError
 from streamapp.holding import Holding
 from streamapp.ledger import Ledger
-from streamapp.pending import Beginning, OpenBlock, Pending, Repeat, in_a_thread
+from streamapp.pending import (
+    AGE_TIMEOUTS,
+    SLOWEST_BYTES,
+    Beginning,
+    OpenBlock,
+    Pending,
+    Repeat,
+    in_a_thread,
+)
 from streamapp.store.metadata import BlockFile
+from streamapp.units import format_size
 
 
 if TYPE_CHECKING:
@@ -34,6 +43,9 @@ logger = logging.getLogger(__name__)
 
 MAX_OPEN_BLOCKS: Final = 64
 """Blocks of one partition that may be open; a producer of ours has one or two."""
+
+IDLE_SHARE: Final = 1 / 6
+"""The part of the block timeout after which a block is the first to go for another one."""
 
 MAX_ATTEMPTS: Final = 1024
 """Attempts without an open block that are remembered: closed, repeated, or never begun."""
@@ -95,18 +107,17 @@ class Intake:
         if self._lock.locked():
             return
         async with self._lock:
-            patience = self._desk.settings.block_timeout
-            since, read = time.monotonic() - patience, self.last_offset + 1
             for key, block in list(self._open.items()):
-                if block.is_overdue(since=since, highwater=highwater, read=read):
-                    reason = f"given up: no frame of it came for {patience:.0f} s"
-                    await self._reject(key, block, reason)
+                if reason := self._lateness(block, highwater):
+                    await self._reject(key, block, f"given up: {reason}")
+            if self._desk.without_room:
+                await self._make_room()
             for key, orphans in list(self._orphans.items()):
-                if orphans.is_overdue(since=since, highwater=highwater, read=read):
+                if self._lateness(orphans, highwater):
                     self._give_up_orphans(key)
             for key, repeat in list(self._repeats.items()):
-                is_overdue = repeat.is_overdue(since=since, highwater=highwater, read=read)
-                if is_overdue and key in self._repeats:  # the end of one may be that of others
+                # The end of one may be that of others.
+                if key in self._repeats and self._lateness(repeat, highwater):
                     await self._end_repeat(key)
 
     async def forget_older(self, generation: int) -> None:
@@ -187,30 +198,43 @@ class Intake:
         self, key: AttemptKey, block: OpenBlock, frame: wire.Frame, record: Record
     ) -> None:
         block.offsets.append(record.offset)
-        block.touch()
         if frame.abort:
             self._drop_open(key)
             self._close(key, block.offsets)
             return
         try:
             if block.assembly.place(frame) is Step.REPEATED:
-                return
-            await self._write(block, frame, record.value)
-            if frame.seal:
+                return  # it keeps nothing open
+            await self._write(key, block, frame, record.value)
+            if block.must_yield:
+                await self._reject(key, block, "given up: an older block needs its room")
+            elif frame.seal:
                 block.assembly.check(frame)
                 await self._keep(key, block, frame.seal)
         except BlockError as error:
             await self._answers.set_aside(record, str(error), frame)
             await self._reject(key, block, str(error))
 
-    async def _write(self, block: OpenBlock, frame: wire.Frame, value: bytes) -> None:
+    async def _write(
+        self, key: AttemptKey, block: OpenBlock, frame: wire.Frame, value: bytes
+    ) -> None:
+        """Write what *frame* has; or, where there is no room for it, note that it must yield."""
+
         def work() -> None:
+            if block.must_yield:
+                return
             data = codec.decode(value, frame.codec, length=frame.length)
             block.writer.write(data, offset=frame.offset)
             block.assembly.add(frame, data)
 
-        await self._holding.run(work)
-        self._desk.vitals.received(frame.length)
+        async def make_room() -> None:
+            await self._make_room(but=key)
+            block.must_yield = await asyncio.to_thread(lambda: block.writer.must_yield)
+
+        await self._holding.run(work, meanwhile=make_room)
+        if not block.must_yield:
+            block.note(frame.frame, frame.length)
+            self._desk.vitals.received(frame.length)
 
     async def _keep(self, key: AttemptKey, block: OpenBlock, seal: wire.Seal) -> None:
         meta = self._metadata_of(block, seal)
@@ -237,7 +261,7 @@ class Intake:
                 return
             repeat = self._repeats[key] = Repeat(stored)
         repeat.offsets.append(record.offset)
-        repeat.touch()
+        repeat.note(frame.frame, len(record.value))
         if frame.abort:
             self._close(key, self._repeats.pop(key).offsets)
         elif frame.seal:
@@ -248,7 +272,7 @@ class Intake:
     def _take_orphan(self, key: AttemptKey, frame: wire.Frame, record: Record) -> None:
         orphans = self._orphans.setdefault(key, Pending())
         orphans.offsets.append(record.offset)
-        orphans.touch()
+        orphans.note(frame.frame, len(record.value))
         if frame.abort:
             self._close(key, [])
         elif len(self._orphans) > MAX_ATTEMPTS:
@@ -294,22 +318,43 @@ class Intake:
         await self._answers.rejected(key, block.assembly.meta, reason)
         self._close(key, block.offsets)
 
+    def _lateness(self, pending: Pending, highwater: int) -> str:
+        """Return why no more is waited for, while the partition ends at *highwater*; or nothing."""
+        patience, read = self._desk.settings.block_timeout, self.last_offset + 1
+        since = time.monotonic() - patience
+        if pending.is_overdue(since=since, highwater=highwater, read=read):
+            return f"no frame of it came for {patience:.0f} s"
+        if pending.is_too_slow(patience=patience, highwater=highwater, read=read):
+            return (
+                f"{format_size(pending.came)} of it came, which is too slow: after "
+                f"{AGE_TIMEOUTS * patience:.0f} s it must be {format_size(SLOWEST_BYTES)} a second"
+            )
+        return ""
+
     async def _make_place(self) -> None:
         """Reject the block that is idle the longest while a partition has too many open.
 
         Nothing more of a partition is read while it waits for its next block to begin: its
-        own open blocks would wait for ever.
+        own open blocks would wait for ever. Where none is idle, many were begun at once: the
+        one of which least came goes, so that a flood of them ends no block that is well on.
         """
         while self._open and (len(self._open) >= MAX_OPEN_BLOCKS or self._desk.is_full):
-            key = min(self._open, key=lambda k: self._open[k].last_seen)
+            since = time.monotonic() - self._desk.settings.block_timeout * IDLE_SHARE
+
+            def rank(key: AttemptKey, since: float = since) -> tuple[bool, int, float]:
+                block = self._open[key]
+                is_idle = block.last_seen < since
+                return not is_idle, 0 if is_idle else block.came, block.last_seen
+
+            key = min(self._open, key=rank)
             reason = f"given up for another block: {len(self._open)} are open in its partition"
             await self._reject(key, self._open[key], reason)
 
-    async def _make_room(self) -> None:
+    async def _make_room(self, *, but: AttemptKey | None = None) -> None:
         """Reject what is idle for long, while there is no room for a block that waits for it."""
         since = time.monotonic() - self._desk.settings.block_timeout
         for key, block in list(self._open.items()):
-            if block.last_seen < since:
+            if block.last_seen < since and key != but:
                 await self._reject(key, block, "given up: there is no room for all that is open")
 
     def _metadata_of(self, block: OpenBlock, seal: wire.Seal) -> BlockFile:
@@ -367,10 +412,10 @@ class Intake:
         logger.info("gave up %d frames of file %s block %d without their first", count, *key[:2])
         self._close(key, [])
 
-    def _nobody_is_late(self) -> None:
-        """Nothing was read while the partition was held."""
+    def _nobody_is_late(self, seconds: float) -> None:
+        """Nothing was read for *seconds*, while the partition was held."""
         for pending in (*self._open.values(), *self._orphans.values(), *self._repeats.values()):
-            pending.touch()
+            pending.excuse(seconds)
 
     def _forget(self) -> None:
         for key in list(self._open):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+from streamapp.units import KIB
 
 
 if TYPE_CHECKING:
@@ -16,17 +18,40 @@ if TYPE_CHECKING:
     from streamapp.store.writer import BlockWriter
 
 
+AGE_TIMEOUTS: Final = 10
+"""How many block timeouts an attempt may take, however slowly it comes."""
+
+SLOWEST_BYTES: Final = 32 * KIB
+"""Bytes a second at which an attempt must come that takes longer: 256 kbit/s."""
+
+
 class Pending:
     """Frames that came of one attempt, while nobody knows what will become of it."""
 
     def __init__(self) -> None:
         self.offsets: list[int] = []
-        self.touch()
+        self.came = 0
+        self.began = self.last_seen = time.monotonic()
+        self._last_frame = -1
+        self._wanted: int | None = None
+        self._wanted_of_age: int | None = None
+
+    def note(self, frame: int, size: int) -> None:
+        """Note *size* bytes of frame number *frame*; one that is not new keeps nothing open."""
+        if frame > self._last_frame:
+            self._last_frame = frame
+            self.came += size
+            self.touch()
 
     def touch(self) -> None:
-        """Note that a frame came just now."""
+        """Note that nothing is late now."""
         self.last_seen = time.monotonic()
-        self._wanted: int | None = None
+        self._wanted = None
+
+    def excuse(self, seconds: float) -> None:
+        """Note that nothing could come for *seconds*, until now."""
+        self.began += seconds
+        self.touch()
 
     def is_overdue(self, *, since: float, highwater: int, read: int) -> bool:
         """Return whether no frame came since *since*, though all there was by now is read.
@@ -41,6 +66,20 @@ class Pending:
             self._wanted = highwater
         return read >= self._wanted
 
+    def is_too_slow(self, *, patience: float, highwater: int, read: int) -> bool:
+        """Return whether the attempt takes too long for what came of it.
+
+        Whoever sends a byte now and then would keep it open for ever. The reading may be what
+        is slow: so, as above, all there was when it was found too slow must be read.
+        """
+        age = time.monotonic() - self.began
+        if age <= AGE_TIMEOUTS * patience + self.came / SLOWEST_BYTES:
+            self._wanted_of_age = None
+            return False
+        if self._wanted_of_age is None:
+            self._wanted_of_age = highwater
+        return read >= self._wanted_of_age
+
 
 class OpenBlock(Pending):
     """One attempt at a block that is being written."""
@@ -49,6 +88,7 @@ class OpenBlock(Pending):
         super().__init__()
         self.assembly = assembly
         self.writer = writer
+        self.must_yield = False
 
 
 class Repeat(Pending):

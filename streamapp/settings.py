@@ -212,7 +212,7 @@ class Settings(BaseSettings):
         "may enter their folders.",
     )
     block_timeout: Seconds = Field(
-        60.0, description="Seconds without a frame after which an unfinished block is given up."
+        60.0, description="Seconds without a new frame after which an unfinished block is given up."
     )
     heartbeat: Seconds = Field(3.0, description="Seconds between two status records of a worker.")
     session_timeout: Annotated[Seconds, Field(ge=6, le=600)] = Field(

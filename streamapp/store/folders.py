@@ -12,6 +12,7 @@ import contextlib
 import errno
 import os
 import stat
+import sys
 
 from typing import TYPE_CHECKING, Final
 
@@ -34,6 +35,9 @@ _ROT: Final = frozenset(
     {errno.EIO, errno.EBADMSG, errno.EUCLEAN, errno.EILSEQ, errno.ENODATA, errno.ELOOP}
 )
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+RESERVED_FILES: Final = 1024
+"""Inodes that stay free, of a small volume a twentieth: without any, nobody can mend anything."""
+
 _NO_FILE: Final = frozenset({errno.ENOENT, errno.ELOOP, errno.ENXIO})
 
 
@@ -226,6 +230,14 @@ def names_in(fd: int) -> list[str]:
         OSError: it cannot be read.
     """
     return sorted(os.listdir(fd))
+
+
+def spare_files(fd: int) -> int:
+    """Return how many files more the volume of *fd* has for us; a reserve stays untouched."""
+    volume = os.fstatvfs(fd)
+    if not volume.f_files:  # it has no limit
+        return sys.maxsize
+    return volume.f_favail - min(RESERVED_FILES, volume.f_files // 20)
 
 
 def free_bytes(fd: int) -> int:

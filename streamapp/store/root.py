@@ -17,15 +17,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from streamapp.errors import StoreFullError
 from streamapp.store import folders, identity, listing, lock, mending, metadata, placing, quarantine
 from streamapp.store.placing import PRIVATE, PROBE
+from streamapp.store.room import Room
 from streamapp.store.writer import BlockWriter
-from streamapp.units import format_size
 
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from streamapp.wire import BlockMeta
@@ -43,7 +42,12 @@ class Root:
     def __init__(self, path: Path, *, min_free: int, file_mode: int = FILE_MODE) -> None:
         """*file_mode* is what files get; folders get it too, and whoever may read may enter."""
         self.path = path
-        self.min_free = min_free
+        self.room = Room(
+            str(path),
+            min_free=min_free,
+            free_bytes=lambda: self._ask(folders.free_bytes),
+            spare_files=lambda: self._ask(folders.spare_files),
+        )
         self.identity = ""
         self.last_start = ""  # of the worker that had it before; empty when that is not known
         self.naming = threading.Lock()  # "is it there?" and "give it the name" are one step
@@ -103,9 +107,7 @@ class Root:
     @property
     def free(self) -> int:
         """Bytes that may be written here: less what must stay free and what is promised."""
-        with folders.as_store_errors(f"cannot ask {self.path}"):
-            free = folders.free_bytes(self._fd)
-        return free - self.min_free - sum(writer.reserved for writer in list(self._writers))
+        return self.room.free
 
     def stored(self, file_id: str, block: int) -> metadata.BlockFile | None:
         """Return the metadata of a block that is persisted here; None when it is not.
@@ -135,31 +137,28 @@ class Root:
                 return found if is_it else None
 
     def begin(self, file_id: str, block: int, meta: BlockMeta) -> BlockWriter:
-        """Return a writer for a block; its room is reserved.
+        """Return a writer for a block; it has room for its first bytes.
 
         Raises:
             StoreFullError: there is no room for it.
             StoreError: the folder cannot be written, or is not in its place.
         """
         self.check_place()
-        with self.naming:  # asking for room and taking it are one step
-            free = self.free
-            if free < meta.size:
-                have, need = format_size(max(0, free + self.min_free)), format_size(meta.size)
-                message = (
-                    f"disk full: {have} free in {self.path}, needs {need} "
-                    f"and {format_size(self.min_free)} that stay free"
-                )
-                raise StoreFullError(message)
-            with folders.as_store_errors(f"cannot make a folder in {self.path}"):
-                fd = self._file_folder(file_id, meta)
-            try:
-                writer = BlockWriter(self, fd, block=block, blocks=meta.blocks, size=meta.size)
-            except BaseException:
-                os.close(fd)
-                raise
-            self._writers.add(writer)
-            return writer
+        claim = self.room.begin(source=meta.source, size=meta.size)
+        try:
+            with self.naming:
+                with folders.as_store_errors(f"cannot make a folder in {self.path}"):
+                    fd = self._file_folder(file_id, meta)
+                try:
+                    writer = BlockWriter(self, fd, claim, block=block, blocks=meta.blocks)
+                except BaseException:
+                    os.close(fd)
+                    raise
+                self._writers.add(writer)
+                return writer
+        except BaseException:
+            self.room.release(claim)
+            raise
 
     def probe(self) -> None:
         """Prove that the folder takes and keeps bytes.
@@ -241,8 +240,13 @@ class Root:
                 self._folders.setdefault(file.file_id, parts)
 
     def forget(self, writer: BlockWriter) -> None:
-        """Release what *writer* had reserved."""
+        """Release the room of *writer*."""
         self._writers.discard(writer)
+        self.room.release(writer.claim)
+
+    def _ask(self, question: Callable[[int], int]) -> int:
+        with folders.as_store_errors(f"cannot ask {self.path}"):
+            return question(self._fd)
 
     def read_metadata(self, fd: int, block: int, blocks: int) -> metadata.BlockFile | None:
         """Return the metadata of a block in the folder *fd*; None unless its bytes are there.

@@ -23,6 +23,7 @@ from streamapp.units import MIB
 
 
 if TYPE_CHECKING:
+    from streamapp.store.room import Claim
     from streamapp.store.root import Root
 
 _part_numbers: Final = itertools.count()
@@ -31,11 +32,12 @@ _part_numbers: Final = itertools.count()
 class BlockWriter:
     """One block on its way to the disk. Every method may be called from any thread."""
 
-    def __init__(self, root: Root, fd: int, *, block: int, blocks: int, size: int) -> None:
+    def __init__(self, root: Root, fd: int, claim: Claim, *, block: int, blocks: int) -> None:
         """Open a new ``.part`` file in the folder *fd*, which the writer owns from now on."""
         self._root = root
         self._folder = fd
-        self._block, self._blocks, self._size = block, blocks, size
+        self._block, self._blocks = block, blocks
+        self.claim = claim
         # A writer that a rebalance cancelled may still be at work in its thread while the
         # next one begins: every writer has a file of its own, and a lock around it.
         self._lock = threading.Lock()
@@ -45,7 +47,6 @@ class BlockWriter:
         self._part = ""
         with folders.as_store_errors(f"cannot begin a block in {root.path}"):
             self._open_part()
-        self.reserved = size
         self.is_open = True
 
     @property
@@ -57,12 +58,20 @@ class BlockWriter:
         """Write *data* at *offset* bytes into the block; may be repeated after a failure.
 
         Raises:
+            StoreFullError: there is no room for it.
             StoreError: it cannot be written now.
         """
         with self._lock, folders.as_store_errors(f"cannot write in {self._root.path}"):
             self._check_open()
+            end = offset + len(data)
+            self._root.room.take(self.claim, end)
             self._write(memoryview(data), offset)
-            self.reserved = max(0, self._size - offset - len(data))
+            self._root.room.came(self.claim, end)
+
+    @property
+    def must_yield(self) -> bool:
+        """Whether the block, which waits for room, is in the way of an older one that waits."""
+        return self._root.room.must_yield(self.claim)
 
     def commit(self, meta: BlockFile) -> None:
         """Make the block durable and give it its name; may be repeated after a failure.
@@ -170,7 +179,6 @@ class BlockWriter:
 
     def _close(self) -> None:
         self.is_open = False
-        self.reserved = 0
         os.close(self._file)
         os.close(self._folder)
         self._root.forget(self)

@@ -110,6 +110,8 @@ class MemoryWriter:
         """As `BlockWriter`."""
         self.is_open = False
 
+    must_yield = False
+
 
 class Machine:
     """A worker of the group."""
@@ -127,6 +129,7 @@ class Machine:
         """Start, with what is on disk and nothing else."""
         self.vitals = Vitals()
         self.turns = Turns()
+        self.without_room = set()
         self.begun = self.kept_blocks = 0
 
     async def tell(self, record):
@@ -180,7 +183,7 @@ class World(RuleBasedStateMachine):
         self.loop = asyncio.new_event_loop()
         self.clock = types.SimpleNamespace(now=0.0, time=lambda: 1.0)
         self.clock.monotonic = lambda: self.clock.now
-        for module in (intake_module, pending, answers):
+        for module in (intake_module, pending, answers, holding):
             self.patch.setattr(module, "time", self.clock)
         for module in (intake_module, pending):
             self.patch.setattr(module, "in_a_thread", lambda abort: abort())

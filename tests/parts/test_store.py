@@ -6,7 +6,9 @@ import hashlib
 import itertools
 import json
 import os
+import sys
 import threading
+import types
 
 from pathlib import Path
 
@@ -25,6 +27,7 @@ from streamapp.errors import (
 from streamapp.store import BlockStore, folders, lock, metadata, placing
 from streamapp.store.metadata import BlockFile
 from streamapp.store.root import Root
+from streamapp.units import KIB, MIB
 from tests.parts.disk import Crash, Disk
 from tests.unit.frames import FILE_ID, meta_of
 
@@ -268,7 +271,7 @@ def test_every_failure(tmp_path, disk, error, on):
         disk.heal()
         assert root.stored(FILE_ID, 0)
         assert before == open_files()
-        assert 0 == sum(writer.reserved for writer in root._writers)
+        assert 0 == len(root.room)
         assert [] == [name for name in files_below(path) if name.endswith(".part")]
         assert_whole(path)
         survived = disk.after_power_loss()
@@ -382,35 +385,86 @@ def test_full(disk, open_root, error):
 
 def test_room_is_reserved(root, monkeypatch):
     """Open blocks have their room for sure, less what they have written already."""
-    free = [1000]
+    free = [1000 * KIB]
     monkeypatch.setattr(folders, "free_bytes", lambda _fd: free[0])
-    root.min_free = 100
-    first = root.begin(FILE_ID, 0, meta_of(600))
-    assert 300 == root.free
-    with pytest.raises(StoreFullError, match=r"disk full.* needs 400 B and 100 B"):
-        root.begin(OTHER_ID, 0, meta_of(400))
+    root.room.min_free = 100 * KIB
+    first = root.begin(FILE_ID, 0, meta_of(600 * KIB))
+    with pytest.raises(StoreFullError, match=r"disk full.* needs 300.0 KiB and 100.0 KiB"):
+        root.begin(OTHER_ID, 0, meta_of(300 * KIB))
 
-    first.write(b"x" * 400, offset=0)
-    free[0] -= 400
-    assert 300 == root.free
-    second = root.begin(OTHER_ID, 0, meta_of(300))
-    assert 0 == root.free
+    first.write(bytes(400 * KIB), offset=0)
+    free[0] -= 400 * KIB
+    second = root.begin(OTHER_ID, 0, meta_of(260 * KIB))
+    with pytest.raises(StoreFullError, match=r"disk full.* needs 10.0 KiB"):
+        root.begin("e" * 32, 0, meta_of(10 * KIB))
 
     first.abort()
     second.abort()
-    assert 500 == root.free
+    assert 500 * KIB == root.free
+    assert 0 == len(root.room)
+
+
+def test_declared_size_reserves_nothing(root, monkeypatch):
+    """One record that declares all that is free keeps nobody waiting, however often it comes."""
+    free = 64 * MIB
+    monkeypatch.setattr(folders, "free_bytes", lambda _fd: free)
+    root.room.min_free = 8 * MIB
+    evil = meta_of(free, name="evil", source="evil")
+    open_ = [root.begin(f"{number:032x}", 0, evil) for number in range(20)]
+    for writer in open_:
+        writer.write(b"x", offset=0)
+    for number in range(3):
+        keep(root, bytes(8 * MIB), file_id=f"f{number:031x}", meta=meta_of(8 * MIB, name="good"))
+
+    assert 3 == len(list(root.path.rglob("*.bin")))
+
+
+def test_min_free_is_kept_while_a_block_is_written(root, monkeypatch):
+    """Room that others take while a block is written is not taken from the reserve."""
+    free = [10 * MIB]
+    monkeypatch.setattr(folders, "free_bytes", lambda _fd: free[0])
+    root.room.min_free = MIB
+    writer = root.begin(FILE_ID, 0, meta_of(2 * MIB))
+    writer.write(bytes(MIB), offset=0)
+    free[0] = MIB + 100 * KIB
+    with pytest.raises(StoreFullError, match="disk full"):
+        writer.write(bytes(MIB), offset=MIB)
+
+    assert [MIB] == [p.stat().st_size for p in root.path.rglob("*.part")]
+
+
+def test_inodes_are_room(root, monkeypatch):
+    """A volume without inodes is full; a reserve of them stays free."""
+    spare = [63]
+    monkeypatch.setattr(folders, "spare_files", lambda _fd: spare[0])
+    with pytest.raises(StoreFullError, match=r"disk full: 63 more files .* no inodes left"):
+        root.begin(FILE_ID, 0, meta_of(5))
+    spare[0] = 64
+    keep(root)
+
+
+@pytest.mark.parametrize(
+    ("files", "favail", "spare"),
+    [(0, 0, sys.maxsize), (1_000_000, 5_000, 3_976), (2_000, 150, 50), (2_000, 50, -50)],
+)
+def test_reserve_of_inodes(monkeypatch, files, favail, spare):
+    """Of a small volume a twentieth stays free; a volume may have no limit of inodes."""
+    volume = types.SimpleNamespace(f_files=files, f_favail=favail)
+    monkeypatch.setattr(os, "fstatvfs", lambda _fd: volume)
+
+    assert spare == folders.spare_files(0)
 
 
 def test_room_is_reserved_once(root, monkeypatch):
     """Two threads that begin at once do not both get the last room."""
-    monkeypatch.setattr(folders, "free_bytes", lambda _fd: 100)
+    monkeypatch.setattr(folders, "free_bytes", lambda _fd: 100 * KIB)
     barrier = threading.Barrier(4)
     begun, refused = [], []
 
     def begin(number):
         barrier.wait()
         try:
-            begun.append(root.begin(f"{number}" * 32, 0, meta_of(60, name=str(number))))
+            begun.append(root.begin(f"{number}" * 32, 0, meta_of(60 * KIB, name=str(number))))
         except StoreFullError as error:
             refused.append(error)
 
@@ -428,7 +482,7 @@ def test_empty_block_needs_no_room_but_the_reserve(root):
     keep(root, b"", meta=meta_of(0))
     assert 0 == root.stored(FILE_ID, 0).size
 
-    root.min_free = 1 << 60
+    root.room.min_free = 1 << 60
     with pytest.raises(StoreFullError):
         root.begin(OTHER_ID, 0, meta_of(0))
 
@@ -1024,11 +1078,11 @@ def test_over_roots(tmp_path, monkeypatch):
     """A block goes where most room is, and is found in whichever folder it is."""
     store = BlockStore([tmp_path / "a", tmp_path / "b"], min_free=0)
     store.open()
-    room = {store.roots[0]._fd: 100, store.roots[1]._fd: 200}
+    room = {store.roots[0]._fd: 100 * MIB, store.roots[1]._fd: 200 * MIB}
     monkeypatch.setattr(folders, "free_bytes", room.__getitem__)
     meta = meta_of(10, file_size=20, blocks=2, block_size=10)
     keep(store, b"0123456789", meta=meta)
-    room[store.roots[0]._fd] = 300
+    room[store.roots[0]._fd] = 300 * MIB
     keep(store, b"abcdefghij", block=1, meta=meta_of(10, start=10, file_size=20, blocks=2))
 
     assert ["b", "a"] == [
@@ -1036,7 +1090,7 @@ def test_over_roots(tmp_path, monkeypatch):
     ]
     assert store.stored(FILE_ID, 0)
     assert store.stored(FILE_ID, 1)
-    assert 500 == store.free
+    assert 500 * MIB == store.free
     store.close()
 
 
@@ -1044,7 +1098,7 @@ def test_root_that_fails_later(tmp_path, monkeypatch):
     """What cannot be read may be there; what is found elsewhere is found."""
     store = BlockStore([tmp_path / "a", tmp_path / "b"], min_free=0)
     store.open()
-    room = {store.roots[0]._fd: 100, store.roots[1]._fd: 200}
+    room = {store.roots[0]._fd: 100 * MIB, store.roots[1]._fd: 200 * MIB}
     monkeypatch.setattr(folders, "free_bytes", room.__getitem__)
     keep(store)
 

@@ -18,7 +18,8 @@ from streamapp.desk import Record
 from streamapp.errors import StoreError, StoreFullError
 from streamapp.intake import Intake
 from streamapp.records import BlockAck, Quarantined
-from streamapp.store import BlockStore
+from streamapp.store import BlockStore, room
+from streamapp.store.room import BESIDE_BYTES
 from streamapp.store.writer import BlockWriter
 from streamapp.turns import Turns
 from streamapp.vitals import Vitals
@@ -44,6 +45,7 @@ class FakeDesk:
         self.store = store
         self.vitals = Vitals()
         self.turns = Turns()
+        self.without_room = set()
         self.seen = []
         self.begun = self.kept_blocks = 0
         self.limit = 1_000_000
@@ -99,9 +101,9 @@ class FakeDesk:
 class Partition:
     """One partition, read by one intake."""
 
-    def __init__(self, desk):
+    def __init__(self, desk, number=3):
         self.desk = desk
-        self.intake = Intake("data-blocks", 3, desk)
+        self.intake = Intake("data-blocks", number, desk)
         self.offset = 0
         self.generation = 1
 
@@ -138,7 +140,7 @@ def clock(monkeypatch):
     """The intake's clock, which stands still until it is moved."""
     clock = types.SimpleNamespace(now=1000.0, time=lambda: 1.0)
     clock.monotonic = lambda: clock.now
-    for module in (intake_module, pending, answers):
+    for module in (intake_module, pending, answers, holding):
         monkeypatch.setattr(module, "time", clock)
     return clock
 
@@ -573,6 +575,20 @@ async def test_many_open_blocks(partition, desk, monkeypatch):
     assert list(range(196)) == desk.done
 
 
+async def test_flood_of_begun_blocks(partition, desk, monkeypatch):
+    """Blocks that begin in any number end no block of which more came, in whatever order."""
+    monkeypatch.setattr(intake_module, "MAX_OPEN_BLOCKS", 4)
+    good = pieces(meta=OTHER)
+    begun = itertools.count()
+    for record in good:
+        for number in itertools.islice(begun, 50):
+            await partition.put(pieces(DATA, frame_size=10, attempt=number)[0])
+        await partition.put(record)
+
+    assert [OTHER_ID] == [ack.file_id for ack in desk.acks if ack.outcome == "persisted"]
+    assert 1 == sum(ack.file_id == OTHER_ID for ack in desk.acks)
+
+
 async def test_made_up_attempts_are_forgotten(partition, desk, monkeypatch):
     """A stranger can make up any number of attempts; what is remembered of them has an end."""
     monkeypatch.setattr(intake_module, "MAX_ATTEMPTS", 5)
@@ -773,6 +789,83 @@ async def test_frame_that_comes_late(partition, desk, clock):
     assert ["persisted"] == desk.outcomes
 
 
+async def test_repeated_frame_keeps_nothing_open(partition, desk, clock):
+    """A frame that came before is no sign that its producer is there."""
+    await partition.put(*pieces()[:2])
+    for _ in range(7):
+        await partition.put(pieces()[0])
+        await expire(partition, clock, after=8)
+    assert [] == desk.outcomes
+
+    await partition.put(pieces()[1])
+    await expire(partition, clock, after=8)
+    assert ["rejected"] == desk.outcomes
+    assert list(range(10)) == desk.done
+
+
+def trickle(**fields):
+    """Return what someone sends who wants a block open: a byte at a time."""
+    return pieces(bytes(2000), frame_size=1, **fields)
+
+
+async def touched(partition, clock, records, *, seconds, every=5.0):
+    """Let one of *records* come now and then; return after how many the partition moved on."""
+    for number, record in enumerate(records[: int(seconds / every)], start=1):
+        await partition.put(record)
+        await expire(partition, clock, after=every)
+        if partition.intake.safe_offset is None:
+            return number
+    return None
+
+
+async def test_block_that_is_touched_for_ever(partition, desk, clock):
+    """Who sends a byte now and then does not keep the commit from moving for long."""
+    ended = await touched(partition, clock, trickle(), seconds=10_000)
+
+    assert 121 == ended  # ten times the block timeout, and a moment
+    assert ["rejected"] == desk.outcomes
+    assert "given up: 121 B of it came, which is too slow" in desk.acks[0].reason
+    assert "after 600 s it must be 32.0 KiB a second" in desk.acks[0].reason
+
+
+async def test_orphan_that_is_touched_for_ever(partition, desk, clock):
+    """Nor do frames without their first."""
+    assert 121 == await touched(partition, clock, trickle()[1:], seconds=10_000)
+    assert [] == desk.outcomes
+
+
+async def test_stored_block_that_is_touched_for_ever(partition, desk, clock):
+    """Nor do those of a block that is stored."""
+    await partition.put(*pieces(bytes(2000), frame_size=1000))
+    ended = await touched(partition, clock, trickle(attempt=2), seconds=10_000)
+
+    assert 121 == ended
+    assert [(1, "persisted"), (2, "persisted")] == [(a.attempt, a.outcome) for a in desk.acks]
+
+
+async def test_slow_producer(partition, desk, clock, monkeypatch):
+    """A slow link is no reason: a block that comes at the rate that is asked for is kept."""
+    monkeypatch.setattr(pending, "SLOWEST_BYTES", 10)
+    data = bytes(20_000)
+    records = pieces(data, frame_size=50)
+    assert 400 == await touched(partition, clock, records, seconds=2_000)
+
+    assert ["persisted"] == desk.outcomes
+
+
+async def test_slow_reader_is_not_a_slow_producer(partition, desk, clock):
+    """What has not been read yet did not come too slowly."""
+    records = trickle()
+    await partition.put(*records[:500])
+    for _ in range(200):
+        await partition.put(records[partition.offset])
+        await expire(partition, clock, after=5, highwater=2000)
+    assert [] == desk.outcomes
+
+    await partition.put(*records[700:])
+    assert ["persisted"] == desk.outcomes
+
+
 @pytest.mark.parametrize("taken", [1, 3])
 async def test_abort(partition, desk, taken):
     """A producer that stops takes its attempt back: all of it is done, nobody is told."""
@@ -942,8 +1035,8 @@ async def test_nothing_is_late_after_a_hold(partition, desk, store, monkeypatch,
 
 async def test_room_that_dead_blocks_hold(partition, desk, monkeypatch, clock):
     """When blocks whose producer died hold the last room, the next block gets it."""
-    room = [1500]
-    monkeypatch.setattr("streamapp.store.folders.free_bytes", lambda _fd: room[0])
+    free = [1500 + 2 * BESIDE_BYTES]
+    monkeypatch.setattr("streamapp.store.folders.free_bytes", lambda _fd: free[0])
     await partition.put(pieces()[0])
     task = asyncio.create_task(partition.put(*pieces(attempt=2)))
     await eventually(lambda: desk.vitals.state == "holding")
@@ -953,6 +1046,75 @@ async def test_room_that_dead_blocks_hold(partition, desk, monkeypatch, clock):
     clock.now += TIMEOUT + 1
     await task
     assert [(1, "rejected"), (2, "persisted")] == [(a.attempt, a.outcome) for a in desk.acks]
+
+
+async def test_room_that_dead_blocks_of_another_partition_hold(
+    partition, desk, store, monkeypatch, clock
+):
+    """Nor do those of another partition keep it, on which nothing comes and nothing is late."""
+    other = Partition(desk, 4)
+    limit(store, monkeypatch, 2048)
+    dead = pieces(bytes(2048))
+    await partition.put(*dead[:-1])
+    task = asyncio.create_task(other.put(*pieces()))
+    await eventually(lambda: desk.vitals.state == "holding")
+    await expire(partition, clock, highwater=1000, after=TIMEOUT - 1)
+    assert [] == desk.seen
+
+    await expire(partition, clock, highwater=1000, after=2)
+    await task
+    assert [(dead[0][0].file_id, "rejected"), (FILE_ID, "persisted")] == [
+        (ack.file_id, ack.outcome) for ack in desk.acks
+    ]
+    assert set() == desk.without_room
+
+
+async def test_two_blocks_that_wait_for_the_same_room(partition, desk, store, monkeypatch):
+    """The younger of two blocks that cannot both be written yields, and is sent again."""
+    monkeypatch.setattr(room, "FRESH_SECONDS", 0)
+    other = Partition(desk, 4)
+    limit(store, monkeypatch, 1600)
+    older, younger = pieces(), pieces(meta=OTHER)
+    await partition.put(older[0])
+    await other.put(*younger[:3])
+    await partition.put(*older[1:3])
+    tasks = [asyncio.create_task(other.put(younger[3]))]
+    await eventually(lambda: desk.vitals.state == "holding")
+    assert [] == desk.seen
+    tasks.append(asyncio.create_task(partition.put(older[3])))
+    await asyncio.gather(*tasks)
+
+    assert {(FILE_ID, "persisted"), (OTHER_ID, "rejected")} == {
+        (ack.file_id, ack.outcome) for ack in desk.acks
+    }
+    assert 0 == desk.vitals.quarantined
+    assert "running" == desk.vitals.state
+
+
+def limit(store, monkeypatch, size):
+    """Let the store's volume have room for *size* bytes of blocks, and for what is beside them."""
+
+    def free(_fd):
+        found = (p.stat().st_size for p in store.roots[0].path.rglob("*.bin*"))
+        return size + 2 * BESIDE_BYTES - sum(found)
+
+    monkeypatch.setattr("streamapp.store.folders.free_bytes", free)
+
+
+async def test_hold_is_not_counted_as_slowness(partition, desk, monkeypatch, clock):
+    """However long the disk is full, no block that waits for it is too slow."""
+    await partition.put(pieces()[0])
+    failing = Failing(monkeypatch, BlockWriter, "write", 10_000, StoreFullError("full"))
+    task = asyncio.create_task(partition.put(pieces()[1]))
+    await eventually(lambda: failing.calls > 2)
+    clock.now += 100 * TIMEOUT
+    failing.left = 0
+    await task
+    await expire(partition, clock, after=1)
+    assert [] == desk.seen
+
+    await partition.put(*pieces()[2:])
+    assert ["persisted"] == desk.outcomes
 
 
 # --- a limit of blocks
