@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from streamapp.errors import SettingsError
-from streamapp.settings import Settings, default_text, flag_of, label_of, variable_of
+from streamapp.settings import SIZES, Settings, default_text, flag_of, label_of, variable_of
 
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -24,13 +24,7 @@ _METAVARS: Final = {
     "data_dir": "FOLDER",
     "data_folder": "FOLDER",
     "state_dir": "FOLDER",
-    "block_size": "SIZE",
-    "frame_size": "SIZE",
-    "send_buffer": "SIZE",
-    "min_free": "SIZE",
-    "retention_size": "SIZE",
-    "window": "SIZE",
-    "scrub_rate": "SIZE",
+    **dict.fromkeys(SIZES, "SIZE"),
 }
 
 COMMON: Final = ("machine_id", "group_id", "brokers", "topic_prefix")

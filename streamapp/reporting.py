@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from streamapp.errors import StreamAppError
+from streamapp.strict import StrictGroup
+from streamapp.wording import without_passwords
 
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ class ReportedError(click.ClickException):
     """Shows one of our errors in one line and exits with its own code."""
 
     def __init__(self, error: StreamAppError) -> None:
-        super().__init__(str(error))
+        super().__init__(without_passwords(str(error)))
         self.exit_code = error.exit_code
 
 
@@ -45,8 +47,10 @@ def reporting() -> Iterator[None]:
         sys.exit(error.exit_code)
 
 
-class ReportingGroup(click.Group):
-    """A group of commands whose errors are reported so."""
+class ReportingGroup(StrictGroup):
+    """A group of commands whose errors are reported so, and which take no option for two."""
+
+    group_class = StrictGroup
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's signature
         """Invoke the command that was asked for."""
@@ -54,15 +58,19 @@ class ReportingGroup(click.Group):
             return super().invoke(ctx)
         except StreamAppError as error:
             raise ReportedError(error) from error
-        except (click.ClickException, click.exceptions.Exit, click.Abort, EOFError):
+        except click.ClickException as error:
+            error.message = without_passwords(error.message)
+            raise
+        except (click.exceptions.Exit, click.Abort, EOFError):
             raise
         except BrokenPipeError:  # `| head`: click ends quietly
             raise
         except Exception as error:
             if os.environ.get(DEBUG_VARIABLE):
                 traceback.print_exc()
+            said = without_passwords(" ".join(str(error).split()))
             message = (
-                f"unforeseen {type(error).__name__}: {' '.join(str(error).split())} "
+                f"unforeseen {type(error).__name__}: {said} "
                 f"({DEBUG_VARIABLE}=1 shows where; please report it)"
             )
             unforeseen = click.ClickException(message)

@@ -9,10 +9,14 @@ found and what was expected.
 
 from __future__ import annotations
 
+import difflib
+import functools
 import ipaddress
+import logging
 import os
 import re
 import socket
+import stat
 import tomllib
 
 from pathlib import Path
@@ -40,17 +44,38 @@ from streamapp.codec import Compression
 from streamapp.errors import SettingsError
 from streamapp.units import GIB, KIB, MIB, format_size, parse_size
 from streamapp.wire import MAX_BLOCK_BYTES, MAX_FRAME_BYTES, MAX_FRAMES
+from streamapp.wording import expectation, shown, without_passwords
 
 
-ENV_PREFIX: Final = "STREAMAPP_"
+ENV_NAME: Final = re.compile(r"[A-Za-z0-9._:-]{1,253}")
+_PREFIX: Final = "STREAMAPP_"
 CONFIG_VARIABLE: Final = "STREAMAPP_CONFIG"
 CONFIG_FILE: Final = "streamapp.toml"
+SIZES: Final = frozenset(
+    {
+        "block_size",
+        "frame_size",
+        "send_buffer",
+        "window",
+        "min_free",
+        "scrub_rate",
+        "retention_size",
+    }
+)
+"""Settings in bytes."""
+
+OTHER_VARIABLES: Final = frozenset({CONFIG_VARIABLE, "STREAMAPP_DEBUG", "STREAMAPP_JAVA"})
+"""Variables of ours that are no settings."""
+
+logger = logging.getLogger(__name__)
 
 
 _NOT_GIVEN: Final = (None, "", ())
 _HOST: Final = re.compile(r"[A-Za-z0-9._:\[\]-]+")
 _MODE: Final = re.compile(r"0?6[046][046]")
 _PORT: Final = re.compile(r"[1-9][0-9]{0,4}")
+_NAME: Final = re.compile(r"[A-Za-z0-9._:-]{1,253}")
+_PREFIX: Final = re.compile(r"[A-Za-z0-9._-]{0,100}")
 
 
 def _size(value: object) -> int:
@@ -89,7 +114,9 @@ def _addresses(brokers: str) -> str:
     for address in brokers.split(","):
         host, _, port = address.rpartition(":")
         if not _HOST.fullmatch(host) or not _PORT.fullmatch(port) or int(port) >= 1 << 16:
-            message = f"{address!r:.100} is no broker address: write host:port, several with commas"
+            message = (
+                f"{shown(address):.100} is no broker address: write host:port, several with commas"
+            )
             raise ValueError(message)
     return brokers
 
@@ -104,12 +131,42 @@ def _mode(value: str) -> str:
     return value
 
 
+def _identifier(name: str) -> str:
+    if not re.fullmatch(manifest.IDENTIFIER, name):
+        message = (
+            "expected 1 to 200 of the characters A-Z a-z 0-9 . _ -, the first a letter or digit"
+        )
+        raise ValueError(message)
+    return name
+
+
+def _prefix(name: str) -> str:
+    if not _PREFIX.fullmatch(name):
+        message = "expected at most 100 of the characters A-Z a-z 0-9 . _ -"
+        raise ValueError(message)
+    return name
+
+
+def _host(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        message = "expected a host name or an address, without scheme, port and path"
+        raise ValueError(message)
+    return name
+
+
+def _different(folders: list[Path]) -> list[Path]:
+    if len({os.path.abspath(folder) for folder in folders}) < len(folders):  # noqa: PTH100
+        message = "a folder is given twice"
+        raise ValueError(message)
+    return folders
+
+
 Size = Annotated[int, BeforeValidator(_size)]
 Rate = Annotated[int, BeforeValidator(_rate)]
-Identifier = Annotated[str, Field(pattern=manifest.IDENTIFIER)]
+Identifier = Annotated[str, AfterValidator(_identifier)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Token = Annotated[SecretStr, Field(min_length=8)]
-Host = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{1,253}$")]
+Host = Annotated[str, AfterValidator(_host)]
 Folder = Annotated[Path, BeforeValidator(_folder)]
 FileMode = Annotated[str, AfterValidator(_mode)]
 
@@ -141,7 +198,7 @@ class Settings(BaseSettings):
 
     # --- producer
     data_folder: Folder | None = Field(None, description="Folder whose files are sent.")
-    block_size: Annotated[Size, Field(ge=1, le=MAX_BLOCK_BYTES)] = Field(
+    block_size: Annotated[Size, Field(ge=KIB, le=MAX_BLOCK_BYTES)] = Field(
         128 * MIB, description="Size of a block: the unit of storage, hash and retry."
     )
     frame_size: Annotated[Size, Field(ge=KIB, le=MAX_FRAME_BYTES)] = Field(
@@ -189,11 +246,15 @@ class Settings(BaseSettings):
     )
 
     # --- worker
-    data_dir: Annotated[list[Folder], NoDecode, BeforeValidator(_folders), Field(min_length=1)] = (
-        Field(
-            [Path()],
-            description="Where processed_data_<machine> goes; several: placed by free room.",
-        )
+    data_dir: Annotated[
+        list[Folder],
+        NoDecode,
+        BeforeValidator(_folders),
+        Field(min_length=1),
+        AfterValidator(_different),
+    ] = Field(
+        [Path()],
+        description="Where processed_data_<machine> goes; several: placed by free room.",
     )
     state_dir: Folder | None = Field(
         None,
@@ -245,7 +306,7 @@ class Settings(BaseSettings):
     )
 
     # --- topics
-    topic_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{0,100}$")] = Field(
+    topic_prefix: Annotated[str, AfterValidator(_prefix)] = Field(
         "", description="What the topics' names begin with: separates two users of a cluster."
     )
     replication: Annotated[int, Field(ge=1, le=32)] | None = Field(
@@ -306,6 +367,8 @@ class Settings(BaseSettings):
         Raises:
             SettingsError: a setting is missing or impossible.
         """
+        for warning in warnings():
+            _say_once(warning)
         given = {name: value for name, value in flags.items() if value not in _NOT_GIVEN}
         if os.environ.get(CONFIG_VARIABLE) and not config_file().is_file():
             message = f"{CONFIG_VARIABLE}: there is no file {config_file()}"
@@ -349,9 +412,36 @@ class Settings(BaseSettings):
             elif name in in_file:
                 origin = str(config_file())
             value = getattr(self, name)
-            shown = os.pathsep.join(map(str, value)) if isinstance(value, list) else str(value)
-            found[name] = ("" if value is None else shown, origin)
+            text = os.pathsep.join(map(str, value)) if isinstance(value, list) else str(value)
+            found[name] = ("" if value is None else without_passwords(text), origin)
         return found
+
+
+def warnings() -> list[str]:
+    """Return what is wrong around the settings, and keeps nothing from running."""
+    known = {variable_of(name) for name in Settings.model_fields} | OTHER_VARIABLES
+    found = []
+    for name in sorted(os.environ):
+        if name.upper().startswith(ENV_PREFIX) and name.upper() not in known:
+            ends = [other.removeprefix(ENV_PREFIX) for other in known]
+            near = difflib.get_close_matches(name.upper().removeprefix(ENV_PREFIX), ends, n=1)
+            meant = f": is {ENV_PREFIX}{near[0]} meant?" if near else ""
+            found.append(f"the variable {name} is not used, no setting has that name{meant}")
+    path = config_file()
+    if secrets := [name for name in sorted(_keys_of(path)) if is_secret(name)]:
+        mode = path.stat().st_mode
+        if os.name == "posix" and mode & stat.S_IROTH:
+            found.append(
+                f"every user of this machine can read {', '.join(secrets)} in {path}: "
+                f"chmod o-r {path}"
+            )
+    return found
+
+
+@functools.lru_cache(maxsize=100)
+def _say_once(warning: str) -> None:
+    """Log *warning*; settings are read several times in a process."""
+    logger.warning("%s", warning)
 
 
 def config_file() -> Path:
@@ -371,7 +461,8 @@ def flag_of(name: str) -> str:
 
 def is_secret(name: str) -> bool:
     """Return whether the setting *name* is never shown, and has no flag: `ps` shows those."""
-    return Token in get_args(Settings.model_fields[name].annotation)
+    field = Settings.model_fields.get(name)
+    return field is not None and Token in get_args(field.annotation)
 
 
 def label_of(name: str) -> str:
@@ -404,7 +495,7 @@ def is_loopback(host: str) -> bool:
 def _keys_of(path: Path) -> set[str]:
     try:
         return set(tomllib.loads(path.read_text("utf-8")))
-    except OSError:
+    except (OSError, ValueError):  # said when it is read for the settings
         return set()
 
 
@@ -412,12 +503,12 @@ def _describe(error: ValidationError) -> str:
     lines = []
     for problem in error.errors(include_url=False):
         name = str(problem["loc"][0]) if problem["loc"] else ""
-        text = problem["msg"].removeprefix("Value error, ")
+        text = expectation(problem, is_size=name in SIZES)
         if not name:
             lines.append(text)
         elif name not in Settings.model_fields:
             lines.append(f"{name}: no such setting (in {config_file()})")
         else:
-            found = "a secret" if is_secret(name) else f"{problem['input']!r:.200}"
+            found = "a secret" if is_secret(name) else shown(problem["input"])
             lines.append(f"{label_of(name)}: {text}, found {found}")
     return "; ".join(lines)

@@ -53,6 +53,11 @@ def parse_rate(text: str | int) -> int:
     return parse_size(str(text).removesuffix("/s"))
 
 
+def counted(number: int, noun: str) -> str:
+    """Return *number* with *noun*, which is in the singular: ``1 file``, ``2 files``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def format_size(size: float) -> str:
     """Return *size* bytes in the largest binary unit that leaves at least 1.0 of it."""
     value = float(size)

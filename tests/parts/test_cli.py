@@ -141,6 +141,33 @@ def test_bad_value(words, named):
     assert "Traceback" not in done.output
 
 
+def counting_once():
+    """Yield every command with each of its options that counts once, as it is written."""
+    for words, command in commands():
+        for option in command.params:
+            if isinstance(option, click.Option) and not option.multiple:
+                value = [] if option.is_flag else ["1"]
+                yield (*words, *2 * [option.opts[0], *value]), option.opts[0]
+
+
+@pytest.mark.parametrize(("words", "flag"), list(counting_once()), ids=lambda v: str(v)[:60])
+def test_given_twice(words, flag):
+    """An option that counts once and is given twice is refused, by every command."""
+    done = invoke(*words)
+
+    assert 2 == done.exit_code, done.output
+    assert f"Error: {flag} is given 2 times, and would count once" in done.stderr
+
+
+def test_two_folders(tmp_path):
+    """Two data folders are refused with the way to send both; what may come twice is not."""
+    done = invoke("producer", "--data-folder", "a", "--data-folder=b")
+    assert (2, True) == (done.exit_code, "once for each folder" in done.stderr)
+
+    done = invoke("verify", "--data-dir", str(tmp_path), "--data-dir", str(tmp_path / "b"))
+    assert "times" not in done.stderr
+
+
 def test_bad_variable(monkeypatch):
     """A variable that is wrong is named as well as its flag is."""
     monkeypatch.setenv("STREAMAPP_WEB_PORT", "x")
@@ -208,6 +235,21 @@ def test_folder_with_a_separator():
 
 
 # --- errors
+
+
+def test_password_is_not_shown():
+    """A password in a URL is in no message, of ours or of click's."""
+    for words in (
+        ["producer", "--data-folder", "s3://user:canary@host/a"],
+        ["demo", "--data", "s3://user:canary@host/a"],
+        ["topics", "check", "--brokers", "user:canary@host:1"],
+    ):
+        done = invoke(*words)
+        assert done.exit_code
+        assert "canary" not in done.output
+        assert "***@host" in done.output
+    done = invoke("fail", command=failing(ValueError("ftp://user:canary@host")))
+    assert "canary" not in done.output
 
 
 @pytest.mark.parametrize("error", CLASSES)

@@ -1,5 +1,6 @@
 """Settings: where they come from, and what is said of those that are wrong."""
 
+import os
 import re
 
 from pathlib import Path
@@ -128,6 +129,96 @@ def test_wrong_value(name, value):
     assert f"{name} ({settings.flag_of(name)}, {settings.variable_of(name)}): " in said
     assert f"found {value!r:.100}"[:100] in said.replace("[", "")
     assert len(said) < 700
+
+
+@pytest.mark.parametrize(("name", "value"), [*WRONG, ("topic_prefix", "a b"), ("brokers", ("a",))])
+def test_plain_words(name, value):
+    """No message has a regular expression, a tuple or words of the library in it."""
+    said = refused(**{name: value}).replace(settings.shown(value), "")
+
+    assert not re.search(r"pattern|[\[{^\\]|\('|Input|String|Value error", said), said
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("block_size", "1", "expected 1.0 KiB or more, found '1'"),
+        ("block_size", "5GiB", "expected 4.0 GiB or less"),
+        ("web_port", "65536", "expected less than 65536"),
+        ("max_blocks", "x", "expected a whole number"),
+        ("ack_grace", "0", "expected more than 0,"),
+        ("retry_base", "nan", "expected a number that is not infinite"),
+        ("release", "x", "expected true or false"),
+        ("web_advertise", f"ftp://u:{CANARY}@h", "expected a host name or an address"),
+        ("links", "x", "expected 'fail', 'skip' or 'follow'"),
+        ("web_token", "x", "expected at least 8 characters, found a secret"),
+        ("data_dir", ("a", "./a"), "a folder is given twice, found 'a', './a'"),
+        ("brokers", "user:canary-99@host:1", "'***@host:1' is no broker address"),
+        ("data_folder", "s3://user:canary-99@host\0", "found 's3://***@host"),
+    ],
+)
+def test_expectation(name, value, said):
+    """The message says what was expected, sizes with their unit; a password is not in it."""
+    found = refused(**{name: value})
+
+    assert said in found
+    assert CANARY not in found
+
+
+def warned(caplog):
+    """Return what is warned about when the settings are read; and only once."""
+    settings._say_once.cache_clear()
+    caplog.clear()
+    Settings.load()
+    Settings.load()
+    return [record.getMessage() for record in caplog.records]
+
+
+def test_unknown_variable(monkeypatch, caplog):
+    """A variable that is no setting is warned about, also when a setting is refused later."""
+    for name in settings.OTHER_VARIABLES - {settings.CONFIG_VARIABLE}:
+        monkeypatch.setenv(name, "1")
+    assert [] == warned(caplog)
+
+    monkeypatch.setenv("STREAMAPP_MASHINE_ID", "m")
+    monkeypatch.setenv("STREAMAPP_XYZ", "")
+    assert [
+        (
+            "the variable STREAMAPP_MASHINE_ID is not used, no setting has that name: "
+            "is STREAMAPP_MACHINE_ID meant?"
+        ),
+        "the variable STREAMAPP_XYZ is not used, no setting has that name",
+    ] == warned(caplog)
+
+    settings._say_once.cache_clear()
+    caplog.clear()
+    refused(readers="x")
+    assert 2 == len(caplog.records)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="other systems have no such rights")
+@pytest.mark.parametrize(
+    ("content", "mode", "is_said"),
+    [
+        ('web_token = "canary-99"', 0o644, True),
+        ('web_token = "canary-99"', 0o640, False),
+        ('machine_id = "m"', 0o644, False),
+    ],
+)
+def test_readable_secret(caplog, content, mode, is_said):
+    """A secret in a file that every user can read is warned about, with what mends it."""
+    path = Path("streamapp.toml")
+    path.write_text(content)
+    path.chmod(mode)
+    said = warned(caplog)
+
+    assert is_said == any("chmod o-r streamapp.toml" in text for text in said)
+    assert CANARY not in str(said)
+
+
+def test_origins_without_passwords():
+    """What is in force is printed without a password."""
+    assert CANARY not in str(Settings.load(data_folder=f"s3://u:{CANARY}@h").origins())
 
 
 def test_wrong_variable(monkeypatch):
