@@ -47,8 +47,7 @@ from streamapp.wire import MAX_BLOCK_BYTES, MAX_FRAME_BYTES, MAX_FRAMES
 from streamapp.wording import expectation, shown, without_passwords
 
 
-ENV_NAME: Final = re.compile(r"[A-Za-z0-9._:-]{1,253}")
-_PREFIX: Final = "STREAMAPP_"
+ENV_PREFIX: Final = "STREAMAPP_"
 CONFIG_VARIABLE: Final = "STREAMAPP_CONFIG"
 CONFIG_FILE: Final = "streamapp.toml"
 SIZES: Final = frozenset(

@@ -19,7 +19,7 @@ from confluent_kafka.admin import ConfigResource, NewTopic, ResourceType
 
 from streamapp import kafka
 from streamapp.errors import TopicError
-from streamapp.units import MIB
+from streamapp.units import MIB, counted
 from streamapp.wire import MAX_FRAMES, OVERHEAD_BYTES
 
 
@@ -176,7 +176,7 @@ def check(settings: Settings, *, patience: float = 0.0) -> dict[str, TopicState]
             break
         time.sleep(_POLL_SECONDS)
     if missing:
-        message = f"topics missing: {', '.join(missing)}. Create them: streamapp topics create"
+        message = f"topics missing: {', '.join(missing)}. Create them: {_create_command(settings)}"
         raise TopicError(message)
     states = {
         spec.name: TopicState(
@@ -289,19 +289,43 @@ def _persistently(ask: Callable[[], _T], doing: str) -> _T:
             time.sleep(_POLL_SECONDS)
 
 
+def _create_command(settings: Settings) -> str:
+    """Return the command that makes the topics, on these brokers and under this prefix."""
+    prefix = f" --topic-prefix {settings.topic_prefix}" if settings.topic_prefix else ""
+    return f"streamapp topics create --brokers {settings.brokers}{prefix}"
+
+
+def _wrong_width(spec: TopicSpec, state: TopicState, settings: Settings) -> str:
+    """Return what is wrong with the topic's width, and how to mend it without losing data."""
+    at = f"--bootstrap-server {settings.brokers}"
+    found = (
+        f"topic {spec.name} has {counted(state.partitions, 'partition')}, "
+        f"expected {spec.partitions}"
+    )
+    if state.partitions < spec.partitions:
+        return (
+            f"{found}: kafka-topics.sh {at} --alter --topic {spec.name} "
+            f"--partitions {spec.partitions}"
+        )
+    called = names(settings)
+    holds = {
+        called.data_blocks: "the blocks that no machine has read yet",
+        called.acks: "the record of what is delivered, so all of it would be sent again",
+    }.get(spec.name, "the state of all files")
+    return (
+        f"{found}, and Kafka cannot take partitions away. Use other topics for all producers and "
+        f"workers: --topic-prefix with another prefix than {settings.topic_prefix!r}. Deleting "
+        f"this one would also delete what it holds, {holds}; only if you do not need that: "
+        f"kafka-topics.sh {at} --delete --topic {spec.name}, then {_create_command(settings)}"
+    )
+
+
 def _problems(spec: TopicSpec, state: TopicState, settings: Settings) -> list[str]:
     at = f"--bootstrap-server {settings.brokers}"
     blocks = names(settings).data_blocks
     problems = []
     if state.partitions != spec.partitions:
-        problems.append(
-            f"topic {spec.name} has {state.partitions} partitions, expected {spec.partitions}: "
-            f"kafka-topics.sh {at} --delete --topic {spec.name}, then streamapp topics create"
-            if state.partitions > spec.partitions
-            else f"topic {spec.name} has {state.partitions} partitions, expected "
-            f"{spec.partitions}: kafka-topics.sh {at} --alter --topic {spec.name} "
-            f"--partitions {spec.partitions}"
-        )
+        problems.append(_wrong_width(spec, state, settings))
     smallest = _MIN_FRAME_BYTES + OVERHEAD_BYTES
     if spec.name == blocks and state.max_message_bytes < smallest:
         problems.append(

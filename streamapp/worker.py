@@ -6,17 +6,20 @@ worker``; what is wrong is one line and an exit code, before Faust begins.
 
 from __future__ import annotations
 
+import logging
 import time
 
 from typing import TYPE_CHECKING, Any
 
-from streamapp import logs, reconciliation, tablestate, topics
+from streamapp import history, logs, reconciliation, tablestate, topics
 from streamapp.broker_contact import BrokerContact
 from streamapp.store import identity
 
 
 if TYPE_CHECKING:
     from streamapp.app import StreamApp
+
+logger = logging.getLogger(__name__)
 
 
 def prepare(app: StreamApp) -> None:
@@ -34,7 +37,10 @@ def prepare(app: StreamApp) -> None:
     # Faust declares the changelogs again: another number of replicas than they have would
     # make it wait for ever.
     app.vitals.contact = BrokerContact(settings.brokers, time.monotonic)
-    app.vitals.retention_seconds = states[topics.names(settings).data_blocks].retention_seconds
+    data_blocks = states[topics.names(settings).data_blocks]
+    if text := history.ahead_of(settings, data_blocks):
+        logger.warning("%s", text)
+    app.vitals.retention_seconds = data_blocks.retention_seconds
     app.conf.topic_replication_factor = min(state.replicas for state in states.values())
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from confluent_kafka import KafkaException
 
-from streamapp import groups, kafka, records, topics
+from streamapp import groups, history, kafka, records, topics
 from streamapp.broker_contact import STATISTICS_SECONDS, BrokerContact
 from streamapp.errors import BrokerDeniedError, KafkaError, RetentionError
 from streamapp.presence import Roster
@@ -164,6 +164,7 @@ class Run:
             with self._desk.lock:
                 self.delivery.begin(only_failed=self._only_failed)
             self._look_at_retention()
+            self._look_at_history()
             self._start_threads()
             while not (self.delivery.is_done or self._is_over()):
                 self._tick()
@@ -269,6 +270,13 @@ class Run:
             warning = str(error)
         if warning:
             self._report(Notice(text=warning))
+
+    def _look_at_history(self) -> None:
+        """Say what a group without a position reads before anything of this delivery."""
+        if self.delivery.is_done:
+            return
+        if text := history.ahead_of(self._settings, self._data_blocks):
+            self._report(Notice(text=text))
 
     def _is_over(self) -> bool:
         return self._stop.is_set() or self._crew.closing.is_set() or self._crew.failure is not None

@@ -11,7 +11,7 @@ import pytest
 
 from confluent_kafka import KafkaError as Code
 
-from streamapp import codec, kafka, manifest, producer, records, topics
+from streamapp import codec, history, kafka, manifest, producer, records, topics
 from streamapp.errors import (
     BrokerDeniedError,
     DeliveryError,
@@ -22,7 +22,7 @@ from streamapp.errors import (
 )
 from streamapp.producer import engine, reading, waiting
 from streamapp.producer.directory import Directory
-from streamapp.producer.events import FileEvent, Progress, Summary, Waiting
+from streamapp.producer.events import FileEvent, Notice, Progress, Summary, Waiting
 from streamapp.records import Heartbeat
 from streamapp.settings import Settings
 from tests.unit.fake_kafka import FakeKafka
@@ -328,6 +328,21 @@ def test_machine_holds(fake, settings, told, is_early):
 
     assert told.of(Waiting)[0].reason.startswith("w1 holds: disk full. Ctrl-C")
     assert ("w1 holds: disk full", None) in [(p.waiting, p.eta) for p in told.of(Progress)]
+
+
+@pytest.mark.usefixtures("fake")
+def test_new_group(settings, told, monkeypatch):
+    """What a group without a position will read first is said before the first block."""
+    monkeypatch.setattr(history, "ahead_of", lambda *_: "all that Kafka holds")
+    run(settings, told)
+    kinds = [type(event) for event in told.events]
+
+    assert "all that Kafka holds" == told.of(Notice)[0].text
+    assert kinds.index(Notice) < kinds.index(Progress)
+
+    again = Told()
+    run(settings, again)
+    assert [] == again.of(Notice)  # nothing is sent
 
 
 def test_why_no_broker_answers(fake, settings, told, monkeypatch):

@@ -140,9 +140,9 @@ def test_missing(settings, states):
     del states["data-blocks"], states["processing-status"]
 
     assert (
-        "topics missing: data-blocks, processing-status. Create them: streamapp topics create"
-        == problem(settings)
-    )
+        "topics missing: data-blocks, processing-status. Create them: streamapp topics create "
+        "--brokers 127.0.0.1:9092"
+    ) == problem(settings)
 
 
 @pytest.mark.parametrize(
@@ -174,6 +174,42 @@ def test_wrong_width(settings, states, partitions, command):
 
     assert f"topic data-blocks has {partitions} partitions, expected 6" in found
     assert command in found
+
+
+@pytest.mark.parametrize(
+    ("name", "holds"),
+    [
+        ("data-blocks", "the blocks that no machine has read yet"),
+        ("block-acknowledgments", "the record of what is delivered"),
+        ("processing-status", "the state of all files"),
+    ],
+)
+def test_too_wide(settings, states, name, holds):
+    """A topic is not advised to be deleted without a word about what it holds."""
+    states[name] = TopicState(name, 12, 3, states[name].config)
+    found = problem(settings)
+
+    assert holds in found
+    assert found.index("--topic-prefix") < found.index(holds) < found.index("--delete")
+
+
+def test_advice_names_what_is_in_use(states):
+    """Commands that are advised have the brokers and the prefix that are in use."""
+    settings = Settings(machine_id="m", brokers="a:1,b:2", topic_prefix="team.")
+    states.update({f"team.{name}": state for name, state in states.items()})
+    wide = states["team.data-blocks"]
+    states["team.data-blocks"] = TopicState("team.data-blocks", 12, 3, wide.config)
+    command = "streamapp topics create --brokers a:1,b:2 --topic-prefix team."
+
+    assert problem(settings).endswith(
+        f"--bootstrap-server a:1,b:2 --delete --topic team.data-blocks, then {command}"
+    )
+    states["team.data-blocks"] = TopicState("team.data-blocks", 1, 3, wide.config)
+    assert "has 1 partition, expected 6: kafka-topics.sh --bootstrap-server a:1,b:2 --alter" in (
+        problem(settings)
+    )
+    del states["team.data-blocks"]
+    assert problem(settings).endswith(f"Create them: {command}")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,60 @@
+"""What a group without a position will read first: all that Kafka still holds.
+
+A group that is new, was away until Kafka forgot its commits, or whose name is mistyped begins
+at the beginning. That may be days of other deliveries, so it is said before it begins.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+
+from typing import TYPE_CHECKING
+
+from streamapp import groups, kafka
+from streamapp.errors import KafkaError
+from streamapp.units import counted, format_size
+
+
+if TYPE_CHECKING:
+    from streamapp.settings import Settings
+    from streamapp.topics import TopicState
+
+logger = logging.getLogger(__name__)
+
+
+def ahead_of(settings: Settings, data_blocks: TopicState) -> str:
+    """Return what the group will read of *data_blocks* before anything new; empty: nothing.
+
+    It is only of use, so Kafka that does not say is no error.
+    """
+    try:
+        records = _unread_by_new_group(settings, data_blocks)
+    except KafkaError as error:
+        logger.debug("cannot see what group %s will read: %s", settings.group_id, error)
+        return ""
+    if not records:
+        return ""
+    size = settings.frame_size
+    return (
+        f"group {settings.group_id} has no position in topic {data_blocks.name} (it is new, was "
+        f"away for long, or --group-id is mistyped): its workers first read all that Kafka still "
+        f"holds there, {counted(records, 'record')}, up to {format_size(records * size)} if "
+        f"each has at most {format_size(size)}"
+    )
+
+
+def _unread_by_new_group(settings: Settings, data_blocks: TopicState) -> int:
+    """Return how many records the topic holds; 0 when the group has a position in it.
+
+    Raises:
+        KafkaError: the brokers do not answer, or refuse.
+    """
+    places = [(data_blocks.name, number) for number in range(data_blocks.partitions)]
+    admin = kafka.admin(settings)
+    starts, ends = groups.starts(admin, places), groups.ends(admin, places)
+    records = sum(ends[place] - starts[place] for place in places)
+    if not records:  # then the group's coordinator, which may still be loading, is not asked
+        return 0
+    with contextlib.closing(groups.reader(settings, settings.group_id)) as reader:
+        return 0 if groups.committed(reader, places) else records
