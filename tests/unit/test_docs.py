@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import json
 import re
 
 import msgspec
@@ -24,6 +25,9 @@ from streamapp.records import BlockAck, FailedBlock, FileStatus, Heartbeat, Quar
 from streamapp.settings import Settings
 from streamapp.units import MIB
 from streamapp.wire import BlockMeta, Frame, Seal
+from tables import views
+from tables.deliveries import Delivery
+from tables.rows import FileRow
 
 
 RECORDS = [BlockAck, FileStatus, FailedBlock, Heartbeat, Quarantined]
@@ -238,6 +242,20 @@ def test_settings(documents):
     ]
 
     assert expected == [line for line in found if line.startswith("|")]
+
+
+def test_examples_of_views(documents):
+    """The examples of the views' answers have the fields of the records that they are made of.
+
+    tests/broker/test_documents.py compares them with what a running worker answers.
+    """
+    examples = re.findall(r"```json\n(.*?)```", documents["views.md"], re.DOTALL)
+    files, one_file, _, machines, *_ = map(json.loads, examples)
+    of_machines = {field.encode_name for field in msgspec.structs.fields(Heartbeat)}
+
+    assert set(views.file_json("0" * 32, FileRow())) == set(one_file) == set(files["files"][0])
+    assert set(Delivery.__struct_fields__) == set(files["deliveries"][0])
+    assert of_machines <= set(machines["machines"][0])
 
 
 def test_disk_of_kafka(documents):
