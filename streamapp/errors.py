@@ -22,6 +22,7 @@
     + RetentionError                  exit 35  Kafka would delete what is sent, unread
   - ViewError                         exit 34  no worker answers at the address of the views
     + PeerError                       exit 34  a worker does not prove that it is of the group
+    + RequestRefusedError             exit 34  a request that the views do not answer
   - BrokerError                       exit 40  the embedded Apache Kafka cannot do what was asked
     + JavaError                       exit 41  no Java 17 or newer
   - WatchdogError                     exit 75  the worker is stuck; its supervisor restarts it
@@ -158,6 +159,17 @@ class ViewError(StreamAppError):
 
 class PeerError(ViewError):
     """What asks or answers does not prove that it is a worker of the group."""
+
+
+class RequestRefusedError(ViewError):
+    """A request that the views do not answer: *status* and message are all that is said."""
+
+    def __init__(
+        self, message: str, *, status: int = 400, retry_seconds: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.retry_seconds = retry_seconds
 
 
 class BrokerError(StreamAppError):

@@ -1,4 +1,4 @@
-"""Who may ask the web views: this machine, or whoever has the token.
+"""Who may ask the web views: this machine, whoever has the token, or a worker of the group.
 
 Loopback is the default and needs no token; any other address needs one (`settings`). A page
 from elsewhere must not reach a loopback view through the user's browser: the ``Host`` that
@@ -10,13 +10,17 @@ from __future__ import annotations
 import hmac
 import logging
 import re
+import time
 
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
+from streamapp.errors import PeerError, RequestRefusedError
+from streamapp.names import printable
+from streamapp.proofs import ANSWER_HEADER, SCHEME, QuestionReader
 from streamapp.settings import is_loopback
-from streamapp.web_client import token_headers
+from streamapp.web_client import LOCAL, base_url, peer_key, token_headers
 
 
 if TYPE_CHECKING:
@@ -24,6 +28,7 @@ if TYPE_CHECKING:
 
     from aiohttp.typedefs import Middleware
 
+    from streamapp.proofs import Question
     from streamapp.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -39,29 +44,47 @@ SECURITY_HEADERS: Final = {
 }
 
 
-def guard(settings: Settings) -> Middleware:
-    """Return the middleware that every request passes."""
+def guard(settings: Settings, *, clock: Callable[[], float] = time.time) -> Middleware:
+    """Return the middleware that every request passes; *clock* counts seconds since 1970."""
     own = filter(None, (settings.web_host, settings.web_advertise))
     hosts = {"localhost", "127.0.0.1", "::1", *(host.lower() for host in own)}
+    key = peer_key(settings)
+    reader = QuestionReader(key, base_url(settings), clock) if key else None
 
     @web.middleware
     async def check(
         request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
-        response: web.StreamResponse | None = _refusal(request, settings, hosts)
+        question = None
         try:
-            if response is None:
-                response = await handler(request)
+            _refuse_what_changes(request)
+            _refuse_other_pages(request)
+            if reader is not None:
+                question = _refuse_strangers(request, settings, reader)
+            elif is_loopback(settings.web_host):
+                _refuse_other_names(request, hosts)
+            response = await handler(request)
+        except RequestRefusedError as error:
+            response = _refusal(error)
         except web.HTTPException as error:  # a page that is not there, for example
             _secure(error)
             raise
         except Exception:
-            logger.exception("unforeseen error while answering %s", request.path)
+            logger.exception("unforeseen error while answering %s", printable(request.path))
             response = web.json_response({"error": "unforeseen; the log says more"}, status=500)
         _secure(response)
+        if question is not None and key is not None and isinstance(response, web.Response):
+            body = response.body if isinstance(response.body, bytes) else b""
+            proof = question.proof(key, status=response.status, body=body)
+            response.headers[ANSWER_HEADER] = proof
         return response
 
     return check
+
+
+def _refusal(error: RequestRefusedError) -> web.Response:
+    again = {} if error.retry_seconds is None else {"Retry-After": str(error.retry_seconds)}
+    return web.json_response({"error": str(error)}, status=error.status, headers=again)
 
 
 def _secure(response: web.StreamResponse) -> None:
@@ -69,17 +92,42 @@ def _secure(response: web.StreamResponse) -> None:
         response.headers.setdefault(name, value)
 
 
-def _refusal(request: web.Request, settings: Settings, hosts: set[str]) -> web.Response | None:
+def _refuse_what_changes(request: web.Request) -> None:
     if request.method not in READING:
-        return web.json_response({"error": f"{request.method} is not allowed"}, status=405)
-    if settings.web_token is not None:
-        wanted = token_headers(settings)["Authorization"]
-        given = request.headers.get("Authorization", "")
-        # What is no UTF-8 in a header comes as lone surrogates.
-        if not hmac.compare_digest(given.encode("utf-8", "surrogateescape"), wanted.encode()):
-            return web.json_response({"error": "a token is needed"}, status=401)
-    elif is_loopback(settings.web_host):
-        host = _PORT.sub("", request.host.lower()).strip("[]")
-        if host not in hosts:
-            return web.json_response({"error": f"no such host: {host[:100]!a}"}, status=421)
+        raise RequestRefusedError(f"{request.method} is not allowed", status=405)
+    if request.can_read_body:
+        raise RequestRefusedError("a request with a body; expected none", status=400)
+
+
+def _refuse_other_pages(request: web.Request) -> None:
+    """Refuse what a page from elsewhere makes a browser ask; browsers alone send these headers."""
+    site = request.headers.get("Sec-Fetch-Site", "none")
+    origin = request.headers.get("Origin")
+    own = f"://{request.host}".lower()
+    if site not in {"none", "same-origin"} or (origin and not origin.lower().endswith(own)):
+        raise RequestRefusedError("asked by a page from elsewhere", status=403)
+
+
+def _refuse_strangers(
+    request: web.Request, settings: Settings, reader: QuestionReader
+) -> Question | None:
+    """Let whoever has the token ask; return the question when it is a worker of the group."""
+    given = request.headers.get("Authorization", "")
+    if given.startswith(f"{SCHEME} "):
+        try:
+            return reader.read(given, method=request.method, path=request.raw_path)
+        except PeerError as error:
+            raise RequestRefusedError(str(error), status=401) from error
+    wanted = token_headers(settings)["Authorization"]
+    # What is no UTF-8 in a header comes as lone surrogates.
+    if not hmac.compare_digest(given.encode("utf-8", "surrogateescape"), wanted.encode()):
+        raise RequestRefusedError("a token is needed", status=401)
+    if LOCAL in request.query:
+        raise RequestRefusedError(f"{LOCAL} is for the workers of the group", status=403)
     return None
+
+
+def _refuse_other_names(request: web.Request, hosts: set[str]) -> None:
+    host = _PORT.sub("", request.host.lower()).strip("[]")
+    if host not in hosts:
+        raise RequestRefusedError(f"no such host: {host[:100]!a}", status=421)

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from streamapp import proofs
+
 
 if TYPE_CHECKING:
     from streamapp.settings import Settings
 
+
+LOCAL: Final = "local"
+"""Query parameter: answer from this worker's own partitions alone. For workers of the group."""
 
 _LOOPBACK: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing is bound here
 
@@ -34,3 +39,10 @@ def token_headers(settings: Settings) -> dict[str, str]:
     if settings.web_token is None:
         return {}
     return {"Authorization": f"Bearer {settings.web_token.get_secret_value()}"}
+
+
+def peer_key(settings: Settings) -> bytes | None:
+    """Return the key with which workers of the group prove themselves; None without a token."""
+    if settings.web_token is None:
+        return None
+    return proofs.group_key(settings.web_token.get_secret_value(), settings.group_id)

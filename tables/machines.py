@@ -6,6 +6,7 @@ another worker holds, or that nobody holds just now.
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 from typing import TYPE_CHECKING, Any
@@ -17,8 +18,12 @@ from streamapp.app import app
 from streamapp.own_heartbeat import own_heartbeat
 from streamapp.presence import AGREE_SECONDS, Presence, reasons_to_wait
 from streamapp.records import Heartbeat
+from streamapp.web_client import LOCAL
+from tables import listing
 from tables.folds import machine_row
-from tables.peers import LOCAL, ask_others, not_ready
+from tables.listing import json_of
+from tables.peer_answers import MachinesAnswer, read_machines
+from tables.peers import ask_others, held_here, not_ready
 from tables.state import machines
 
 
@@ -32,30 +37,40 @@ if TYPE_CHECKING:
 @app.page("/machines/")
 async def all_machines(view: View, request: Request) -> Response:
     """Answer with every machine of the group: its last heartbeat, and whether it is up."""
-    if LOCAL in request.query and not watching.is_ready(app):
+    is_local = LOCAL in request.query
+    if is_local and not watching.is_ready(app):
         return not_ready(view)
-    own = await local_machines()
-    if LOCAL in request.query:
+    with listing.gate(is_local=is_local).enter():
+        held = held_here()
+        own = await local_machines(is_local=is_local)
         now = time.time()
-        return view.json([machine_json(machine, now=now) for machine in own])
-    others, silent = await ask_others("/machines/", {})
+        if is_local:
+            part = [machine_json(machine, now=now) for machine in own]
+            answer = MachinesAnswer(partitions=tuple(sorted(held)), machines=part)
+            return not_ready(view) if held != held_here() else json_of(view, answer)
+        others, silent = await ask_others(
+            "/machines/", {}, read_machines, own=held & held_here(), everyone=True
+        )
     now = time.time()
-    found = merged([own, *(_read(answer, now=now) for answer in others)], now=now)
+    found = merged([own, *(_read(answer.machines, now=now) for answer in others)], now=now)
     reasons = reasons_to_wait(found, partitions=topics.BLOCK_PARTITIONS, now=now)
-    return view.json(
+    return json_of(
+        view,
         {
             "machines": [machine_json(machine, now=now) for machine in found],
             "waiting": [reason.text for reason in reasons],
             "partial": bool(silent),
             "silent": silent,
-        }
+        },
     )
 
 
-async def local_machines() -> list[Presence]:
+async def local_machines(*, is_local: bool = False) -> list[Presence]:
     """Return this worker, and the machines of its partitions of the table."""
     own = await own_heartbeat(app)
-    found = {key.decode(): row for key in machines if (row := machine_row(key)) is not None}
+    keys = listing.gate(is_local=is_local).rows(machines)
+    async with contextlib.aclosing(keys) as read:
+        found = {key.decode(): row async for key in read if (row := machine_row(key)) is not None}
     return list((found | {own.machine: Presence.first(own, now=time.time())}).values())
 
 

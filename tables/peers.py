@@ -1,58 +1,95 @@
 """Asks the workers of the group, because each holds part of the tables.
 
-Faust knows the holders by the addresses that they give. Workers on several machines that all
-give a loopback address cannot be told apart, nor reached: their part is named as silent, and
-never taken for nothing.
+Faust knows the holders by the addresses that they give. Whoever joins the group can give
+any, so an address gets no token, and what it answers counts only with a proof, within limits
+of time and size, and in the shape that a worker's answer has. Without a token there are only
+loopback addresses. Workers on several machines that all give a loopback address cannot be
+told apart, nor reached. Whatever does not answer is named as silent, and so are the
+partitions of which no answer came: they are never taken for nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hmac
 import logging
+import secrets
+import time
 
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import aiohttp
 
+from yarl import URL
+
 from streamapp import routing, topics, watching
 from streamapp.app import app
-from streamapp.web_client import token_headers
+from streamapp.errors import PeerError
+from streamapp.names import printable
+from streamapp.proofs import ANSWER_HEADER, Question
+from streamapp.settings import is_loopback, label_of
+from streamapp.units import KIB, MIB
+from streamapp.web_client import LOCAL, peer_key
+from tables.peer_answers import FilesAnswer, MachinesAnswer, read_file
 from tables.state import files
 
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from contextlib import AbstractAsyncContextManager
+    from collections.abc import Callable, Mapping
 
     from faust.types.web import Request, Response
     from faust.web import View
 
 logger = logging.getLogger(__name__)
 
-ANSWER_SECONDS: Final = 3.0
-LOCAL: Final = "local"
-"""Query parameter: answer from this worker's own partitions alone."""
+ANSWER_SECONDS: Final = 8.0
+"""How long another worker may take; `streamapp status` waits for 10 s."""
+
+ANSWER_BYTES: Final = 32 * MIB
+"""What another worker may answer."""
+
+MAX_PEERS: Final = 100
+"""How many addresses are asked for one list."""
 
 _UNREACHABLE: Final = "a worker that gives no address of its own: set its --web-advertise"
+_FAILURES: Final = (PeerError, aiohttp.ClientError, OSError, TimeoutError, ValueError)
+
+_Answer = TypeVar("_Answer", FilesAnswer, MachinesAnswer)
 
 
-async def ask_others(path: str, query: Mapping[str, str]) -> tuple[list[Any], list[str]]:
-    """Return the other workers' JSON answers, and who did not answer."""
-    held = _held_by_others()
-    urls = sorted(held)
+async def ask_others(
+    path: str,
+    query: Mapping[str, str],
+    read: Callable[[bytes], _Answer],
+    *,
+    own: set[int],
+    everyone: bool = False,
+) -> tuple[list[_Answer], list[str]]:
+    """Return the other workers' answers, as *read* takes them, and who did not answer.
+
+    *own*: the partitions of the tables that this worker's own part of the answer is of;
+    *everyone*: ask the workers that are said to hold none as well.
+    """
+    holders = _holders()
+    asked = [url for url, those in holders.items() if everyone or those]
+    urls = sorted(asked, key=lambda url: (not holders[url], url))[:MAX_PEERS]
     answers = await asyncio.gather(
-        *(_ask(f"{url}{path}", dict(query) | {LOCAL: "1"}) for url in urls), return_exceptions=True
+        *(_ask_part(url, path, query, read) for url in urls), return_exceptions=True
     )
-    found, silent = [], []
+    found: list[_Answer] = []
+    silent: list[str] = []
     for url, answer in zip(urls, answers, strict=True):
         if isinstance(answer, BaseException):
-            logger.warning("the worker at %s does not answer: %r", url, answer)
+            if not isinstance(answer, _FAILURES):
+                raise answer
+            logger.warning("the worker at %s does not answer: %s", url, _said(answer))
             silent.append(url)
         else:
             found.append(answer)
-    known = _held_here().union(*held.values())
-    unknown = sorted(set(range(topics.FILE_PARTITIONS)) - known)
+    known = own.union(*(answer.partitions for answer in found))
+    named = known.union(*(holders[url] for url in silent))
+    unknown = sorted(set(range(topics.FILE_PARTITIONS)) - named)
     if not watching.is_ready(app):
         silent.append(f"{app.conf.canonical_url} ({watching.RESTORING})")
     if unknown:
@@ -65,17 +102,17 @@ async def ask_holder(view: View, request: Request, key: str) -> Response | None:
 
     One that restores its tables, or is told to give partitions away, knows less than there is.
     """
-    if routing.partition_of(key.encode()) in _held_here():
+    if routing.partition_of(key.encode()) in held_here():
         return None if watching.is_ready(app) else not_ready(view)
     try:
         url = _url_of_holder(key)
         if not url or LOCAL in request.query:  # who asks knows less than we do: no circles
             reason = _UNREACHABLE if not url else "no worker holds it now, ask again"
         else:
-            async with _get(f"{url}{request.url.path}", {LOCAL: "1"}) as answer:
-                return view.json(await answer.json(), status=answer.status)
-    except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
-        reason = f"the worker that holds it does not answer: {error!r}"
+            status, body = await _ask(url, request.url.path, {})
+            return view.json(read_file(body), status=status)
+    except _FAILURES as error:
+        reason = f"the worker that holds it does not answer: {_said(error)}"
     logger.warning("asked for %s: %s", key, reason)
     return view.json({"error": f"nothing is known of {key!r}: {reason}"}, status=503)
 
@@ -85,42 +122,87 @@ def not_ready(view: View) -> Response:
     return view.json({"error": f"{watching.RESTORING}, ask again"}, status=503)
 
 
+def held_here() -> set[int]:
+    """Return the partitions of the tables that this worker holds."""
+    name = files.changelog_topic.get_topic_name()
+    return {tp.partition for tp in app.assignor.assigned_actives() if tp.topic == name}
+
+
 def _url_of_holder(key: str) -> str:
     """The URL of the worker that Faust says to hold *key*; empty when that cannot be told."""
     try:
         url = str(app.router.key_store(files.name, key)).rstrip("/")
     except KeyError:
         return ""
-    return "" if url == str(app.conf.canonical_url).rstrip("/") else url
+    return "" if url == _own_url() else url
 
 
-def _held_here() -> set[int]:
-    """The partitions of the tables that this worker holds."""
+def _own_url() -> str:
+    return str(app.conf.canonical_url).rstrip("/")
+
+
+def _holders() -> dict[str, set[int]]:
+    """The other workers' addresses, with the partitions of the tables that each is said to hold."""
     name = files.changelog_topic.get_topic_name()
-    return {tp.partition for tp in app.assignor.assigned_actives() if tp.topic == name}
-
-
-def _held_by_others() -> dict[str, set[int]]:
-    """The partitions of the tables that each other worker holds, by the worker's URL."""
-    name = files.changelog_topic.get_topic_name()
-    own = str(app.conf.canonical_url).rstrip("/")
     everyone = app.router.tables_metadata()
     held = {str(url).rstrip("/"): set(tps.get(name, ())) for url, tps in everyone.items()}
-    return {url: partitions for url, partitions in held.items() if url not in {own, ""}}
+    return {url: those for url, those in held.items() if url not in {_own_url(), ""}}
 
 
-async def _ask(url: str, query: Mapping[str, str]) -> Any:  # noqa: ANN401 - it is JSON
-    async with _get(url, query) as answer:
-        said = await answer.json()
-        if answer.status != HTTPStatus.OK or said is None:
-            message = f"{answer.status} {said!r:.200}"
-            raise ValueError(message)
-        return said
+async def _ask_part(
+    url: str, path: str, query: Mapping[str, str], read: Callable[[bytes], _Answer]
+) -> _Answer:
+    """Return a worker's part of a list.
+
+    Raises:
+        ValueError, PeerError, aiohttp.ClientError, OSError: it gives none that counts.
+    """
+    status, body = await _ask(url, path, query)
+    if status != HTTPStatus.OK:
+        message = f"{status} {body[:200].decode('utf-8', 'replace')}"
+        raise ValueError(message)
+    return read(body)
 
 
-def _get(url: str, query: Mapping[str, str]) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
-    timeout = aiohttp.ClientTimeout(total=ANSWER_SECONDS)
-    headers = token_headers(app.settings)  # not for whomever a redirect names
-    return app.http_client.get(
-        url, params=query, headers=headers, timeout=timeout, allow_redirects=False
+async def _ask(url: str, path: str, query: Mapping[str, str]) -> tuple[int, bytes]:
+    """Return status and body of what the worker at *url* answers, once it is proved."""
+    key = peer_key(app.settings)
+    target = URL(url).with_path(path).with_query(dict(query) | {LOCAL: "1"})
+    if key is None and not is_loopback(target.host or ""):
+        message = f"without {label_of('web_token')} only loopback addresses are asked"
+        raise PeerError(message)
+    question = Question(
+        method="GET",
+        path=target.raw_path_qs,
+        peer=url,
+        at=int(time.time()),
+        nonce=secrets.token_hex(16),
     )
+    timeout = aiohttp.ClientTimeout(total=ANSWER_SECONDS)
+    headers = {"Authorization": question.credentials(key)} if key else {}
+    async with app.http_client.get(
+        target, headers=headers, timeout=timeout, allow_redirects=False
+    ) as answer:
+        body = await _limited(answer)
+        proof = answer.headers.get(ANSWER_HEADER, "")
+    if key is not None:
+        expected = question.proof(key, status=answer.status, body=body)
+        if not hmac.compare_digest(expected, proof.encode("ascii", "replace").decode()):
+            reason = body[:200].decode("utf-8", "replace")
+            message = f"it does not prove that it is of the group: {answer.status} {reason}"
+            raise PeerError(message)
+    return answer.status, body
+
+
+async def _limited(answer: aiohttp.ClientResponse) -> bytes:
+    body = bytearray()
+    async for chunk in answer.content.iter_chunked(64 * KIB):
+        body += chunk
+        if len(body) > ANSWER_BYTES:
+            message = f"an answer of more than {ANSWER_BYTES} bytes"
+            raise ValueError(message)
+    return bytes(body)
+
+
+def _said(error: BaseException) -> str:
+    return printable(f"{type(error).__name__} {error}"[:500])

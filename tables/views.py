@@ -7,58 +7,46 @@ taken for whole.
 
 from __future__ import annotations
 
-import re
-import time
-
 from typing import TYPE_CHECKING, Any, Final
-
-import msgspec
 
 from streamapp import watching
 from streamapp.app import app
-from tables import rows
-from tables.deliveries import Deliveries, Delivery
-from tables.folds import file_row, readable
-from tables.peers import LOCAL, ask_holder, ask_others, not_ready
-from tables.state import block_map, files
+from streamapp.web_client import LOCAL
+from tables import listing, rows
+from tables.file_lists import FILE_ID, file_json, local_files, merged, wanted_by
+from tables.folds import file_row
+from tables.listing import json_of
+from tables.peer_answers import read_files
+from tables.peers import ask_holder, ask_others, held_here, not_ready
+from tables.state import block_map
 
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-
     from faust.types.web import Request, Response
     from faust.web import View
 
-PAGE_ROWS: Final = 100
-MAX_PAGE_ROWS: Final = 1000
-MAX_OFFSET: Final = 10_000_000
 MAX_MISSING: Final = 1000
-_FILE_ID: Final = re.compile(r"[0-9a-f]{32}")
 
 
 @app.page("/progress/")
 async def all_files(view: View, request: Request) -> Response:
-    """Answer with a page of files: ``?offset=&limit=&search=&state=&order=``.
-
-    *order* is ``name`` or ``activity``.
-    """
-    query = request.query
+    """Answer with a page of files: ``?limit=&after=&offset=&search=&state=&order=``."""
     try:
-        offset = _number(query.get("offset", "0"), "offset", MAX_OFFSET)
-        most = MAX_PAGE_ROWS + MAX_OFFSET if LOCAL in query else MAX_PAGE_ROWS
-        limit = _number(query.get("limit", str(PAGE_ROWS)), "limit", most)
-        order = _one_of(query.get("order", rows.ORDERS[0]), "order", rows.ORDERS)
+        wanted = wanted_by(request.query)
     except ValueError as error:
         return view.json({"error": str(error)}, status=400)
-    search, state = query.get("search", "").lower(), query.get("state", "")
-    if LOCAL in query and not watching.is_ready(app):
+    is_local = LOCAL in request.query
+    if is_local and not watching.is_ready(app):
         return not_ready(view)
-    own = local_files(offset + limit, search=search, state=state, order=order)
-    if LOCAL in query:
-        return view.json(own)
-    asked = {"limit": str(offset + limit), "search": search, "state": state, "order": order}
-    others, silent = await ask_others("/progress/", asked)
-    return view.json(_merged([own, *others], offset, limit, order) | _completeness(silent))
+    with listing.gate(is_local=is_local).enter():
+        own = await local_files(wanted, is_local=is_local)
+        if is_local:
+            is_changed = set(own.partitions) != held_here() or not watching.is_ready(app)
+            return not_ready(view) if is_changed else json_of(view, own)
+        asked = wanted.for_others()
+        held = held_here().intersection(own.partitions)
+        others, silent = await ask_others("/progress/", asked, read_files, own=held)
+        return json_of(view, merged([own, *others], wanted) | _completeness(silent))
 
 
 @app.page("/progress/{file_id}/")
@@ -93,7 +81,7 @@ async def file_blocks(view: View, request: Request, file_id: str) -> Response:
 
 async def _elsewhere(view: View, request: Request, file_id: str) -> Response | None:
     """Return the answer where it is not this worker's to look into its tables."""
-    if not _FILE_ID.fullmatch(file_id):
+    if not FILE_ID.fullmatch(file_id):
         return _unknown(view, file_id)
     return await ask_holder(view, request, file_id)
 
@@ -140,94 +128,5 @@ def health_json() -> dict[str, Any]:
     }
 
 
-def local_files(
-    limit: int, *, search: str = "", state: str = "", order: str = "name"
-) -> dict[str, Any]:
-    """Return the first *limit* files of this worker's partitions, in *order*, and the totals."""
-    found: list[tuple[tuple[int, float, str], str, rows.FileRow]] = []
-    deliveries = Deliveries()
-    totals = {"files": 0, "complete": 0, "bytes": 0, "persisted_bytes": 0}
-    for key, raw in files.items():
-        row = readable(files, key, raw, rows.FileRow)
-        if row is None:
-            continue
-        totals["files"] += 1
-        totals["complete"] += row.is_complete
-        totals["bytes"] += row.size
-        totals["persisted_bytes"] += row.persisted_bytes
-        deliveries.note(row)
-        if search in row.name.lower() and state in {"", row.state}:
-            by = rows.order_key(order, name=row.name, state=row.state, last_at=row.last_at)
-            found.append((by, key.decode(), row))
-    found.sort(key=lambda item: item[:2])
-    return {
-        "totals": totals,
-        "deliveries": deliveries.newest,
-        "matching": len(found),
-        "files": [file_json(file_id, row) for _, file_id, row in found[:limit]],
-    }
-
-
-def file_json(file_id: str, row: rows.FileRow) -> dict[str, Any]:
-    """Return what the views say of one file. Sizes in bytes, rate in bytes per second."""
-    return {
-        "file_id": file_id,
-        "name": row.name,
-        "state": row.state,
-        "reason": row.reason,
-        "size": row.size,
-        "persisted_bytes": row.persisted_bytes,
-        "blocks": row.blocks,
-        "persisted_blocks": row.persisted_blocks,
-        "block_size": row.block_size,
-        "percent": round(100 * row.persisted_blocks / row.blocks, 2) if row.blocks else 0.0,
-        "rate": round(_rate(row), 1),
-        "source": row.source,
-        "digest": row.digest,
-        "failed_blocks": msgspec.to_builtins(row.failed_blocks),
-        "first_at": row.first_at,
-        "last_at": row.last_at,
-    }
-
-
-def _rate(row: rows.FileRow) -> float:
-    is_stalled = not row.is_complete and time.time() - row.last_at > rows.STALLED_SECONDS
-    return 0.0 if is_stalled else row.rate
-
-
-def _merged(answers: list[dict[str, Any]], offset: int, limit: int, order: str) -> dict[str, Any]:
-    def key(file: dict[str, Any]) -> tuple[tuple[int, float, str], str]:
-        by = rows.order_key(order, **{f: file[f] for f in ("name", "state", "last_at")})
-        return by, file["file_id"]
-
-    found = sorted((file for answer in answers for file in answer["files"]), key=key)
-    totals = {name: sum(a["totals"][name] for a in answers) for name in answers[0]["totals"]}
-    deliveries = Deliveries()
-    for answer in answers:
-        deliveries.merge(msgspec.convert(answer["deliveries"], list[Delivery]))
-    return {
-        "totals": totals,
-        "deliveries": deliveries.newest,
-        "matching": sum(answer["matching"] for answer in answers),
-        "offset": offset,
-        "files": found[offset : offset + limit],
-    }
-
-
 def _completeness(silent: list[str]) -> dict[str, Any]:
     return {"partial": bool(silent), "silent": silent}
-
-
-def _one_of(text: str, name: str, known: Collection[str]) -> str:
-    if text not in known:
-        message = f"{name} is {text[:20]!r}, expected {' or '.join(known)}"
-        raise ValueError(message)
-    return text
-
-
-def _number(text: str, name: str, most: int) -> int:
-    is_number = text.isascii() and text.isdigit() and len(text) <= len(str(most))
-    if not is_number or int(text) > most:
-        message = f"{name} is {text[:20]!r}, expected a number from 0 to {most}"
-        raise ValueError(message)
-    return int(text)

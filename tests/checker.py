@@ -18,6 +18,7 @@ import json
 import os
 import re
 import sys
+import urllib.parse
 import urllib.request
 
 from dataclasses import dataclass, field
@@ -333,12 +334,11 @@ def check_acks(acks, disks, group):
 
 def read_views(url):
     """Return what the views at *url* say: all files, their blocks, all machines."""
-    files = []
-    while True:
-        page = _get(f"{url}/progress/?offset={len(files)}&limit={PAGE}")
+    files, after = [], ""
+    while after is not None:
+        page = _get(f"{url}/progress/?limit={PAGE}&after={urllib.parse.quote(after)}")
         files += page["files"]
-        if not page["files"] or len(files) >= page["matching"]:
-            break
+        after = page["next"]
     machines = _get(f"{url}/machines/")
     return {
         "silent": page["silent"] + machines["silent"],

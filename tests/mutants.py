@@ -93,7 +93,13 @@ MUTANTS = (
     Mutant(
         "the web views compare the token",
         "streamapp/web.py",
-        "if settings.web_token is not None:",
+        'if not hmac.compare_digest(given.encode("utf-8", "surrogateescape"), wanted.encode()):',
+        "if False:",
+    ),
+    Mutant(
+        "only a worker of the group answers for it",
+        "tables/peers.py",
+        "if key is not None:",
         "if False:",
     ),
     Mutant(

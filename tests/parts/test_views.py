@@ -1,5 +1,7 @@
 """The web views: whoever is asked answers for the group, and says whose part is missing."""
 
+import contextlib
+import time
 import types
 
 import aiohttp
@@ -9,13 +11,15 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from faust.types import TP
 
-from streamapp import routing
+from streamapp import proofs, routing
 from streamapp.broker_contact import BrokerContact
+from streamapp.errors import PeerError
 from streamapp.presence import Presence
 from streamapp.records import FileStatus, Heartbeat
 from streamapp.settings import Settings
 from streamapp.vitals import Vitals
 from streamapp.web import SECURITY_HEADERS, guard
+from streamapp.web_client import base_url
 from tables import folds, peers, rows, views
 from tables import machines as group_machines
 from tables.state import block_map, files, machines
@@ -131,12 +135,20 @@ async def client(serve):
 @pytest.fixture
 async def peer():
     """Another worker of the group: answers what `answers` has for a path, counts who asked."""
-    peer = types.SimpleNamespace(answers={}, asked=[])
+    peer = types.SimpleNamespace(answers={}, asked=[], key=None)
 
     async def answer(request):
         peer.asked.append(request)
         found = peer.answers.get(request.path, (404, {"error": "x"}))
-        return web.json_response(found[1], status=found[0])
+        response = web.json_response(found[1], status=found[0])
+        if peer.key:
+            reader = proofs.QuestionReader(peer.key, peer.url, time.time)
+            with contextlib.suppress(PeerError):
+                given = request.headers["Authorization"]
+                asked = reader.read(given, method=request.method, path=request.raw_path)
+                proof = asked.proof(peer.key, status=found[0], body=response.body)
+                response.headers[proofs.ANSWER_HEADER] = proof
+        return response
 
     served = web.Application()
     served.router.add_get("/{path:.*}", answer)
@@ -165,6 +177,7 @@ async def test_nothing(client):
         "deliveries": [],
         "matching": 0,
         "offset": 0,
+        "next": None,
         "files": [],
         "partial": False,
         "silent": [],
@@ -189,6 +202,26 @@ async def test_pages(client):
     assert [f"f{number:02}" for number in range(40)] == seen
 
 
+async def test_pages_by_next(client, group, peer):
+    """Each page says where the next one begins, however many files there are."""
+    names = ["a", "a", "b", *(f"c:{number:02}&%/\u00e4" for number in range(37))]
+    for number, (file_id, name) in enumerate(zip(reversed(IDS), names, strict=True)):
+        stored_file(file_id, name, persisted=[0] if number % 2 else ())
+    group.own, group.urls = {0, 1}, {peer.url: {2}}
+    peer.answers["/progress/"] = (200, theirs(name="d"))
+    found, after, pages = [], "", 0
+    while after is not None:
+        page = await get(client, "/progress/", params={"limit": "7", "after": after})
+        found += [(file["name"], file["file_id"]) for file in page["files"]]
+        after, pages = page["next"], pages + 1
+        assert 41 == page["matching"]
+
+    mine = sorted(zip(names, reversed(IDS), strict=True))
+    assert [*mine, ("d", IDS[1])] == found
+    assert 6 == pages
+    assert {"8"} == {asked.query["limit"] for asked in peer.asked}
+
+
 async def test_search_and_state(client):
     """Search finds part of a name in any case; state finds what is in that state."""
     stored_file(IDS[0], "Logs/A.csv", persisted=[0, 1, 2])
@@ -200,7 +233,6 @@ async def test_search_and_state(client):
         ("state=failed", ["c.csv"]),
         ("search=b&state=arriving", ["logs/b.csv"]),
         ("search=%3Cimg", []),
-        ("state=x", []),
     ]:
         page = await get(client, f"/progress/?{query}")
         assert (names, len(names), 3) == (
@@ -208,6 +240,18 @@ async def test_search_and_state(client):
             page["matching"],
             page["totals"]["files"],
         )
+
+
+@pytest.mark.parametrize(
+    "query", ["state=bogus", "state=COMPLETE", "state=%1b[31m", "after=x", "after=%C3%A9:x"]
+)
+async def test_bad_selection(client, query):
+    """A state that no file can be in is refused, with those that there are."""
+    answer = await get(client, f"/progress/?{query}", status=400)
+    assert "expected" in answer["error"]
+    assert answer["error"].isprintable()
+    if query.startswith("state"):
+        assert "announced, sent, arriving, complete, failed, changed" in answer["error"]
 
 
 @pytest.mark.parametrize("name", ["offset", "limit"])
@@ -225,7 +269,7 @@ async def test_bad_number(client, name, number):
 async def test_page_is_limited(client):
     """Nobody may ask for all files at once."""
     assert "1000" in (await get(client, "/progress/?limit=1001", status=400))["error"]
-    assert [] == (await get(client, "/progress/?limit=1000&offset=10000000"))["files"]
+    assert [] == (await get(client, "/progress/?limit=1000&offset=10000"))["files"]
 
 
 async def test_hostile_name(client):
@@ -358,7 +402,8 @@ async def test_machines_that_answer_are_up(client, group, peer):
     group.own, group.urls = {0}, {peer.url: {1}}
     store_machine("w2", silent=60.0)
     theirs = Presence.first(Heartbeat(machine="w2", group="g1", state="running", at=NOW), now=NOW)
-    peer.answers["/machines/"] = (200, [group_machines.machine_json(theirs, now=NOW)])
+    said = [group_machines.machine_json(theirs, now=NOW)]
+    peer.answers["/machines/"] = (200, {"partitions": [1], "machines": said})
     answer = await get(client, "/machines/")
 
     assert [("m1", True), ("w2", True)] == [(m["machine"], m["up"]) for m in answer["machines"]]
@@ -457,16 +502,19 @@ async def test_not_ready_while_it_cannot_work(client, faust_app, monkeypatch, pa
 # --- the others of the group
 
 
+def theirs(**fields):
+    """Return another worker's answer: one file, in partition 2 of the table."""
+    row = rows.FileRow(**{"name": "a", "size": 30, "blocks": 3, "block_size": 10} | fields)
+    totals = {"files": 1, "complete": 0, "bytes": row.size, "persisted_bytes": 0}
+    file = views.file_json(IDS[1], row)
+    return {"partitions": [2], "totals": totals, "deliveries": [], "matching": 1, "files": [file]}
+
+
 async def test_others_are_asked(client, group, peer):
     """Lists of all workers are merged in order, and the totals added up."""
     stored_file(IDS[0], "b", persisted=[0, 1, 2])
     group.own, group.urls = {0, 1}, {peer.url: {2}}
-    theirs = views.file_json(IDS[1], rows.FileRow(name="a", size=5, blocks=1, block_size=5))
-    totals = {"files": 1, "complete": 0, "bytes": 5, "persisted_bytes": 0}
-    peer.answers["/progress/"] = (
-        200,
-        {"totals": totals, "deliveries": [], "matching": 1, "files": [theirs]},
-    )
+    peer.answers["/progress/"] = (200, theirs(size=5, block_size=5, blocks=1))
     answer = await get(client, "/progress/?offset=1&limit=5&search=&state=")
 
     assert {"files": 2, "complete": 1, "bytes": 35, "persisted_bytes": 30} == answer["totals"]
@@ -475,13 +523,15 @@ async def test_others_are_asked(client, group, peer):
         answer["matching"],
         answer["silent"],
     )
-    assert {
+    expected = {
         "local": "1",
-        "limit": "6",
+        "limit": "7",
+        "after": "",
         "search": "",
         "state": "",
         "order": "name",
-    } == dict(peer.asked[0].query)
+    }
+    assert expected == dict(peer.asked[0].query)
 
 
 async def test_order_of_activity(client, group, peer):
@@ -497,6 +547,7 @@ async def test_order_of_activity(client, group, peer):
     peer.answers["/progress/"] = (
         200,
         {
+            "partitions": [2],
             "totals": {"files": 2, "complete": 0, "bytes": 10, "persisted_bytes": 0},
             "deliveries": [run],
             "matching": 2,
@@ -510,7 +561,7 @@ async def test_order_of_activity(client, group, peer):
     (delivery,) = answer["deliveries"]
     assert run | {"files": 3, "bytes": 40, "complete": 0, "persisted_bytes": 10} == delivery
     assert (
-        "expected name or activity"
+        "expected one of name, activity"
         in (await get(client, "/progress/?order=x", status=400))["error"]
     )
     stalled = await get(client, f"/progress/{IDS[1]}/")
@@ -522,7 +573,7 @@ async def test_local_answer(client, group, peer):
     stored_file(IDS[0], "b")
     group.own, group.urls = {0, 1}, {peer.url: {2}}
     assert 1 == (await get(client, "/progress/?local=1&limit=10000"))["matching"]
-    (own,) = await get(client, "/machines/?local=1")
+    (own,) = (await get(client, "/machines/?local=1"))["machines"]
     assert ("m1", True) == (own["machine"], own["up"])
     assert [] == peer.asked
 
@@ -596,7 +647,7 @@ async def test_file_of_another_worker(client, group, peer):
     group.own, group.urls = {0}, {peer.url: {1, 2}}
     for file_id in IDS:
         stored_file(file_id, "mine")
-        peer.answers[f"/progress/{file_id}/"] = (200, {"name": "theirs"})
+        peer.answers[f"/progress/{file_id}/"] = (200, theirs(name="theirs")["files"][0])
         expected = "theirs" if routing.partition_of(file_id.encode()) else "mine"
         assert expected == (await get(client, f"/progress/{file_id}/"))["name"]
 
@@ -622,15 +673,139 @@ async def test_file_that_nobody_holds(client, group, peer):
     assert [] == peer.asked
 
 
-async def test_others_are_asked_with_the_token(serve, group, peer, faust_app, monkeypatch):
-    """Workers that want a token show theirs to each other."""
-    settings = Settings.load(machine_id="m1", web_host="192.0.2.1", web_token="t" * 20)
-    monkeypatch.setattr(faust_app, "settings", settings)
-    client = await serve(web_host="192.0.2.1", web_token="t" * 20)
-    group.own, group.urls = {0, 1}, {peer.url: {2}}
-    await get(client, "/machines/", headers={"Authorization": "Bearer " + "t" * 20})
+TOKEN = "t" * 20
+WITH_TOKEN = {"Authorization": f"Bearer {TOKEN}"}
 
-    assert ["Bearer " + "t" * 20] == [asked.headers["Authorization"] for asked in peer.asked]
+
+@pytest.fixture
+async def guarded(serve, group, peer, faust_app, monkeypatch):
+    """Asks one of two workers that have a token; `peer` is the other one, and has it too."""
+    flags = {"web_host": "192.0.2.1", "web_token": TOKEN}
+    settings = Settings.load(machine_id="m1", group_id="g1", **flags)
+    monkeypatch.setattr(faust_app, "settings", settings)
+    peer.key = proofs.group_key(TOKEN, "g1")
+    group.own, group.urls = {0, 1}, {peer.url: {2}}
+    peer.answers["/progress/"] = (200, theirs())
+    peer.answers["/machines/"] = (200, {"partitions": [2], "machines": []})
+    return await serve(group_id="g1", **flags)
+
+
+async def test_the_token_is_not_sent(guarded, peer):
+    """Workers prove themselves to each other; what travels is no token, and differs each time."""
+    for path in ("/progress/", "/machines/", "/progress/"):
+        assert [] == (await get(guarded, path, headers=WITH_TOKEN))["silent"]
+
+    sent = [str(asked.headers) + str(asked.url) for asked in peer.asked]
+    assert 3 == len({asked.headers["Authorization"] for asked in peer.asked})
+    assert not any(TOKEN in text or "Bearer" in text for text in sent)
+
+
+async def test_answer_without_proof(guarded, peer, caplog):
+    """What an address answers that does not prove itself does not count; it is named."""
+    for key in (None, proofs.group_key("T" * 20, "g1")):
+        peer.key = key
+        for path in ("/progress/", "/machines/"):
+            answer = await get(guarded, path, headers=WITH_TOKEN)
+            assert [peer.url] == answer["silent"]
+            assert 1 >= answer.get("totals", {}).get("files", 0)
+    assert "does not prove that it is of the group" in caplog.text
+
+    theirs_id = next(i for i in IDS if routing.partition_of(i.encode()) == 2)
+    answer = await get(guarded, f"/progress/{theirs_id}/", headers=WITH_TOKEN, status=503)
+    assert "does not prove" in answer["error"]
+
+
+async def test_question_is_for_one_address(guarded, peer):
+    """A question that is handed on to a worker, or repeated, is refused."""
+    await get(guarded, "/machines/", headers=WITH_TOKEN)
+    (asked,) = peer.asked
+    headers = {"Authorization": asked.headers["Authorization"]}
+    answer = await get(guarded, asked.raw_path, headers=headers, status=401)
+    assert "no worker of the group" in answer["error"]
+
+
+async def test_worker_answers_with_proof(guarded, faust_app):
+    """A worker takes a question once, and proves its answer, also when it is an error."""
+    key = proofs.group_key(TOKEN, "g1")
+    unknown = next(i for i in IDS if routing.partition_of(i.encode()) == 0)
+    for path, status in [("/progress/?local=1", 200), (f"/progress/{unknown}/?local=1", 404)]:
+        question = proofs.Question(
+            method="GET",
+            path=path,
+            peer=base_url(faust_app.settings),
+            at=int(time.time()),
+            nonce=f"{status:032x}",
+        )
+        headers = {"Authorization": question.credentials(key)}
+        async with guarded.get(path, headers=headers) as answer:
+            body = await answer.read()
+            assert status == answer.status
+            proof = answer.headers[proofs.ANSWER_HEADER]
+        assert question.proof(key, status=status, body=body) == proof
+        again = await get(guarded, path, headers=headers, status=401)
+        assert "asked before" in again["error"]
+
+
+@pytest.mark.parametrize("path", ["/progress/?local=1", "/machines/?local=1"])
+async def test_local_is_for_workers(guarded, path):
+    """Whoever has the token alone asks for the whole group."""
+    answer = await get(guarded, path, headers=WITH_TOKEN, status=403)
+    assert "for the workers of the group" in answer["error"]
+
+
+async def test_only_loopback_without_a_token(client, group):
+    """Without a token no address is asked that another machine may have."""
+    group.own, group.urls = {0, 1}, {"http://192.0.2.7:6066": {2}}
+    assert ["http://192.0.2.7:6066"] == (await get(client, "/progress/"))["silent"]
+
+
+IMPOSSIBLE = {
+    "too large": lambda: {"x": "y" * 200_000},
+    "a list": list,
+    "no totals": lambda: {"partitions": [2], "matching": 1, "files": []},
+    "no partitions": lambda: {k: v for k, v in theirs().items() if k != "partitions"},
+    "text in totals": lambda: theirs() | {"totals": {"files": "1"}},
+    "less than none": lambda: theirs() | {"totals": {"files": -1}},
+    "a file without name": lambda: theirs() | {"files": [{"file_id": "x"}]},
+    "a file of numbers": lambda: theirs() | {"files": [7]},
+    "too many files": lambda: theirs() | {"files": [{}] * 20_001},
+}
+
+
+@pytest.mark.parametrize("what", IMPOSSIBLE)
+async def test_impossible_answer(client, group, peer, monkeypatch, what):
+    """An answer of another size or shape is none: the address is named, and the rest shown."""
+    monkeypatch.setattr(peers, "ANSWER_BYTES", 100_000)
+    stored_file(IDS[0], "a")
+    group.own, group.urls = {0, 1}, {peer.url: {2}}
+    for path in ("/progress/", "/machines/"):
+        peer.answers[path] = (200, IMPOSSIBLE[what]())
+    answer = await get(client, "/progress/")
+
+    assert (["a"], [peer.url]) == ([file["name"] for file in answer["files"]], answer["silent"])
+    assert [peer.url] == (await get(client, "/machines/"))["silent"]
+
+
+async def test_who_is_asked(client, group, peer, monkeypatch):
+    """Files are asked of who holds some, machines of every worker, and never of too many."""
+    monkeypatch.setattr(peers, "MAX_PEERS", 5)
+    peer.answers["/machines/"] = (200, {"partitions": [2], "machines": []})
+    peer.answers["/progress/"] = (200, theirs())
+    other = peer.url.replace("127.0.0.1", "127.0.0.2")
+    group.own, group.urls = {0, 1}, {peer.url: {2}, other: set()}
+    for path, silent in [("/progress/", []), ("/machines/", [other])]:
+        assert silent == (await get(client, path))["silent"]
+
+    group.urls = {f"http://127.0.0.1:{port}": {2} for port in range(1, 10)}
+    assert 5 == len((await get(client, "/machines/"))["silent"])
+
+
+async def test_worker_without_what_it_was_said_to_hold(client, group, peer):
+    """Partitions of which no answer came are named, whoever was said to hold them."""
+    group.own, group.urls = {0}, {peer.url: {1, 2}}
+    peer.answers["/progress/"] = (200, theirs())
+    (silent,) = (await get(client, "/progress/"))["silent"]
+    assert "(partitions 1 of the tables)" in silent
 
 
 # --- who may ask
@@ -656,6 +831,36 @@ async def test_security_headers(client, path, status):
         assert SECURITY_HEADERS.items() <= answer.headers.items()
         assert "Access-Control-Allow-Origin" not in answer.headers
         assert "secret" not in await answer.text()
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"Sec-Fetch-Site": "none"}, 200),
+        ({"Sec-Fetch-Site": "same-origin"}, 200),
+        ({"Origin": "{own}"}, 200),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "same-site"}, 403),
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Origin": "http://127.0.0.1:1"}, 403),
+    ],
+)
+async def test_pages_from_elsewhere(client, headers, status):
+    """What a page from elsewhere has a browser ask is refused before anything is read."""
+    own = str(client.make_url("/")).rstrip("/")
+    headers = {name: value.format(own=own) for name, value in headers.items()}
+    for path in ("/progress/", "/machines/", "/metrics"):
+        async with client.get(path, headers=headers) as answer:
+            assert status == answer.status
+            assert SECURITY_HEADERS.items() <= answer.headers.items()
+
+
+async def test_no_body(client):
+    """A request that brings a body is refused."""
+    async with client.get("/progress/", data=b"x" * 100) as answer:
+        assert 400 == answer.status
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "SEARCH"])
