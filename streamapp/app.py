@@ -14,7 +14,7 @@ import faust
 
 from yarl import URL
 
-from streamapp import assignor, ending, logs, outputs, topics, transport, watching
+from streamapp import assignor, ending, outputs, topics, transport, watching
 from streamapp.changelogs import Changelogs, SafeTable
 from streamapp.errors import SettingsError
 from streamapp.flow import FETCHED_RECORDS, FlowControl, StreamQueue
@@ -78,7 +78,6 @@ class StreamApp(faust.App):
     async def on_start(self) -> None:
         """Start the watchdog with the application: a recovery may be what does not end."""
         await super().on_start()
-        logs.quiet_libraries()  # again: the worker has set up its handlers by now
         self.watchdog = watching.start(self, asyncio.get_running_loop())
 
     async def on_stop(self) -> None:

@@ -16,7 +16,7 @@ import click
 
 import streamapp
 
-from streamapp import ending, options, outputs
+from streamapp import ending, logs, options, outputs
 from streamapp.options import settings_options
 from streamapp.reporting import ReportingGroup
 from streamapp.settings import Settings, flag_of
@@ -341,4 +341,5 @@ def _print_topics(states: dict[str, Any]) -> None:
 
 def main() -> None:
     """Run the command line."""
+    logs.set_up_commands()
     cli(prog_name="streamapp")

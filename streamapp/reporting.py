@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from streamapp.errors import StreamAppError
+from streamapp.names import printable
 from streamapp.strict import StrictGroup
 from streamapp.wording import without_passwords
 
@@ -29,7 +30,7 @@ class ReportedError(click.ClickException):
     """Shows one of our errors in one line and exits with its own code."""
 
     def __init__(self, error: StreamAppError) -> None:
-        super().__init__(without_passwords(str(error)))
+        super().__init__(printable(without_passwords(str(error))))
         self.exit_code = error.exit_code
 
 
@@ -68,7 +69,7 @@ class ReportingGroup(StrictGroup):
         except Exception as error:
             if os.environ.get(DEBUG_VARIABLE):
                 traceback.print_exc()
-            said = without_passwords(" ".join(str(error).split()))
+            said = printable(without_passwords(" ".join(str(error).split())))
             message = (
                 f"unforeseen {type(error).__name__}: {said} "
                 f"({DEBUG_VARIABLE}=1 shows where; please report it)"

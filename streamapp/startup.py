@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 import faust
 
-from streamapp import assignor, ending, outputs, transport, worker
+from streamapp import assignor, ending, logs, outputs, transport, worker
 from streamapp.reporting import reporting
 
 
 if TYPE_CHECKING:
+    import logging
+
     from streamapp.app import StreamApp
 
 
@@ -30,6 +32,7 @@ class StreamWorker(faust.Worker):
             SystemExit: something is missing; what it is was written in one line.
         """
         outputs.secure()
+        logs.set_up_commands()
         self._signals = ending.SignalThread()
         self._signals.start()
         super().__init__(*args, **kwargs | {"stdout": sys.stdout, "stderr": sys.stderr})
@@ -38,6 +41,11 @@ class StreamWorker(faust.Worker):
         assignor.read_members_with_limits(app.settings, str(app.conf.canonical_url))
         with reporting():
             worker.prepare(app)
+
+    def on_setup_root_logger(self, logger: logging.Logger, level: int) -> None:
+        """Have what Faust set up write lines that can be read."""
+        super().on_setup_root_logger(logger, level)
+        logs.quiet_libraries()
 
     def install_signal_handlers(self) -> None:
         """Have signals stop the worker, now that there is something to stop."""

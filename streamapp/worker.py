@@ -11,7 +11,7 @@ import time
 
 from typing import TYPE_CHECKING, Any
 
-from streamapp import history, logs, reconciliation, tablestate, topics
+from streamapp import history, reconciliation, tablestate, topics
 from streamapp.broker_contact import BrokerContact
 from streamapp.store import identity
 
@@ -29,7 +29,6 @@ def prepare(app: StreamApp) -> None:
         StreamAppError: something is missing; the message says what to do.
     """
     settings = app.settings
-    logs.quiet_libraries()
     states = topics.ensure(settings, with_changelogs=True)
     app.block_store.open()
     tablestate.make_usable(settings)

@@ -52,6 +52,10 @@ def test_commands(site, run):
         assert reason in processes[command].said()
         assert "Traceback" not in processes[command].said()
     assert not old.exists()
+    hostile = harness.RawBlock(harness.seeded(), size=9, name="a\x1b[2J\nb")
+    harness.RawSender(site).send(hostile.records(), partition=0)
+    wait_for(lambda: r"is complete: a\x1b[2J\nb" in worker.said(), within=30, what="the file")
+    assert "\x1b" not in worker.said()
     assert [] == site.verdict({"source": source}).problems
 
     assert 0 == worker.terminate()
