@@ -36,7 +36,8 @@ def fold_ack(ack: BlockAck) -> None:
         return
     key = ack.file_id.encode()
     before = file_row(key) or rows.FileRow()
-    if not before.is_about(size=ack.file_size, blocks=ack.blocks, block_size=ack.block_size):
+    is_about = before.is_about(size=ack.file_size, blocks=ack.blocks, block_size=ack.block_size)
+    if before.is_acknowledged and not is_about:
         return
     run_key = rows.run_key(ack.file_id, ack.block)
     run = rows.with_bit(block_map.get(run_key, b""), ack)

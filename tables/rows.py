@@ -112,6 +112,11 @@ class FileRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             return 0.0
         return self.persisted_bytes * (blocks - 1) / blocks / seconds
 
+    @property
+    def is_acknowledged(self) -> bool:
+        """Whether a worker has spoken of it: what the row says of the file is from there then."""
+        return bool(self.run_counts)
+
     def is_about(self, *, size: int, blocks: int, block_size: int) -> bool:
         """Return whether a record of such a file can speak of this one: an id says its cut."""
         return not self.blocks or (self.size, self.blocks, self.block_size) == (
@@ -121,39 +126,54 @@ class FileRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         )
 
     def with_ack(self, ack: BlockAck, run: bytes) -> FileRow:
-        """Return the row after *ack*; *run* has the bits of its run, the ack's included."""
+        """Return the row after *ack*; *run* has the bits of its run, the ack's included.
+
+        Until the first one the row is what a producer, or a stranger, says of the file.
+        """
+        base = self if self.is_acknowledged else self._described_by(ack)
         number = ack.block // RUN_BLOCKS
-        counts = list(self.run_counts) + [0] * (number + 1 - len(self.run_counts))
+        counts = list(base.run_counts) + [0] * (number + 1 - len(base.run_counts))
         counts[number] = count_bits(run)
         last = ack.blocks - 1
         is_run_of_last = number == last // RUN_BLOCKS
         row = msgspec.structs.replace(
-            self,
-            name=self.name or ack.name,
-            size=self.size or ack.file_size,
-            blocks=self.blocks or ack.blocks,
-            block_size=self.block_size or ack.block_size,
-            source=self.source or ack.source,
+            base,
             run_counts=tuple(counts),
-            has_last=is_set(run, last % RUN_BLOCKS) if is_run_of_last else self.has_last,
+            has_last=is_set(run, last % RUN_BLOCKS) if is_run_of_last else base.has_last,
         )
         if row == self:
             return self
         return msgspec.structs.replace(
-            row, first_at=min(self.first_at or ack.at, ack.at), last_at=max(self.last_at, ack.at)
+            row, first_at=min(base.first_at or ack.at, ack.at), last_at=max(base.last_at, ack.at)
+        )
+
+    def _described_by(self, ack: BlockAck) -> FileRow:
+        """Return the row as *ack* describes the file; what was said of another one is dropped."""
+        is_same = self.is_about(size=ack.file_size, blocks=ack.blocks, block_size=ack.block_size)
+        said = self if is_same else FileRow()
+        return msgspec.structs.replace(
+            said,
+            name=ack.name or said.name,
+            size=ack.file_size,
+            blocks=ack.blocks,
+            block_size=ack.block_size,
+            source=ack.source or said.source,
         )
 
     def with_status(self, status: FileStatus) -> FileRow:
-        """Return the row after what the producer said; of another file it changes nothing."""
+        """Return the row after what the producer said; of another file it changes nothing.
+
+        What a worker has said of the file stays.
+        """
         if not self.is_about(size=status.size, blocks=status.blocks, block_size=status.block_size):
             return self
         return msgspec.structs.replace(
             self,
-            name=status.name,
+            name=(self.is_acknowledged and self.name) or status.name,
             size=status.size,
             blocks=status.blocks,
             block_size=status.block_size,
-            source=status.source,
+            source=(self.is_acknowledged and self.source) or status.source,
             announced=status.state,
             reason=status.reason,
             digest=status.digest or self.digest,

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamapp import records
+from streamapp import records, wire
 from streamapp.errors import BlockMalformedError
+from streamapp.producer import engine
 from streamapp.records import BlockAck, FailedBlock, FileStatus, Heartbeat, Quarantined
 from tests.unit.frames import FILE_ID
 
@@ -244,3 +245,39 @@ def test_any_field(record, field, value):
         return
 
     assert found == decode(records.encode(found))
+
+
+def whole_numbers(kind):
+    """Return the limits of all whole numbers in records of *kind*, by field."""
+    found = {}
+    for field in msgspec.inspect.type_info(kind).fields:
+        inner = getattr(field.type, "item_type", field.type)
+        for one in getattr(inner, "types", [inner]):
+            if isinstance(one, msgspec.inspect.IntType):
+                found[field.name] = (one.lt - 1) if one.le is None else one.le
+    return found
+
+
+@pytest.mark.parametrize(
+    "kind", [BlockAck, FileStatus, FailedBlock, Heartbeat, Quarantined], ids=lambda k: k.__name__
+)
+def test_numbers_are_exact_in_json(kind):
+    """No whole number of a record is larger than every reader of JSON can hold exactly.
+
+    Larger attempts are read, because older producers made them; no new frame has one.
+    """
+    limits = whole_numbers(kind)
+    assert limits
+    if kind is BlockAck:
+        assert wire.MAX_OLD_ATTEMPT == limits.pop("attempt")
+        assert wire.MAX_ATTEMPT < 1 << 53
+
+    assert {name: most for name, most in limits.items() if most >= 1 << 53} == {}
+
+
+def test_first_attempt():
+    """A run's attempts stay below 2^53 when a million blocks are sent again, and differ."""
+    first = [engine.first_attempt() for _ in range(100)]
+
+    assert max(first) + 10**6 < wire.MAX_ATTEMPT
+    assert len(set(first)) > 90

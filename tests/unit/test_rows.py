@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from streamapp.errors import BlockMalformedError
 from streamapp.records import FailedBlock, FileStatus
 from tables import rows
+from tests.unit.frames import FILE_ID
 from tests.unit.test_folds import BLOCKS, NUMBERS, Tables, ack_of
 
 
@@ -17,8 +18,8 @@ SIZE = 10 * BLOCKS - 3
 
 def status_of(state="sent", **fields):
     """Return what a producer says of the file."""
-    fields = {"size": SIZE, "blocks": BLOCKS, "block_size": 10, "name": "n"} | fields
-    return FileStatus(file_id="0123456789abcdef" * 2, state=state, source="s", **fields)
+    fields = {"size": SIZE, "blocks": BLOCKS, "block_size": 10, "name": "n", "source": "s"} | fields
+    return FileStatus(file_id=FILE_ID, state=state, **fields)
 
 
 @given(st.lists(st.sampled_from(NUMBERS), min_size=1).flatmap(
@@ -81,6 +82,39 @@ def test_forged(change):
     assert tables.row() is not None
     row = tables.row()
     assert row is row.with_status(status)
+
+
+FORGED = [
+    {"name": "other", "source": "liar"},
+    {"size": 7, "blocks": 1},
+    {"size": SIZE + 1},
+    {"block_size": 11, "blocks": BLOCKS - 1, "state": "failed", "reason": "because"},
+]
+
+
+@pytest.mark.parametrize("forged", FORGED)
+def test_forged_status(forged):
+    """Acknowledgements say what a file is, whether a status that lies comes before or after."""
+    honest = {"name": "n", "source": "s"}
+    results = []
+    for is_first in (True, False):
+        tables = Tables()
+        if is_first:
+            tables.files[FILE_ID.encode()] = rows.encode(
+                rows.FileRow().with_status(status_of(**forged))
+            )
+        for block in range(2):
+            tables.fold(ack_of(block, **honest))
+        row = tables.row()
+        if not is_first:
+            row = row.with_status(status_of(**forged))
+        results.append(row)
+        said = row.name, row.source, row.size, row.blocks, row.block_size
+        assert ("n", "s", SIZE, BLOCKS, 10) == said
+        assert (2, 20) == (row.persisted_blocks, row.persisted_bytes)
+        assert "" == row.reason
+
+    assert results[0] == results[1]
 
 
 def test_bytes_of_a_block_that_was_wiped():
