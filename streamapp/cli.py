@@ -20,7 +20,7 @@ from streamapp import ending, logs, options, outputs
 from streamapp.options import settings_options
 from streamapp.reporting import ReportingGroup
 from streamapp.settings import Settings, flag_of
-from streamapp.units import parse_rate
+from streamapp.units import counted, parse_rate
 
 
 @click.group(cls=ReportingGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -218,7 +218,7 @@ def machines_forget(name: str, *, force: bool, **flags: object) -> None:
 
     settings = Settings.load(**flags)
     count = all_machines.forget(settings, name, force=force)
-    click.echo(f"Machine {name} is forgotten; {count} blocks of it are to be sent again")
+    click.echo(f"Machine {name} is forgotten; to be sent again: {counted(count, 'block')} of it")
 
 
 @cli.group()
@@ -244,7 +244,7 @@ def tables_rebuild(*, source: str, **flags: object) -> None:
     settings = Settings.load(**flags)
     if source == "disks":
         outcome = reacknowledge.from_disks(settings)
-        click.echo(f"{outcome.blocks} blocks are acknowledged again; workers fold them now")
+        click.echo(f"{counted(outcome.blocks, 'block')} acknowledged again; workers fold them now")
     else:
         tablestate.rebuild_from_acks(settings)
         click.echo("The tables come back when the workers start: start them now")
@@ -334,7 +334,8 @@ def show_config() -> None:
 def _print_topics(states: dict[str, Any]) -> None:
     for state in states.values():
         click.echo(
-            f"{state.name}: {state.partitions} partitions, {state.replicas} replicas, "
+            f"{state.name}: {counted(state.partitions, 'partition')}, "
+            f"{counted(state.replicas, 'replica')}, "
             f"records up to {state.max_message_bytes} bytes"
         )
 

@@ -13,6 +13,7 @@ import time
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from streamapp.errors import BlockCorruptError, StoreError, StoreFullError
+from streamapp.units import counted
 
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class Holding:
                 if not is_full and await asyncio.to_thread(self._desk.store.is_healthy):
                     refused += 1
                 if refused > _REFUSED_WRITES:
-                    message = f"the disk refused it {refused} times: {error}"
+                    message = f"the disk refused it {counted(refused, 'time')}: {error}"
                     raise BlockCorruptError(message) from error
                 self._hold(str(error))
                 if is_full:

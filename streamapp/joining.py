@@ -18,7 +18,7 @@ from streamapp import manifest
 from streamapp.errors import VerificationError
 from streamapp.store import metadata
 from streamapp.store.placing import PRIVATE
-from streamapp.units import MIB
+from streamapp.units import MIB, counted
 
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def read(joined: JoinedFile) -> Iterator[bytes]:
         VerificationError: a block is missing, or is not what its metadata say.
     """
     if joined.missing:
-        message = f"{joined.file.name}: {len(joined.missing)} blocks are missing"
+        message = f"{joined.file.name}: missing: {counted(len(joined.missing), 'block')}"
         raise VerificationError(message)
     for block in range(joined.file.blocks):
         yield from _block(joined.blocks[block][0], block, joined.file)

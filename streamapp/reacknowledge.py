@@ -16,6 +16,7 @@ from streamapp import joining, kafka, records, topics
 from streamapp.errors import KafkaError, SourceError
 from streamapp.routing import partition_of
 from streamapp.store import metadata
+from streamapp.units import counted
 
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def produce(
                 producer.poll(kafka.REQUEST_SECONDS)
     left = producer.flush(6 * kafka.REQUEST_SECONDS)
     if left or outcome.refused:
-        message = f"Kafka did not take {left + outcome.refused} records: run it again"
+        message = f"Kafka did not take {counted(left + outcome.refused, 'record')}: run it again"
         raise KafkaError(message)
     return outcome
 

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from streamapp.names import printable
-from streamapp.units import format_duration, format_rate, format_size
+from streamapp.units import counted, format_duration, format_rate, format_size
 
 
 if TYPE_CHECKING:
@@ -56,12 +56,12 @@ def page(answer: Answer, *, width: int, asked_for: str = "") -> Group:
         parts += [_file_problem(file) for file in files if _reasons(file)]
     hidden = answer["matching"] - len(files)
     if hidden:
-        parts.append(Text(f"and {_count(hidden, 'more file')}: --limit, --search"))
+        parts.append(Text(f"and {counted(hidden, 'more file')}: --limit, --search"))
     if files or hidden or asked_for:
         parts.append(Text())
     machines = answer["machines"]
     up = sum(machine["up"] for machine in machines)
-    parts.append(Text(f"{up} of {_count(len(machines), 'machine')} up", style="bold"))
+    parts.append(Text(f"{up} of {counted(len(machines), 'machine')} up", style="bold"))
     return Group(*parts, _machines(machines))
 
 
@@ -70,7 +70,7 @@ def first_lines(answer: Answer) -> Iterator[Text]:
     totals = answer["totals"]
     if answer["silent"]:
         who = ", ".join(map(printable, answer["silent"]))
-        text = f"at least {_count(totals['complete'], 'file')} complete; the part of {who} is "
+        text = f"at least {counted(totals['complete'], 'file')} complete; the part of {who} is "
         yield Text(f"{text}not shown", style="red")
     for reason in answer.get("waiting", ()):
         yield Text(f"waiting: {printable(reason)}", style="yellow")
@@ -91,7 +91,7 @@ def line(answer: Answer) -> str:
     """Return the state of all in one line."""
     machines = answer["machines"]
     parts = [text.plain for text in first_lines(answer)]
-    parts.append(f"{sum(m['up'] for m in machines)} of {_count(len(machines), 'machine')} up")
+    parts.append(f"{sum(m['up'] for m in machines)} of {counted(len(machines), 'machine')} up")
     return "; ".join(parts)
 
 
@@ -173,7 +173,7 @@ def _machines(machines: list[Answer]) -> Table:
     for machine in machines:
         table.add_row(
             Text(printable(machine["machine"])),
-            f"{_count(machine['blocks'], 'block')}, {format_size(machine['bytes'])}",
+            f"{counted(machine['blocks'], 'block')}, {format_size(machine['bytes'])}",
             format_rate(machine["rate"]) if machine["rate"] else "",
             format_size(machine["free_disk"]),
             _machine_state(machine),
@@ -196,14 +196,14 @@ def _machine_state(machine: Mapping[str, Any]) -> Text:
     for count, what in (("rejected", "block"), ("quarantined", "record")):
         if machine[count]:
             done = "rejected" if what == "block" else "set aside"
-            said.append(f"{_count(machine[count], what)} {done}")
+            said.append(f"{counted(machine[count], what)} {done}")
     style = _STYLES.get(machine["state"], "green")
     return Text(printable("; ".join(filter(None, said))), style=style)
 
 
 def _progress(totals: Mapping[str, Any]) -> str:
     text = (
-        f"{totals['complete']} of {_count(totals['files'], 'file')} complete, "
+        f"{totals['complete']} of {counted(totals['files'], 'file')} complete, "
         f"{format_size(totals['persisted_bytes'])} of {format_size(totals['bytes'])}"
     )
     return f"{text}, {totals['failed']} failed" if totals.get("failed") else text
@@ -213,10 +213,6 @@ def _time(seconds: float) -> str:
     when = time.localtime(seconds)
     is_today = when[:3] == time.localtime()[:3]
     return time.strftime("%H:%M:%S" if is_today else "%Y-%m-%d %H:%M:%S", when)
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _table() -> Table:

@@ -26,7 +26,7 @@ from streamapp.errors import StoreError, VerificationError
 from streamapp.store import folders, mending, metadata
 from streamapp.store.metadata import BlockFile, FileFile
 from streamapp.store.placing import PRIVATE
-from streamapp.units import KIB, MIB
+from streamapp.units import KIB, MIB, counted
 
 
 if TYPE_CHECKING:
@@ -284,7 +284,7 @@ def _disagreement(meta: BlockFile, file: FileFile | None, stem: str, block: int)
     if found != file:
         return f"its metadata speak of file {found.file_id} or of a change of it"
     if block >= file.blocks or stem != metadata.stem(block, file.blocks):
-        return f"no block of a file of {file.blocks} blocks has this name"
+        return f"no block of a file of {counted(file.blocks, 'block')} has this name"
     start, size = manifest.Plan(file_size=file.size, block_size=file.block_size).span(block)
     said = (meta.block, meta.start, meta.end, meta.size)
     if said != (block, start, start + size, size):

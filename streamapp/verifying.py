@@ -24,7 +24,7 @@ from streamapp.errors import SourceError
 from streamapp.names import printable
 from streamapp.store import BlockStore, metadata
 from streamapp.store.placing import PRIVATE
-from streamapp.units import format_duration, format_size
+from streamapp.units import counted, format_duration, format_size
 from streamapp.verify import Pace, State, Verdict
 
 
@@ -60,7 +60,7 @@ class Summary(msgspec.Struct, kw_only=True, tag_field="kind", tag="summary"):
         """Return it as a line for people."""
         counts = ", ".join(f"{count} {state}" for state, count in sorted(self.states.items()))
         text = (
-            f"{self.blocks} blocks, {format_size(self.bytes)}, read in "
+            f"{counted(self.blocks, 'block')}, {format_size(self.bytes)}, read in "
             f"{format_duration(self.seconds)}: {counts or 'all good'}"
         )
         if self.quarantined or self.asked_for_again:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import msgspec
 
 from streamapp.errors import WatchdogError
+from streamapp.units import counted
 
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ class Watchdog:
             if idle > self._patience:
                 topic, partition = place
                 return (
-                    f"{topic}-{partition}: {end - now[0]} records to do, none taken and "
+                    f"{topic}-{partition}: {counted(end - now[0], 'record')} to do, none taken and "
                     f"none committed for {idle:.0f} s"
                 )
         return ""

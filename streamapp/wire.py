@@ -39,6 +39,7 @@ from msgspec import Meta
 
 from streamapp import manifest, names
 from streamapp.errors import BlockMalformedError
+from streamapp.units import counted
 
 
 if TYPE_CHECKING:
@@ -309,7 +310,7 @@ def _check_ranges(frame: Frame, version: int) -> None:
     elif (frame.frame == 0) != (frame.meta is not None):
         wrong = f"frame {frame.frame} {'with' if frame.meta else 'without'} the block's metadata"
     elif frame.seal and frame.seal.frames != frame.frame + 1:
-        wrong = f"frame {frame.frame} seals a block of {frame.seal.frames} frames"
+        wrong = f"frame {frame.frame} seals a block of {counted(frame.seal.frames, 'frame')}"
     elif frame.abort and (frame.meta or frame.seal or frame.length):
         wrong = "a frame that aborts the block and yet adds to it"
     elif not (frame.length or frame.seal or frame.abort):

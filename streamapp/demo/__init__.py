@@ -22,7 +22,7 @@ from streamapp.demo import proof
 from streamapp.demo.processes import FaustWorker, Worker, free_ports, send
 from streamapp.demo.workspace import Workspace
 from streamapp.settings import Settings
-from streamapp.units import format_duration, format_rate, format_size
+from streamapp.units import counted, format_duration, format_rate, format_size
 
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def run(folder: Path, *, data: Path | None, keep: bool) -> int:
     if code or not outcome.agrees:
         console.print(f"[red]NOT proven: producer exit code {code}, see above")
         return 1
-    console.print(f"[green]Proven: {len(outcome.files)} files arrived whole")
+    console.print(f"[green]Proven: {counted(len(outcome.files), 'file')} arrived whole")
     return 0
 
 

@@ -20,6 +20,7 @@ from streamapp.producer import scan
 from streamapp.producer.engine import Run
 from streamapp.producer.events import FileEvent, Summary
 from streamapp.settings import label_of
+from streamapp.units import counted
 
 
 if TYPE_CHECKING:
@@ -121,12 +122,14 @@ def _judge(summary: Summary, *, wait: bool, is_stopped: bool) -> None:
     if not missing:
         return
     counts = {
-        "changed while they were sent": summary.changed,
+        "changed meanwhile": summary.changed,
         "cannot be read": summary.unreadable,
         "failed": summary.failed,
     }
     parts = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
-    text = f"{missing} of {summary.files} files are not delivered{parts and f' ({parts})'}"
+    verb = "is" if missing == 1 else "are"
+    of = counted(summary.files, "file")
+    text = f"{missing} of {of} {verb} not delivered{parts and f' ({parts})'}"
     if is_stopped:
         raise InterruptedDeliveryError(f"stopped: {text}. The same command resumes")
     raise DeliveryError(f"{text}. {_advice(missing, summary.unreadable)}")

@@ -28,7 +28,7 @@ from streamapp.producer.events import (
     Summary,
     Waiting,
 )
-from streamapp.units import format_duration, format_rate, format_size
+from streamapp.units import counted, format_duration, format_rate, format_size
 
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ class BarReporter(LineReporter):
         self._bars.reason = event.waiting
         self._bars.update(self._tasks[1], visible=event.waits)
         self._bars.start()
-        files = f"{event.files_done} of {event.files} files"
+        files = f"{event.files_done} of {counted(event.files, 'file')}"
         speed = f"{format_rate(event.rate)}, {_left(event)}"
         of = format_size(event.bytes)
         if not event.waits:
@@ -166,8 +166,8 @@ def line_of(event: Event) -> str:
     if isinstance(event, (BlockResent, BlockFailed)):
         what = "sending again" if isinstance(event, BlockResent) else "given up"
         return (
-            f"{what}: {printable(event.name)}, block {event.block}, after {event.tries} "
-            f"{'attempt' if event.tries == 1 else 'attempts'}: {printable(event.reason)}"
+            f"{what}: {printable(event.name)}, block {event.block}, after "
+            f"{counted(event.tries, 'attempt')}: {printable(event.reason)}"
         )
     if isinstance(event, Waiting):
         return f"waiting: {event.reason}"
@@ -182,7 +182,7 @@ def progress_line(event: Progress) -> str:
     part = 100 * done // event.bytes if event.bytes else 100
     sent = f"{format_size(event.bytes_sent)} sent, " if event.waits else ""
     return (
-        f"{event.files_done} of {event.files} files; {sent}{format_size(done)} of "
+        f"{event.files_done} of {counted(event.files, 'file')}; {sent}{format_size(done)} of "
         f"{format_size(event.bytes)} {'persisted' if event.waits else 'sent'} ({part} %), "
         f"{format_rate(event.rate)}, {_left(event)}"
         f"{event.waiting and f'; waiting: {event.waiting}'}"
@@ -202,9 +202,10 @@ def summary_line(event: Summary) -> str:
     }
     files = ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "none done"
     return (
-        f"{event.files} files: {files}; {event.blocks_sent} blocks sent, {event.blocks_resent} of "
-        f"them again; {format_size(event.bytes_sent)} sent, {format_size(event.bytes_persisted)} "
-        f"persisted in {format_duration(event.seconds)}, {format_rate(event.rate)}"
+        f"{counted(event.files, 'file')}: {files}; {counted(event.blocks_sent, 'block')} sent, "
+        f"{event.blocks_resent} of them again; {format_size(event.bytes_sent)} sent, "
+        f"{format_size(event.bytes_persisted)} persisted in {format_duration(event.seconds)}, "
+        f"{format_rate(event.rate)}"
     )
 
 

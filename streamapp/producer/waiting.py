@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from streamapp.presence import Presence, Reason, reasons_to_wait
-from streamapp.units import format_duration
+from streamapp.units import counted, format_duration
 
 
 IDLE_SECONDS: Final = 5.0
@@ -65,7 +65,7 @@ def _backlog(sight: Sight) -> Reason | None:
     text = f"nothing was persisted for {format_duration(sight.unpersisted)}"
     if sight.unread is None:
         return Reason("unknown", f"{text}, and Kafka does not report why")
-    records = f"{sight.unread} record{'' if sight.unread == 1 else 's'}"
+    records = counted(sight.unread, "record")
     text = f"{text}; group {sight.group} has {records} before it, see `streamapp status`"
     return Reason("backlog", text)
 

@@ -12,6 +12,7 @@ from confluent_kafka import TopicPartition
 
 from streamapp import groups, kafka, topics
 from streamapp.errors import KafkaError
+from streamapp.units import counted
 
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class Hand:
         producer.flush(_SECONDS)
         if len(offsets) < len(records):
             producer.purge()
-            raise KafkaError(f"Kafka took {len(offsets)} of {len(records)} records")
+            raise KafkaError(f"Kafka took {len(offsets)} of {counted(len(records), 'record')}")
         return offsets
 
     def replay(self, file_id: str) -> int:

@@ -19,6 +19,7 @@ from streamapp.store import folders, mending, metadata
 from streamapp.store.identity import IDENTITY
 from streamapp.store.lock import LOCK
 from streamapp.store.quarantine import QUARANTINE
+from streamapp.units import counted
 
 
 if TYPE_CHECKING:
@@ -67,8 +68,9 @@ def identify(folder: int, file: FileFile) -> None:
         folders.sync_or_undo(folder, lambda: os.unlink(metadata.FILE_JSON, dir_fd=folder))
     elif _cut(found) != _cut(file):
         message = (
-            f"file {file.file_id}: {file.size} bytes in {file.blocks} blocks, but another file "
-            f"is kept under that id: {found.size} bytes in {found.blocks} blocks"
+            f"file {file.file_id}: {file.size} bytes in "
+            f"{counted(file.blocks, 'block')}, but another file "
+            f"is kept under that id: {found.size} bytes in {counted(found.blocks, 'block')}"
         )
         raise BlockConflictError(message)
 

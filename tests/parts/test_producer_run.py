@@ -208,7 +208,7 @@ def test_file_that_changes(fake, settings, told, monkeypatch):
 
     monkeypatch.setattr(reading, "_read", read_and_write)
 
-    with pytest.raises(DeliveryError, match=r"1 of 5 files .* \(1 changed while they were sent\)"):
+    with pytest.raises(DeliveryError, match=r"1 of 5 files .* \(1 changed meanwhile\)"):
         run(settings, told)
 
     assert "changed" == fake.statuses()["a b/ä/many.csv"].state
@@ -258,7 +258,7 @@ def test_folder_that_is_replaced_by_a_link(fake, settings, told, folder, monkeyp
 
     monkeypatch.setattr(engine.Run, "carry_out", swap_and_begin)
 
-    with pytest.raises(DeliveryError, match=r"1 of 5 files .* \(1 changed while they were sent\)"):
+    with pytest.raises(DeliveryError, match=r"1 of 5 files .* \(1 changed meanwhile\)"):
         run(settings, told)
 
     assert "changed" == fake.statuses()["a b/ä/many.csv"].state

@@ -134,6 +134,18 @@ def test_sent_is_not_stored():
     assert "3 files: 1 in Kafka, not yet on disk, 1 there already, 1 changed, 2 special" in lines[1]
 
 
+def test_one_is_not_several():
+    """A single file or block is said in the singular."""
+    stream = io.StringIO()
+    report = LineReporter(stream)
+    report(msgspec.structs.replace(PROGRESS, files=1))
+    report(msgspec.structs.replace(SUMMARY, files=1, skipped=0, changed=0, blocks_sent=1))
+
+    progress, summary = stream.getvalue().splitlines()
+    assert progress.startswith("1 of 1 file;")
+    assert summary.startswith("1 file: 1 delivered; 1 block sent, 1 of them again")
+
+
 def test_nobody_waits():
     """When nobody waits for it, nothing is said of what is persisted."""
     streams = [io.StringIO(), Terminal()]

@@ -102,3 +102,9 @@ def test_shown_rate():
 def test_shown_duration(seconds, text):
     """A duration is shown with what matters of it; one that has no end is unknown."""
     assert text == units.format_duration(seconds)
+
+
+@pytest.mark.parametrize(("number", "text"), [(0, "0 files"), (1, "1 file"), (2, "2 files")])
+def test_counted(number, text):
+    """One is not several."""
+    assert text == units.counted(number, "file")

@@ -193,5 +193,5 @@ def test_process_ends():
     )
 
     assert WatchdogError.exit_code == 75 == done.returncode, done.stderr
-    assert "t-0: 1 records" in done.stdout
+    assert "t-0: 1 record to do" in done.stdout
     assert "cannot look" in done.stderr
