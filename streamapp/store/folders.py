@@ -38,6 +38,9 @@ _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 RESERVED_FILES: Final = 1024
 """Inodes that stay free, of a small volume a twentieth: without any, nobody can mend anything."""
 
+NO_FOLDER: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
+"""Nothing has the name, or something that is no folder."""
+
 _NO_FILE: Final = frozenset({errno.ENOENT, errno.ELOOP, errno.ENXIO})
 
 
@@ -155,6 +158,25 @@ def open_path(parts: tuple[str, ...], *, at: int, create: bool = False) -> int:
         with closing(fd) as parent:
             fd = open_folder(part, at=parent, create=create)
     return fd
+
+
+def remove_empty(parts: tuple[str, ...], *, at: int) -> None:
+    """Remove the folder *parts* below *at* and those above it, as far as they are empty; durably.
+
+    Raises:
+        OSError: a folder cannot be opened, or what is left of them cannot be made durable.
+    """
+    while parts:
+        with closing(open_path(parts[:-1], at=at)) as parent:
+            try:
+                os.rmdir(parts[-1], dir_fd=parent)
+            except FileNotFoundError:
+                pass  # somebody else removed it
+            except OSError:
+                break
+        parts = parts[:-1]
+    with closing(open_path(parts, at=at)) as fd:
+        os.fsync(fd)
 
 
 def create_file(name: str, *, at: int) -> int:

@@ -47,12 +47,35 @@ def new_folder(root: int, file: FileFile) -> tuple[tuple[str, ...], int]:
     wanted = names.folder_parts(file.name)
     parts: tuple[str, ...] = ()
     fd = os.dup(root)
-    for depth, part in enumerate(wanted, start=1):
-        with folders.closing(fd) as parent:
-            chosen = _free_name(part, file, parent, first=depth == 1, last=depth == len(wanted))
-            fd = folders.open_folder(chosen, at=parent, create=True)
-            parts += (chosen,)
+    try:
+        for depth, part in enumerate(wanted, start=1):
+            with folders.closing(fd) as parent:
+                chosen = _free_name(part, file, parent, first=depth == 1, last=depth == len(wanted))
+                fd = folders.open_folder(chosen, at=parent, create=True)
+                parts += (chosen,)
+    except (OSError, BlockMalformedError):
+        with contextlib.suppress(OSError):
+            folders.remove_empty(parts, at=root)
+        raise
     return parts, fd
+
+
+def remove_unused(root: int, parts: tuple[str, ...]) -> bool:
+    """Remove the folder *parts* of a file if no block is in it, and what is empty above it.
+
+    Returns whether it is gone. The caller sees to it that nobody begins a block meanwhile.
+
+    Raises:
+        OSError: it cannot be removed.
+    """
+    with folders.closing(folders.open_path(parts, at=root)) as fd:
+        found = folders.names_in(fd)
+        if set(found) - {metadata.FILE_JSON, f"{metadata.FILE_JSON}.part"}:
+            return False
+        for name in found:
+            os.unlink(name, dir_fd=fd)
+    folders.remove_empty(parts, at=root)
+    return True
 
 
 def identify(folder: int, file: FileFile) -> None:

@@ -10,11 +10,15 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
+import threading
+import time
 
 from typing import TYPE_CHECKING, Any, Final
 
-from streamapp.errors import StoreError
+from streamapp.errors import StoreError, StoreFullError
 from streamapp.store import folders, metadata
+from streamapp.units import MIB, format_size
 
 
 if TYPE_CHECKING:
@@ -22,8 +26,92 @@ if TYPE_CHECKING:
 
 QUARANTINE: Final = "quarantine"
 KIND: Final = "lost block"
+MAX_RECORDS: Final = 1000
+"""Refused records that lie there at most."""
+
+MAX_BYTES: Final = 64 * MIB
+"""What they take on the volume at most."""
+
+RESCAN_SECONDS: Final = 10.0
+"""How long a full quarantine is taken for full before it is looked at again."""
+
 _MAX_RECORD_BYTES: Final = 1 << 20
 _MAX_NAMESAKES: Final = 10_000
+_LOST: Final = re.compile(r"[0-9a-f]{32}-\d+(\.again\d+)?")
+_SECTOR_BYTES: Final = 512
+
+
+class Aside:
+    """The refused records that lie in a folder's ``quarantine/``, whoever put them there.
+
+    Blocks that have rotted are not counted: they were there before, and are never deleted.
+    """
+
+    def __init__(self, root: int | None = None) -> None:
+        """Count what lies below the folder *root*; nothing without one.
+
+        Raises:
+            OSError: it cannot be looked at.
+        """
+        self._lock = threading.Lock()
+        self._taken: dict[str, int] = {}  # name -> bytes on the volume
+        self._looked_at = time.monotonic()
+        if root is not None:
+            self._look(root)
+
+    def keep(self, root: int, name: str, text: bytes, value: bytes) -> None:
+        """Keep a record under *name*: *text* says why, *value* is what it had.
+
+        Raises:
+            OSError: it cannot be kept.
+            StoreFullError: as many are there as may be.
+        """
+        with self._lock:
+            self._check(root, name, len(text) + len(value))
+            with folders.closing(folders.open_folder(QUARANTINE, at=root, create=True)) as fd:
+                folders.write_durably(f"{name}.bin", value, at=fd)
+                folders.write_durably(f"{name}.json", text, at=fd)
+                os.fsync(fd)
+                self._taken[name] = sum(_size(f"{name}{end}", fd) for end in (".bin", ".json"))
+
+    def _check(self, root: int, name: str, size: int) -> None:
+        if self._has_room(name, size):
+            return
+        if time.monotonic() - self._looked_at >= RESCAN_SECONDS:  # perhaps someone made room
+            self._look(root)
+        if not self._has_room(name, size):
+            message = (
+                f"{QUARANTINE}/ is full: {len(self._taken)} records of "
+                f"{format_size(sum(self._taken.values()))}, at most {MAX_RECORDS} of "
+                f"{format_size(MAX_BYTES)} are kept: look at them, and remove them"
+            )
+            raise StoreFullError(message)
+
+    def _has_room(self, name: str, size: int) -> bool:
+        others = {kept: taken for kept, taken in self._taken.items() if kept != name}
+        return len(others) < MAX_RECORDS and sum(others.values()) + size <= MAX_BYTES
+
+    def _look(self, root: int) -> None:
+        self._taken = {}
+        self._looked_at = time.monotonic()
+        try:
+            fd = folders.open_folder(QUARANTINE, at=root)
+        except OSError as error:
+            if error.errno in folders.NO_FOLDER:
+                return
+            raise
+        with folders.closing(fd):
+            for entry in folders.names_in(fd):
+                name = entry.removesuffix(".json").removesuffix(".bin")
+                if not _LOST.fullmatch(name):
+                    self._taken[name] = self._taken.get(name, 0) + _size(entry, fd)
+
+
+def _size(name: str, at: int) -> int:
+    try:
+        return os.stat(name, dir_fd=at, follow_symlinks=False).st_blocks * _SECTOR_BYTES
+    except FileNotFoundError:
+        return 0
 
 
 def move(root: int, parts: tuple[str, ...], stem: str, name: str, why: dict[str, Any]) -> str:

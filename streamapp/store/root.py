@@ -56,6 +56,7 @@ class Root:
         self._lock_fd = -1
         self._folders: dict[str, tuple[str, ...]] = {}  # file id -> where its blocks are
         self._writers: set[BlockWriter] = set()
+        self.aside = quarantine.Aside()
         # Bad blocks that could not be moved away: as good as not there.
         self._condemned: set[tuple[str, int]] = set()
 
@@ -72,12 +73,16 @@ class Root:
                 self._fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
                 self._lock_fd = lock.take(self.path, self._fd, mode=self._folder_mode & 0o666)
                 folders.set_mode(self._fd, self._folder_mode)
+                self.aside = quarantine.Aside(self._fd)
+                left = []
                 for parts, folder_fd, file_names in self._walk():
-                    self._clear_parts(folder_fd, file_names)
+                    if self._clear_parts(folder_fd, file_names) and parts[:1] != (QUARANTINE,):
+                        left.append(parts)
                     if metadata.FILE_JSON in file_names and parts[:1] != (QUARANTINE,):
                         self._index(parts, folder_fd)
                     # A worker that died may have named what it had not made durable yet.
                     os.fsync(folder_fd)
+                self._tidy_all(left)
                 self._identify()
         except BaseException:
             self.close()
@@ -150,7 +155,9 @@ class Root:
                 with folders.as_store_errors(f"cannot make a folder in {self.path}"):
                     fd = self._file_folder(file_id, meta)
                 try:
-                    writer = BlockWriter(self, fd, claim, block=block, blocks=meta.blocks)
+                    writer = BlockWriter(
+                        self, fd, claim, file_id=file_id, block=block, blocks=meta.blocks
+                    )
                 except BaseException:
                     os.close(fd)
                     raise
@@ -158,6 +165,7 @@ class Root:
                 return writer
         except BaseException:
             self.room.release(claim)
+            self.tidy(file_id)
             raise
 
     def probe(self) -> None:
@@ -175,16 +183,14 @@ class Root:
         """Keep a bad record under ``quarantine/`` with its reason; return where.
 
         Raises:
+            StoreFullError: as many are there as may be, or there is no room.
             StoreError: it cannot be kept.
         """
         text = json.dumps(reason, indent=2, default=str).encode() + b"\n"
-        with (
-            folders.as_store_errors(f"cannot set aside in {self.path}"),
-            folders.closing(folders.open_folder(QUARANTINE, at=self._fd, create=True)) as fd,
-        ):
-            folders.write_durably(f"{name}.bin", value, at=fd)
-            folders.write_durably(f"{name}.json", text, at=fd)
-            os.fsync(fd)
+        self.check_place()
+        self.room.check(len(text) + len(value))
+        with folders.as_store_errors(f"cannot set aside in {self.path}"):
+            self.aside.keep(self._fd, name, text, value)
         return self.path / QUARANTINE / f"{name}.json"
 
     def quarantine(self, parts: tuple[str, ...], stem: str, name: str, why: dict[str, Any]) -> Path:
@@ -244,6 +250,14 @@ class Root:
         self._writers.discard(writer)
         self.room.release(writer.claim)
 
+    def tidy(self, file_id: str) -> None:
+        """Remove the folders of a file of which no block is kept or being written."""
+        # The lock: a block that begins has its folder a moment before it has a file in it.
+        with self.naming, contextlib.suppress(OSError):
+            parts = self._folders.get(file_id)
+            if parts is not None and placing.remove_unused(self._fd, parts):
+                del self._folders[file_id]
+
     def _ask(self, question: Callable[[int], int]) -> int:
         with folders.as_store_errors(f"cannot ask {self.path}"):
             return question(self._fd)
@@ -280,11 +294,21 @@ class Root:
                 subfolders[:] = [n for n in subfolders if n not in PRIVATE or n == QUARANTINE]
             yield parts, fd, file_names
 
-    def _clear_parts(self, folder_fd: int, file_names: list[str]) -> None:
-        for name in file_names:
-            if name.endswith(".part"):
-                self._clear_metadata(name, folder_fd, file_names)
-                os.unlink(name, dir_fd=folder_fd)
+    def _clear_parts(self, folder_fd: int, file_names: list[str]) -> bool:
+        """Remove what is half written; return whether there was something."""
+        halves = [name for name in file_names if name.endswith(".part")]
+        for name in halves:
+            self._clear_metadata(name, folder_fd, file_names)
+            os.unlink(name, dir_fd=folder_fd)
+        return bool(halves)
+
+    def _tidy_all(self, left: list[tuple[str, ...]]) -> None:
+        """Remove the folders *left* in which there was only what was half written."""
+        files = {parts: file_id for file_id, parts in self._folders.items()}
+        for parts in filter(None, left):
+            with contextlib.suppress(OSError):
+                if placing.remove_unused(self._fd, parts):
+                    self._folders.pop(files.get(parts, ""), None)
 
     @staticmethod
     def _clear_metadata(part: str, folder_fd: int, file_names: list[str]) -> None:
@@ -321,6 +345,8 @@ class Root:
             placing.identify(fd, file)
         except BaseException:
             os.close(fd)
+            with contextlib.suppress(OSError):
+                placing.remove_unused(self._fd, parts)
             raise
         self._folders[file_id] = parts
         return fd

@@ -32,11 +32,13 @@ _part_numbers: Final = itertools.count()
 class BlockWriter:
     """One block on its way to the disk. Every method may be called from any thread."""
 
-    def __init__(self, root: Root, fd: int, claim: Claim, *, block: int, blocks: int) -> None:
+    def __init__(  # noqa: PLR0913 - where it goes, and what it is
+        self, root: Root, fd: int, claim: Claim, *, file_id: str, block: int, blocks: int
+    ) -> None:
         """Open a new ``.part`` file in the folder *fd*, which the writer owns from now on."""
         self._root = root
         self._folder = fd
-        self._block, self._blocks = block, blocks
+        self._file_id, self._block, self._blocks = file_id, block, blocks
         self.claim = claim
         # A writer that a rebalance cancelled may still be at work in its thread while the
         # next one begins: every writer has a file of its own, and a lock around it.
@@ -99,12 +101,16 @@ class BlockWriter:
             self._close()
 
     def abort(self) -> None:
-        """Throw away what was written. Does nothing when the block is kept or thrown away."""
+        """Throw away what was written. Does nothing when the block is kept or thrown away.
+
+        Folders in which nothing is then go too: whoever may begin blocks could make any number.
+        """
         with self._lock:
             if self.is_open:
                 with contextlib.suppress(OSError):
                     os.unlink(self._part, dir_fd=self._folder)
                 self._close()
+                self._root.tidy(self._file_id)
 
     def _write(self, data: memoryview, offset: int) -> None:
         """Write *data* past the cache for as long as all that came ended on a page."""

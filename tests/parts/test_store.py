@@ -24,7 +24,7 @@ from streamapp.errors import (
     StoreError,
     StoreFullError,
 )
-from streamapp.store import BlockStore, folders, lock, metadata, placing
+from streamapp.store import BlockStore, folders, lock, metadata, placing, quarantine
 from streamapp.store.metadata import BlockFile
 from streamapp.store.root import Root
 from streamapp.units import KIB, MIB
@@ -353,7 +353,7 @@ def test_lost_bytes_are_noticed(disk, open_root):
         writer.commit(block_file(DATA))
     writer.abort()
 
-    assert ["a/b.csv/file.json"] == files_below(root.path)
+    assert [] == files_below(root.path)
 
 
 def test_short_writes(root, monkeypatch):
@@ -833,6 +833,113 @@ def test_hostile_name(root):
     assert before == open_files()
 
 
+# --- folders of what is not kept
+
+
+def folders_below(path):
+    """Return all folders below *path*, as relative paths."""
+    return sorted(str(p.relative_to(path)) for p in path.rglob("*") if p.is_dir())
+
+
+def test_folders_of_a_rejected_block(disk, open_root):
+    """Folders that were made for a block go with it, durably."""
+    root = open_root()
+    writer = root.begin(FILE_ID, 0, meta_of(5, name="a/b/c/d"))
+    keep(root, file_id=OTHER_ID, meta=meta_of(len(DATA), name="a/b/x"))
+    writer.write(b"12345", offset=0)
+    assert "a/b/c/d" in folders_below(root.path)
+    writer.abort()
+
+    assert ["a", "a/b", "a/b/x"] == folders_below(root.path)
+    assert {OTHER_ID: ("a", "b", "x")} == root._folders
+    assert [] == [name for name in disk.after_power_loss() if "a/b/c" in name]
+    keep(root, meta=meta_of(len(DATA), name="a/b/c/d"))
+    assert root.stored(FILE_ID, 0)
+
+
+def test_folders_stay_while_a_block_is_in_them(root):
+    """Another block of the file, kept or begun, keeps the folder."""
+    parts = {"file_size": 20, "blocks": 2, "block_size": 10}
+    first = root.begin(FILE_ID, 0, meta_of(10, **parts))
+    second = root.begin(FILE_ID, 1, meta_of(10, start=10, **parts))
+    first.abort()
+    assert ["a", "a/b.csv"] == folders_below(root.path)
+    assert (root.path / "a/b.csv/file.json").exists()
+
+    second.abort()
+    assert [] == folders_below(root.path)
+
+
+def test_flood_of_names(root, monkeypatch):
+    """However many files are begun and rejected, however deep, nothing is left of them."""
+    monkeypatch.setattr(os, "fsync", lambda _fd: None)
+    before = open_files()
+    for number in range(100):
+        name = "/".join([f"{number}", *["d"] * (names.MAX_COMPONENTS - 1)])
+        root.begin(f"{number:032x}", 0, meta_of(5, name=name)).abort()
+
+    assert [] == folders_below(root.path)
+    assert {} == root._folders
+    assert before == open_files()
+
+
+@pytest.mark.parametrize("kind", ["mkdir", "create", "fsync"])
+def test_folders_of_a_block_that_cannot_begin(disk, open_root, kind):
+    """What was made for a block that could not begin goes as well."""
+    for number in range(1, 8):
+        root = open_root()
+        disk.fail_at(number, errno.ENOSPC, kinds=(kind,))
+        with contextlib.suppress(StoreError):
+            root.begin(FILE_ID, 0, meta_of(5, name="a/b/c")).abort()
+        disk.heal()
+        assert [] == folders_below(root.path), number
+        root.close()
+
+
+def test_folders_of_what_a_dead_worker_left(root, open_root):
+    """Nor does a start leave the folders of what was half written."""
+    keep(root, file_id=OTHER_ID, meta=meta_of(len(DATA), name="a/x"))
+    for name in ("a/half/block_0000.bin.0.part", "a/b/c/file.json.part"):
+        path = root.path / name
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"half")
+    (root.path / "a/half/file.json").write_bytes(
+        metadata.file_of(FILE_ID, meta_of(5, name="a/half")).encode()
+    )
+    (root.path / "a/empty").mkdir()
+    root.close()
+    again = open_root()
+
+    assert ["a", "a/empty", "a/x"] == folders_below(root.path)  # what nobody began is nobody's
+    assert [OTHER_ID] == list(again._folders)
+
+
+def test_folders_made_and_removed_at_once(root):
+    """A block that begins while another one of its folder is thrown away has its folder."""
+    errors = []
+    barrier = threading.Barrier(3)
+
+    def run(number):
+        meta = meta_of(len(DATA), name=f"a/b/{number}")
+        try:
+            barrier.wait()
+            for _ in range(30):
+                root.begin(f"{number:032x}", 0, meta).abort()
+            keep(root, file_id=f"{number:032x}", meta=meta)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the test shows it
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert [] == errors
+    assert 3 == len(list(root.path.rglob("*.bin")))
+    assert all(root.stored(f"{number:032x}", 0) for number in range(3))
+
+
 # --- what is there already
 
 
@@ -1011,7 +1118,7 @@ def test_abort_while_writing(root):
         with pytest.raises(StoreError, match="thrown away"):
             writer.write(b"x", offset=0)
 
-    assert ["a/b.csv/file.json"] == files_below(root.path)
+    assert [] == files_below(root.path)
     assert before == open_files()
     assert set() == root._writers
 
@@ -1126,6 +1233,52 @@ def test_set_aside(root):
     assert b"\0\xff" == path.with_suffix(".bin").read_bytes()
     assert path == root.set_aside("t-0-7", {"reason": "again"}, b"")
     assert {} == root._folders
+
+
+def test_quarantine_is_bounded_by_what_lies_there(open_root, monkeypatch):
+    """However often the worker starts, no more records are kept than the limit."""
+    monkeypatch.setattr(quarantine, "MAX_RECORDS", 3)
+    root = open_root()
+    keep(root)
+    root.quarantine(("a", "b.csv"), "block_0000", f"{FILE_ID}-0", {})
+    for number in range(2):
+        root.set_aside(f"t-0-{number}", {}, b"x")
+    root.close()
+    root = open_root()
+    root.set_aside("t-0-1", {"again": True}, b"x")
+    root.set_aside("t-0-2", {}, b"x")
+    with pytest.raises(StoreFullError, match=r"is full: 3 records of .* remove them"):
+        root.set_aside("t-0-3", {}, b"x")
+    root.set_aside("t-0-2", {}, b"y")
+
+    (root.path / "quarantine/t-0-0.json").unlink()
+    (root.path / "quarantine/t-0-0.bin").unlink()
+    monkeypatch.setattr(quarantine, "RESCAN_SECONDS", 0)
+    root.set_aside("t-0-3", {}, b"x")
+    assert 8 == len(list((root.path / "quarantine").iterdir()))
+
+
+def test_quarantine_is_bounded_in_bytes(root, monkeypatch):
+    """Nor do they take more of the volume than the limit, each file whole blocks of it."""
+    monkeypatch.setattr(quarantine, "MAX_BYTES", 100 * KIB)
+    for number in range(30):
+        with contextlib.suppress(StoreFullError):
+            root.set_aside(f"t-0-{number}", {}, b"x")
+
+    used = sum(p.stat().st_blocks * 512 for p in (root.path / "quarantine").iterdir())
+    assert 90 * KIB < used <= 108 * KIB
+
+
+def test_quarantine_keeps_the_reserve(root, monkeypatch):
+    """A record that is set aside takes nothing of what must stay free."""
+    free = 100 * KIB
+    monkeypatch.setattr(folders, "free_bytes", lambda _fd: free)
+    root.room.min_free = 100 * KIB
+    with pytest.raises(StoreFullError, match="disk full"):
+        root.set_aside("t-0-1", {}, b"x")
+
+    root.room.min_free = 50 * KIB
+    assert root.set_aside("t-0-1", {}, b"x").exists()
 
 
 def test_metadata_round_trip():

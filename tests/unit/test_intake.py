@@ -380,8 +380,9 @@ async def test_conflict(partition, desk, store):
 
 async def test_other_file_under_the_same_id(partition, desk, store):
     """A file that is cut otherwise than what is stored under its id is rejected."""
-    store.begin(FILE_ID, 0, meta_of(5)).abort()  # kept by a worker that looked at no identity
+    other = store.begin(FILE_ID, 0, meta_of(5))  # begun by a worker that looked at no identity
     await partition.put(*pieces())
+    other.abort()
 
     assert ["rejected"] == desk.outcomes
     assert "another file" in desk.acks[0].reason
