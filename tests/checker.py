@@ -12,6 +12,7 @@ tests/parts/test_checker.py.
 from __future__ import annotations
 
 import argparse
+import base64
 import collections
 import hashlib
 import json
@@ -158,6 +159,9 @@ def _read_block(disk, path, number, file):
         wrong = {k: (found[k], expected[k]) for k in expected if found[k] != expected[k]}
         disk.problems.append(f"{path} of {size} bytes, expected {length}; metadata says {wrong}")
         return
+    if identity(metadata)[0] != metadata["file_id"]:
+        disk.problems.append(f"{path} is kept under the id of another file")
+        return
     disk.blocks.append(Stored(path, metadata, sha256))
 
 
@@ -206,13 +210,28 @@ def strays(base, roots, known=()):
 
 
 def file_id_of(path, name, *, source, block_size):
-    """Return the file id: 32 digits of a SHA-256 over five fields, each behind its length."""
+    """Return the id of the first version of the file at *path*."""
     found = path.stat()
+    return id_of_fields(source, name, found.st_size, found.st_mtime_ns, block_size)
+
+
+def id_of_fields(*fields):
+    """Return the file id: 32 digits of a SHA-256 over the fields, each behind its length."""
     digest = hashlib.sha256()
-    for value in (source, name, found.st_size, found.st_mtime_ns, block_size):
-        raw = str(value).encode("utf-8", "surrogateescape")
+    for value in fields:
+        raw = value if isinstance(value, bytes) else str(value).encode("utf-8", "surrogateescape")
         digest.update(len(raw).to_bytes(4, "big") + raw)
     return digest.hexdigest()[:32]
+
+
+def identity(metadata):
+    """Return the file id that *metadata* should have, and that of the file's first version."""
+    name = base64.b64decode(metadata.get("raw_name", "")) or metadata["name"]
+    fields = [metadata["source"], name]
+    fields += [metadata[field] for field in ("file_size", "mtime_ns", "block_size")]
+    version = metadata.get("version", "")
+    first = id_of_fields(*fields)
+    return id_of_fields(*fields, version) if version else first, first
 
 
 def source_files(folder, *, source, block_size):
@@ -225,27 +244,41 @@ def source_files(folder, *, source, block_size):
 
 
 def check_sources(sources, disks, *, block_size):
-    """I3: every source file is there, whole: its blocks, joined, have its SHA-256."""
+    """I3: every source file is there, whole: its blocks, joined, have its SHA-256.
+
+    It may be there under the id of any version; what other versions hold is not its matter.
+    """
     held = collections.defaultdict(dict)
+    versions = collections.defaultdict(set)
     for disk in disks:
         for block in disk.blocks:
             file_id, number = block.key
             held[file_id][number] = block
+            versions[identity(block.metadata)[1]].add(file_id)
     problems = []
-    for file_id, path in sources.items():
-        blocks = max(1, -(-path.stat().st_size // block_size))
-        missing = sorted(set(range(blocks)) - held[file_id].keys())
-        if missing or len(held[file_id]) != blocks:
-            problems.append(f"{path} ({file_id}): blocks {missing[:20]} of {blocks} are missing")
-            continue
-        digest = hashlib.sha256()
-        for number in range(blocks):
-            with held[file_id][number].path.open("rb") as file:
-                while chunk := file.read(CHUNK):
-                    digest.update(chunk)
-        if digest.hexdigest() != sha256_of(path):
-            problems.append(f"{path} ({file_id}) is not what was sent")
+    for first, path in sources.items():
+        found = [
+            _check_source(file_id, path, held[file_id], block_size=block_size)
+            for file_id in sorted({first} | versions[first])
+        ]
+        problems += [] if None in found else found
     return problems
+
+
+def _check_source(file_id, path, held, *, block_size):
+    """Return what is wrong with the file at *path* under *file_id*; None when it is there."""
+    blocks = max(1, -(-path.stat().st_size // block_size))
+    missing = sorted(set(range(blocks)) - held.keys())
+    if missing or len(held) != blocks:
+        return f"{path} ({file_id}): blocks {missing[:20]} of {blocks} are missing"
+    digest = hashlib.sha256()
+    for number in range(blocks):
+        with held[number].path.open("rb") as file:
+            while chunk := file.read(CHUNK):
+                digest.update(chunk)
+    if digest.hexdigest() != sha256_of(path):
+        return f"{path} ({file_id}) is not what was sent"
+    return None
 
 
 # --- topics

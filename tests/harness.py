@@ -501,7 +501,8 @@ def zstd_bomb(size):
 class RawBlock:
     """A file of one block, as a producer would send it; for tests that send frames by hand."""
 
-    def __init__(self, rng, *, size, frames=1, name=None, **meta):
+    def __init__(self, rng, *, size, frames=1, name=None, number=0, **meta):
+        self.number = number
         self.name = name or f"raw/{rng.randbytes(16).hex()}"
         self.attempt = rng.randrange(1, 1 << 40)
         self._step = max(1, -(-size // frames))
@@ -536,7 +537,7 @@ class RawBlock:
             found.append(
                 wire.Frame(
                     file_id=self.file_id,
-                    block=0,
+                    block=self.number,
                     attempt=self.attempt,
                     frame=number,
                     offset=offset,

@@ -27,8 +27,13 @@ def blocks_of(file):
     return manifest.Plan(file_size=file.size, block_size=BLOCK_SIZE).blocks
 
 
-def store_block(store, machine, file, data, number):
+def store_block(store, machine, file, data, number, *, version=""):  # noqa: PLR0913 - what a block is
     """Write one block as a worker does; return what it would acknowledge."""
+    file_id = version and manifest.file_id(
+        source=SOURCE, name=file.path, size=file.size, mtime_ns=file.mtime_ns,
+        block_size=BLOCK_SIZE, version=version,
+    )  # fmt: skip
+    file_id = file_id or file.file_id
     plan = manifest.Plan(file_size=len(data), block_size=BLOCK_SIZE)
     start, size = plan.span(number)
     payload = data[start : start + size]
@@ -39,12 +44,13 @@ def store_block(store, machine, file, data, number):
         "block_size": plan.block_size,
         "start": start,
         "size": size,
-        "mtime_ns": 1,
+        "mtime_ns": file.mtime_ns,
         "source": SOURCE,
         "sent_ns": 2,
+        "version": version,
     }
     stored = BlockFile(
-        file_id=file.file_id,
+        file_id=file_id,
         block=number,
         end=start + size,
         sha256=hashlib.sha256(payload).hexdigest(),
@@ -53,7 +59,7 @@ def store_block(store, machine, file, data, number):
         group=GROUP,
         **common,
     )
-    writer = store.begin(file.file_id, number, BlockMeta(**common))
+    writer = store.begin(file_id, number, BlockMeta(**common))
     writer.write(payload, offset=0)
     writer.commit(stored)
     names = ("file_id", "block", "blocks", "group", "machine", "size", "sha256", "name")
@@ -157,6 +163,23 @@ def test_nothing_wrong(world):
     assert 5 == len(found.holders)
 
 
+def test_another_version(world):
+    """A file that is there under the id of another version is there."""
+    change_source(world)
+    assert 1 == len(world.verdict().problems)
+    (file,) = (
+        f for f in scan(world.source, machine=SOURCE, block_size=BLOCK_SIZE) if f.name == "c"
+    )
+    store = BlockStore([world.roots[0]], min_free=0)
+    store.open()
+    data = (world.source / "c").read_bytes()
+    world.acks.append(store_block(store, "m1", file, data, 0, version="0123456789abcdef"))
+    store.close()
+
+    found = world.verdict().problems
+    assert [] == [problem for problem in found if "is not what was sent" in problem]
+
+
 def flip_bit(world):
     """One bit of a block rots."""
     path = world.bins()[0]
@@ -174,6 +197,12 @@ def truncate(world):
 def remove_block(world):
     """A block's bytes vanish, its metadata stay."""
     world.bins()[0].unlink()
+
+
+def store_under_another_id(world):
+    """A block's file is said to have been changed at another time: its id is another one."""
+    path = metadata_of(world.bins()[0])
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"mtime_ns": 1}))
 
 
 def remove_metadata(world):
@@ -290,6 +319,7 @@ def call_complete(world):
     ("damage", "said"),
     [
         (flip_bit, "sha256"),
+        (store_under_another_id, "under the id of another file"),
         (truncate, "bytes, expected"),
         (remove_block, "not on the disk"),
         (remove_metadata, "no metadata"),

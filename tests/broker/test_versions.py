@@ -1,0 +1,108 @@
+"""Whose bytes are delivered: no forged file, no restored backup, no second machine of one name."""
+
+import os
+import shutil
+
+from tests import checker, harness
+from tests.waiting import wait_for
+
+
+BLOCK = 4096
+SIZE = 7000
+STAMP = 1_700_000_000_000_000_000
+CUT = {"block_size": str(BLOCK)}
+
+
+def a_file(site, rng, name="source"):
+    """Return a folder with one file, whose size and time everybody knows."""
+    source = site.source({"report.csv": SIZE}, rng, name)
+    os.utime(source / "report.csv", ns=(STAMP, STAMP))
+    return source
+
+
+def contents(site):
+    """Return the SHA-256 of every file on the disks, by file id."""
+    blocks = {}
+    for worker in site.workers:
+        for block in checker.read_disk(worker.root, stopped=False).blocks:
+            blocks[block.key] = block.path.read_bytes()
+    ids = {file_id for file_id, _ in blocks}
+    return {i: b"".join(blocks[key] for key in sorted(blocks) if key[0] == i) for i in ids}
+
+
+def send_nothing(site, *sources, **given):
+    """Run the producers once more; they end well, and nothing is sent."""
+    before = site.records()
+    for source in sources:
+        assert 0 == site.producer(source, **CUT, **given).wait(60)
+    assert before == site.records()
+
+
+def test_forged_file(site):
+    """Bytes under the id of a file, also of its very size, are never taken for the file."""
+    rng = harness.seeded()
+    source = a_file(site, rng)
+    (worker,) = site.ready_workers("w1")
+    file_id = checker.file_id_of(
+        source / "report.csv", "report.csv", source="source", block_size=BLOCK
+    )
+    known = {"source": "source", "name": "report.csv", "mtime_ns": STAMP, "ctime_ns": STAMP}
+    short = harness.RawBlock(rng, size=5, **known)
+    short.file_id = file_id
+    whole = [
+        harness.RawBlock(
+            rng, size=size, number=number, **known,
+            file_size=SIZE, blocks=2, block_size=BLOCK, start=number * BLOCK,
+        )
+        for number, size in enumerate([BLOCK, SIZE - BLOCK])
+    ]  # fmt: skip
+    assert {file_id} == {block.file_id for block in whole}
+    sender = harness.RawSender(site)
+    for block in (short, *whole):
+        sender.send(block.records(), partition=0)
+    wait_for(lambda: len(worker.bins()) == 2, within=60, what="the forged file")
+    forged = contents(site)
+
+    assert 0 == site.producer(source, **CUT).wait(60)
+    assert [] == site.verdict({"source": source}, block_size=BLOCK).problems
+    honest = (source / "report.csv").read_bytes()
+    assert 2 == len(contents(site))
+    assert forged.items() < contents(site).items()
+    assert honest in contents(site).values()
+    send_nothing(site, source)
+    send_nothing(site, source, verify=True)
+
+
+def test_restored_backup(site):
+    """Other bytes of the same size and time arrive, and what was there before stays there."""
+    rng = harness.seeded()
+    source = a_file(site, rng)
+    site.ready_workers("w1")
+    file, wanted = source / "report.csv", set()
+    for _ in range(3):
+        file.write_bytes(rng.randbytes(SIZE))
+        os.utime(file, ns=(STAMP, STAMP))
+        wanted.add(file.read_bytes())
+        assert 0 == site.producer(source, **CUT).wait(60)
+        assert wanted == set(contents(site).values())
+        send_nothing(site, source)
+    assert [] == site.verdict({"source": source}, block_size=BLOCK).problems
+
+
+def test_machines_of_one_id(site):
+    """Two machines with one id, and files alike but for their bytes: both end with all of them."""
+    rng = harness.seeded()
+    site.ready_workers("w1")
+    sources = [a_file(site, rng, name) for name in ("one", "two")]
+    keys = [site.logs / f"key-{source.name}" for source in sources]
+    for _ in range(2):
+        for source, key in zip(sources, keys, strict=True):
+            assert 0 == site.producer(source, state_dir=key, **CUT).wait(60)
+
+    files = [(source / "report.csv").read_bytes() for source in sources]
+    assert set(files) == set(contents(site).values())
+    assert [] == site.verdict({"source": sources[1]}, block_size=BLOCK).problems
+    for source, key in zip(sources, keys, strict=True):
+        send_nothing(site, source, state_dir=key)
+    shutil.rmtree(keys[1])  # without its key a producer reads, and finds what is its own
+    send_nothing(site, sources[1], state_dir=keys[1])
