@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import faust
 
+from streamapp import logs
+
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+@logs.as_library
 class PartitionAgent(faust.Agent):
     """An agent whose actors end when their partition is revoked."""
 

@@ -14,7 +14,7 @@ import faust
 
 from yarl import URL
 
-from streamapp import assignor, ending, outputs, topics, transport, watching
+from streamapp import assignor, ending, logs, outputs, topics, transport, watching
 from streamapp.changelogs import Changelogs, SafeTable
 from streamapp.errors import SettingsError
 from streamapp.flow import FETCHED_RECORDS, FlowControl, StreamQueue
@@ -64,6 +64,7 @@ ROCKSDB_OPTIONS: Final = {
 }
 
 
+@logs.as_library
 class StreamApp(faust.App):
     """A Faust application with what our agents and views share."""
 

@@ -25,6 +25,8 @@ from faust.exceptions import ProducerSendError
 from faust.streams import current_event
 from faust.types import TP
 
+from streamapp import logs
+
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable
@@ -71,6 +73,7 @@ class Changelogs:
                 raise ProducerSendError(message)
 
 
+@logs.as_library
 class SafeTable(faust.Table[Any, Any]):
     """A table whose rows reach its changelog before the records they are made of are done."""
 

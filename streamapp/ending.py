@@ -7,6 +7,7 @@ signal does what.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import queue
@@ -91,7 +92,8 @@ class SignalThread(threading.Thread):
             return
         logger.info("%s: stopping", name)
         began = time.monotonic()
-        self._stop_worker()
+        with contextlib.suppress(RuntimeError):  # the event loop is closed: it ends already
+            self._stop_worker()
         while (left := began + STOP_SECONDS - time.monotonic()) > 0:
             again = signal.sigtimedwait(self._signals, left)
             if again is not None and is_second(again.si_signo, time.monotonic() - began):

@@ -14,7 +14,7 @@ import logging
 import threading
 import time
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
@@ -40,6 +40,15 @@ MAX_REMEMBERED: Final = 1000
 
 CONTINUED: Final = "    "
 """What a line begins with that belongs to the one before: no text can look like another line."""
+
+
+class Service(Protocol):
+    """A class of Faust's services, which log by the module of the class."""
+
+    logger: logging.Logger
+
+
+_Service = TypeVar("_Service", bound=Service)
 
 
 class Rule(NamedTuple):
@@ -198,6 +207,12 @@ def make_readable(handler: logging.Handler, *, fold: bool = True) -> None:
         counting = RepeatFilter(handler)
         handler.addFilter(counting)
         atexit.register(counting.flush)
+
+
+def as_library(service: type[_Service]) -> type[_Service]:
+    """Have what Faust logs of the class *service* count as Faust's, and not as this program's."""
+    service.logger = logging.getLogger("faust.services")
+    return service
 
 
 def set_up_commands() -> None:

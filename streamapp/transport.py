@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 from aiokafka.consumer import fetcher
 from faust.transport.drivers import aiokafka as driver
 
-from streamapp import batches, fetching, responses
+from streamapp import batches, fetching, logs, responses
 
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ logger = logging.getLogger(__name__)
 SEEK_RETRY_SECONDS: Final = 0.5
 
 
+@logs.as_library
 class SafeConsumer(driver.Consumer):
     """A consumer that refuses stale acknowledgements, and reads without holes after a seek."""
 

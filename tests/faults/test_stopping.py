@@ -77,16 +77,21 @@ def test_producers(site, places):
 
 
 def test_stop_without_broker(tmp_path):
-    """A worker whose only broker is dead ends in time; told twice, it ends at once."""
+    """With its only broker dead, all that is told to stop ends in time; told twice, at once."""
     with Cluster(tmp_path / "kafka") as cluster, harness.Site(cluster.bootstrap, tmp_path) as site:
         patient, hurried = site.ready_workers("w1", "w2")
+        source = site.source({"a": MIB}, harness.seeded())
+        producer = site.producer(source, group_id="nobody")
+        wait_for(site.records, within=60, what="the producer to send")
         cluster.kill(1)
 
         began = time.monotonic()
         patient.send(signal.SIGTERM)
         hurried.send(signal.SIGINT)
+        producer.send(signal.SIGINT)
         wait_for(lambda: "SIGINT: stopping" in hurried.said(), within=5, what="w2 to hear it")
         wait_for(lambda: time.monotonic() - began > ending.AGAIN_SECONDS, within=5, what="a second")
         hurried.send(signal.SIGINT)
         assert 130 == hurried.wait(5)
         assert 0 == patient.wait(harness.STOP_SECONDS)
+        assert 130 == producer.wait(harness.STOP_SECONDS)

@@ -6,12 +6,14 @@ import sys
 
 import pytest
 
-from streamapp import channels, topics, worker
-from streamapp.app import ROCKSDB_OPTIONS, app, create_app
+from streamapp import channels, logs, topics, worker
+from streamapp.actors import PartitionAgent
+from streamapp.app import ROCKSDB_OPTIONS, StreamApp, app, create_app
+from streamapp.changelogs import SafeTable
 from streamapp.records import BlockAck
 from streamapp.routing import partition_of
 from streamapp.settings import Settings
-from streamapp.transport import SafeTransport
+from streamapp.transport import SafeConsumer, SafeTransport
 from tables import state
 from tests.unit.test_folds import ack_of
 
@@ -131,3 +133,9 @@ def test_names_are_ours(project):
     for name in ("tables", "agents", "streamapp"):
         module = __import__(name)
         assert project / name / "__init__.py" == type(project)(module.__file__)
+
+
+@pytest.mark.parametrize("service", [StreamApp, SafeTable, SafeConsumer, PartitionAgent])
+def test_log_of_services(service):
+    """Starting and stopping of Faust's services is logged as Faust's, which is quiet."""
+    assert service.logger.name.startswith(logs.CHATTY)
