@@ -21,6 +21,7 @@ from agents.guard import is_ours, lease, stop_on_unforeseen
 from streamapp import channels
 from streamapp.app import app
 from streamapp.channels import data_blocks
+from streamapp.claims import Claims
 from streamapp.desk import Record
 from streamapp.holding import HOLD_SECONDS
 from streamapp.intake import Intake
@@ -48,6 +49,7 @@ class WorkerDesk:
         self.vitals = app.vitals
         self.turns = Turns()
         self.without_room: set[str] = set()
+        self.claims = Claims(self.settings)
         self._begun = 0
         self._kept = 0
         self._given_up = asyncio.Event()

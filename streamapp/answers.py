@@ -41,8 +41,13 @@ class Answers:
         """Say that a block is persisted."""
         await self._desk.tell(self._ack(attempt, stored))
 
-    async def rejected(self, key: AttemptKey, meta: BlockMeta, reason: str) -> None:
-        """Say that an attempt at a block is over, and why: it is sent again."""
+    async def rejected(
+        self, key: AttemptKey, meta: BlockMeta, reason: str, *, sha256: str = ""
+    ) -> None:
+        """Say that an attempt at a block is over, and why: it is sent again.
+
+        *sha256* is what another machine has stored instead.
+        """
         self._desk.vitals.rejected += 1
         await self._desk.tell(
             BlockAck(
@@ -54,6 +59,7 @@ class Answers:
                 machine=self._desk.settings.machine_id,
                 outcome="rejected",
                 size=meta.size,
+                sha256=sha256,
                 name=meta.name,
                 file_size=meta.file_size,
                 block_size=meta.block_size,

@@ -9,6 +9,7 @@ import msgspec
 
 
 if TYPE_CHECKING:
+    from streamapp.claims import Claim
     from streamapp.records import BlockAck, Quarantined
     from streamapp.settings import Settings
     from streamapp.store import BlockStore
@@ -31,6 +32,16 @@ class Record(msgspec.Struct, kw_only=True):
     stamp: float = 0.0
 
 
+class OthersClaims(Protocol):
+    """Which blocks other machines of the group have."""
+
+    def of(self, file_id: str, block: int) -> Claim | None:
+        """Return which other machine has a block, as far as it is known here now."""
+
+    async def catch_up(self) -> bool:
+        """Wait a moment until all is known that is acknowledged by now; return whether it is."""
+
+
 class Desk(Protocol):
     """What the records of all partitions share: the worker around them."""
 
@@ -40,6 +51,10 @@ class Desk(Protocol):
     turns: Turns
     without_room: set[str]
     """The partitions that wait for room: all others give up for them what is idle."""
+
+    @property
+    def claims(self) -> OthersClaims:
+        """Which blocks other machines of the group have."""
 
     async def tell(self, record: BlockAck | Quarantined) -> None:
         """Write *record* to its topic; return when the broker has it."""

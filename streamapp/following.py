@@ -21,7 +21,7 @@ from streamapp.errors import BrokerDeniedError
 
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from confluent_kafka import Consumer, Message
 
@@ -50,8 +50,10 @@ class Follower:
         self._positions = dict.fromkeys(places, 0)
         self._moved = threading.Condition()
 
-    def begin(self, stop: threading.Event, *, look_back: int | None = None) -> dict[Place, int]:
-        """Begin at the beginning, or so many records before the end; return the ends.
+    def begin(
+        self, stop: threading.Event, *, look_back: Mapping[Place, int] | None = None
+    ) -> dict[Place, int]:
+        """Begin at the beginning, or *look_back* records before the end; return the ends.
 
         Raises:
             KafkaError: the topics cannot be read.
@@ -60,8 +62,8 @@ class Follower:
         ends = {}
         for place in self._positions:
             first, ends[place] = self._bounds(place, stop, deadline)
-            back = first if look_back is None else max(first, ends[place] - look_back)
-            self._positions[place] = back
+            back = (look_back or {}).get(place, ends[place])
+            self._positions[place] = max(first, ends[place] - back)
         self._consumer.assign([TopicPartition(*p, at) for p, at in self._positions.items()])
         return ends
 
@@ -112,6 +114,23 @@ class Follower:
                     return False
                 self._moved.wait(left)
             return True
+
+    def ends_now(self, within: float) -> dict[Place, int]:
+        """Return where the places end now; from any thread.
+
+        Raises:
+            KafkaError: the broker does not say *within* so many seconds.
+        """
+        deadline = time.monotonic() + within
+        ends = {}
+        try:
+            for place in self._positions:
+                left = max(0.1, deadline - time.monotonic())
+                wanted = TopicPartition(*place)
+                _, ends[place] = self._consumer.get_watermark_offsets(wanted, timeout=left)
+        except KafkaException as error:
+            raise kafka.translated(error, "cannot see where topics end") from error
+        return ends
 
     def close(self) -> None:
         """Close the consumer, when no thread reads any more."""

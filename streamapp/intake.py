@@ -27,6 +27,7 @@ from streamapp.pending import (
     AGE_TIMEOUTS,
     SLOWEST_BYTES,
     Beginning,
+    Elsewhere,
     OpenBlock,
     Pending,
     Repeat,
@@ -37,6 +38,9 @@ from streamapp.units import format_size
 
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from streamapp.claims import Claim
     from streamapp.desk import AttemptKey, Desk, Record
 
 logger = logging.getLogger(__name__)
@@ -64,6 +68,8 @@ class Intake:
         self._open: dict[AttemptKey, OpenBlock] = {}
         self._orphans: dict[AttemptKey, Pending] = {}  # without their first frame
         self._repeats: dict[AttemptKey, Repeat] = {}  # of blocks that are stored
+        self._elsewhere: dict[AttemptKey, Elsewhere] = {}  # of blocks that other machines have
+        self._knows_claims = False  # of all that was acknowledged before it got its partition
         self._closed: dict[AttemptKey, None] = {}
         self._answers = Answers(topic, partition, desk)
         place = f"{topic}-{partition}"
@@ -115,10 +121,11 @@ class Intake:
             for key, orphans in list(self._orphans.items()):
                 if self._lateness(orphans, highwater):
                     self._give_up_orphans(key)
-            for key, repeat in list(self._repeats.items()):
-                # The end of one may be that of others.
-                if key in self._repeats and self._lateness(repeat, highwater):
-                    await self._end_repeat(key)
+            for attempts, end in self._stored_attempts():
+                for key, pending in list(attempts.items()):
+                    # The end of one may be that of others.
+                    if key in attempts and self._lateness(pending, highwater):
+                        await end(key)
 
     async def forget_older(self, generation: int) -> None:
         """Throw away what was begun before *generation*: it comes again, or others had it."""
@@ -138,12 +145,15 @@ class Intake:
         if key in self._closed:
             self._ledger.settle([record.offset])
             return
+        if key in self._elsewhere:
+            await self._take_elsewhere(key, frame, record)
+            return
         if frame.meta and key not in self._open and key not in self._repeats:
             await self._begin(key, frame, frame.meta, record)
         block = self._open.get(key)
         if block is not None:
             await self._take_open(key, block, frame, record)
-        elif key not in self._closed:
+        elif key not in self._closed and key not in self._elsewhere:
             await self._take_repeated_or_orphan(key, frame, record)
 
     def _missing_before(self, record: Record) -> int:
@@ -167,6 +177,10 @@ class Intake:
         stored = await self._stored(key)
         if stored is not None:
             self._repeats[key] = Repeat(stored)
+            return
+        if claim := await self._claim(key):
+            self._elsewhere[key] = Elsewhere(claim, meta)
+            await self._take_elsewhere(key, frame, record)
             return
         await self._make_place()
         await self._desk.may_begin()
@@ -312,6 +326,55 @@ class Intake:
         await self._answers.rejected_repeat(key[2], repeat.stored, reason, sha256=other)
         self._close(key, repeat.offsets)
 
+    def _stored_attempts(
+        self,
+    ) -> tuple[tuple[Mapping[AttemptKey, Pending], Callable[[AttemptKey], Awaitable[None]]], ...]:
+        """Return the attempts at blocks that are stored, here or elsewhere, and how each ends."""
+        return (self._repeats, self._end_repeat), (self._elsewhere, self._end_elsewhere)
+
+    async def _claim(self, key: AttemptKey) -> Claim | None:
+        """Return which other machine has the block; None when none is known to have it."""
+        if not self._knows_claims:
+            await self._desk.claims.catch_up()
+            self._knows_claims = True
+        is_claimed = self._desk.claims.of(key[0], key[1]) is not None
+        if not is_claimed or not await self._desk.claims.catch_up():
+            return None
+        return self._desk.claims.of(key[0], key[1])
+
+    async def _take_elsewhere(self, key: AttemptKey, frame: wire.Frame, record: Record) -> None:
+        block = self._elsewhere[key]
+        block.offsets.append(record.offset)
+        block.touch()
+        if frame.abort:
+            self._close(key, self._elsewhere.pop(key).offsets)
+        elif frame.seal:
+            await self._end_elsewhere(key, frame.seal)
+        elif len(self._elsewhere) > MAX_ATTEMPTS:
+            await self._end_elsewhere(next(iter(self._elsewhere)))
+
+    async def _end_elsewhere(self, key: AttemptKey, seal: wire.Seal | None = None) -> None:
+        """Settle the frames of a block that another machine has, if it has it still.
+
+        What was revoked meanwhile, or could not be confirmed, is rejected: it is sent again.
+        """
+        block = self._elsewhere.pop(key)
+        is_known = await self._desk.claims.catch_up()
+        claim = self._desk.claims.of(key[0], key[1]) if is_known else None
+        other = ""
+        if claim is None:
+            reason = f"{block.claim.machine} had it, and that could not be confirmed"
+        elif seal is not None and seal.sha256.hex() != claim.sha256:
+            other = claim.sha256
+            reason = f"SHA-256 {seal.sha256.hex()}, but {claim.machine} has stored {other}"
+        else:
+            self._desk.vitals.elsewhere += 1
+            self._settle_whole_block(key, block.offsets)
+            return
+        logger.warning("rejected file %s block %d: %s", key[0], key[1], reason)
+        await self._answers.rejected(key, block.meta, reason, sha256=other)
+        self._close(key, block.offsets)
+
     async def _reject(self, key: AttemptKey, block: OpenBlock, reason: str) -> None:
         logger.warning("rejected file %s block %d: %s", key[0], key[1], reason)
         self._drop_open(key)
@@ -392,6 +455,8 @@ class Intake:
             offsets = offsets + self._orphans.pop(other).offsets
         for other in [k for k in self._repeats if k[:2] == key[:2]]:
             offsets = offsets + self._repeats.pop(other).offsets
+        for other in [k for k in self._elsewhere if k[:2] == key[:2]]:
+            offsets = offsets + self._elsewhere.pop(other).offsets
         self._ledger.settle(offsets)
 
     def _drop_open(self, key: AttemptKey) -> None:
@@ -422,6 +487,8 @@ class Intake:
             self._drop_open(key)
         self._orphans.clear()
         self._repeats.clear()
+        self._elsewhere.clear()
+        self._knows_claims = False
         self._closed.clear()
 
 

@@ -52,7 +52,9 @@ class MachineWatch:
         Raises:
             KafkaError: the topic cannot be read.
         """
-        self._follower.read_to(self._follower.begin(self._stop, look_back=LOOK_BACK), self._stop)
+        self._follower.read_to(
+            self._follower.begin(self._stop, look_back={self._place: LOOK_BACK}), self._stop
+        )
         if not self._count:  # it is silent for long, or was never there
             self._follower.read_to(self._follower.begin(self._stop), self._stop)
         return self.newest
@@ -91,6 +93,11 @@ class MachineWatch:
 
     def _is_ours(self, heartbeat: Heartbeat) -> bool:
         return (heartbeat.machine, heartbeat.group) == (self._machine, self._group)
+
+
+def is_of(heartbeat: Heartbeat, settings: Settings) -> bool:
+    """Return whether *heartbeat* is one of this machine id and group."""
+    return (heartbeat.machine, heartbeat.group) == (settings.machine_id, settings.group_id)
 
 
 def described(heartbeat: Heartbeat) -> str:

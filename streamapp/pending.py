@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from streamapp.assembly import Assembly
+    from streamapp.claims import Claim
     from streamapp.store.metadata import BlockFile
     from streamapp.store.writer import BlockWriter
+    from streamapp.wire import BlockMeta
 
 
 AGE_TIMEOUTS: Final = 10
@@ -97,6 +99,15 @@ class Repeat(Pending):
     def __init__(self, stored: BlockFile) -> None:
         super().__init__()
         self.stored = stored
+
+
+class Elsewhere(Pending):
+    """One attempt at a block that another machine of the group has, by *claim*."""
+
+    def __init__(self, claim: Claim, meta: BlockMeta) -> None:
+        super().__init__()
+        self.claim = claim
+        self.meta = meta
 
 
 class Beginning:

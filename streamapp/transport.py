@@ -16,6 +16,7 @@ And a record that aiokafka cannot decode must not hold up its partition for ever
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 
@@ -23,8 +24,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
 from aiokafka.consumer import fetcher
 from faust.transport.drivers import aiokafka as driver
+from mode import Service
 
-from streamapp import batches, fetching, logs, responses
+from streamapp import batches, fetching, logs, responses, topics
 
 
 if TYPE_CHECKING:
@@ -41,6 +43,9 @@ logger = logging.getLogger(__name__)
 
 SEEK_RETRY_SECONDS: Final = 0.5
 
+COMMIT_GAP_SECONDS: Final = 0.05
+"""Between two commits of blocks: many small blocks share one, a large one hardly waits."""
+
 
 @logs.as_library
 class SafeConsumer(driver.Consumer):
@@ -51,17 +56,41 @@ class SafeConsumer(driver.Consumer):
     _unread: AbstractSet[TP] = frozenset()
     """Partitions with a commit of which nothing came since the last seek."""
 
+    _block_done: asyncio.Event | None = None
+    """Set when a record of the blocks' topic is done and not committed yet."""
+
     def ack(self, message: Message) -> bool:
         """Mark *message* as done, unless its position is void; return whether it was."""
         current = self.app.consumer_generation_id
         if message.generation_id != current or not self.app.flow_control.is_active():
             return False
-        return super().ack(message)
+        is_new = super().ack(message)
+        if is_new and self._block_done is not None and message.topic == self._blocks_topic:
+            self._block_done.set()
+        return is_new
+
+    @Service.task
+    async def _commit_blocks(self) -> None:
+        """Commit as soon as a block is done: a worker that takes over need not write it again."""
+        self._block_done = asyncio.Event()
+        while not self.should_stop:
+            await self._block_done.wait()
+            self._block_done.clear()
+            is_busy = self._commit_fut is not None
+            await self.commit(cast("Any", {self._blocks_topic}))
+            if is_busy:  # it waited for another commit, which may have begun before the block
+                self._block_done.set()
+            await self.sleep(COMMIT_GAP_SECONDS)
+
+    @property
+    def _blocks_topic(self) -> str:
+        return topics.names(cast("StreamApp", self.app).settings).data_blocks
 
     async def _handle_attached(self, commit_offsets: Mapping[TP, int]) -> None:
         """Do what comes before a commit: have the changelogs written of what is committed."""
         await super()._handle_attached(commit_offsets)
-        await cast("StreamApp", self.app).changelogs.wait()
+        if any(tp.topic != self._blocks_topic for tp in commit_offsets):
+            await cast("StreamApp", self.app).changelogs.wait()
 
     async def perform_seek(self) -> None:
         """Go back to what is committed; where nothing is, to the beginning."""

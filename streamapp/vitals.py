@@ -26,6 +26,7 @@ class Vitals:
         self.blocks = 0
         self.bytes = 0
         self.repeated = 0
+        self.elsewhere = 0  # blocks that another machine had already
         self.rejected = 0
         self.quarantined = 0
         self.corrupt = 0  # stored blocks that were found bad

@@ -34,6 +34,7 @@ from streamapp.records import BlockAck
 from streamapp.turns import Turns
 from streamapp.vitals import Vitals
 from streamapp.wire import Frame
+from tests.claims import FakeClaims
 from tests.unit.frames import frames_of, id_of, meta_of
 
 
@@ -130,6 +131,7 @@ class Machine:
         self.vitals = Vitals()
         self.turns = Turns()
         self.without_room = set()
+        self.claims = FakeClaims()
         self.begun = self.kept_blocks = 0
 
     async def tell(self, record):

@@ -12,6 +12,7 @@ from streamapp.store import BlockStore
 from streamapp.turns import Turns
 from streamapp.verify import Pace
 from streamapp.vitals import Vitals
+from tests.claims import FakeClaims
 from tests.parts.keeping import flip
 from tests.unit.frames import frames_of, id_of, meta_of
 from tests.waiting import eventually
@@ -29,6 +30,7 @@ class Desk:
         self.store = store
         self.vitals = Vitals()
         self.turns = Turns()
+        self.claims = FakeClaims()
         self.said = []
 
     async def tell(self, record):

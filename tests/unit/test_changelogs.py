@@ -149,7 +149,9 @@ async def test_stopped(table):
 async def test_commit(table, monkeypatch):
     """The consumer commits what was folded only when the changelogs have it."""
     consumer = object.__new__(SafeConsumer)
-    consumer.app = types.SimpleNamespace(changelogs=table.app.changelogs)
+    consumer.app = types.SimpleNamespace(
+        changelogs=table.app.changelogs, settings=types.SimpleNamespace(topic_prefix="")
+    )
     committed = []
 
     async def commit(_, offsets, **_options):
@@ -170,6 +172,8 @@ async def test_commit(table, monkeypatch):
     await committing
 
     assert [{PLACE: 7}] == committed
+    table.send_changelog(1, b"k", b"newer")
+    await consumer._handle_attached({TP("data-blocks", 0): 3})  # blocks need no changelog
 
 
 def test_late_row(table, monkeypatch):

@@ -24,6 +24,7 @@ from streamapp.store.writer import BlockWriter
 from streamapp.turns import Turns
 from streamapp.vitals import Vitals
 from streamapp.wire import BlockMeta, Codec, Frame, Seal
+from tests.claims import FakeClaims
 from tests.unit.frames import frames_of, id_of, meta_of
 from tests.waiting import eventually
 
@@ -46,6 +47,7 @@ class FakeDesk:
         self.vitals = Vitals()
         self.turns = Turns()
         self.without_room = set()
+        self.claims = FakeClaims()
         self.seen = []
         self.begun = self.kept_blocks = 0
         self.limit = 1_000_000

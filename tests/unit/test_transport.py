@@ -1,5 +1,6 @@
 """The consumer: nothing that was read across a seek counts, and a gap is not more than it is."""
 
+import asyncio
 import types
 
 import pytest
@@ -9,6 +10,7 @@ from faust.types import TP
 from intervaltree import IntervalTree
 
 from streamapp.transport import SafeConsumer
+from tests.waiting import eventually
 
 
 PLACE = TP("data-blocks", 0)
@@ -190,3 +192,33 @@ async def test_nothing_committed(committed, monkeypatch):
     await consumer._seek_uncommitted()
 
     assert [(PLACE, 2)] == sought
+
+
+async def test_blocks_are_committed_at_once(consumer, monkeypatch):
+    """As soon as a block is done its partition is committed, and no other topic's."""
+    consumer.app = types.SimpleNamespace(
+        settings=types.SimpleNamespace(topic_prefix=""),
+        consumer_generation_id=1,
+        flow_control=types.SimpleNamespace(is_active=lambda: True),
+    )
+    consumer._commit_fut = None
+    commits = asyncio.Queue()
+
+    async def commit(_, places):
+        commits.put_nowait(places)
+
+    async def pause(*_):
+        await asyncio.sleep(0)
+
+    monkeypatch.setattr(SafeConsumer, "should_stop", False)
+    monkeypatch.setattr(SafeConsumer, "commit", commit)
+    monkeypatch.setattr(SafeConsumer, "sleep", pause)
+    monkeypatch.setattr(driver.Consumer, "ack", lambda *_: True)
+    task = asyncio.ensure_future(SafeConsumer._commit_blocks.fun(consumer))
+    await eventually(lambda: consumer._block_done)
+    for topic in ("block-acknowledgments", "data-blocks"):
+        consumer.ack(types.SimpleNamespace(generation_id=1, topic=topic))
+        await asyncio.sleep(0)
+    assert {"data-blocks"} == await commits.get()
+    assert commits.empty()
+    task.cancel()

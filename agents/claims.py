@@ -1,0 +1,94 @@
+"""Follows what other workers of the group publish, and answers where it concerns this one.
+
+A block that is said to be lost and lies here (a second copy, or a folder that came from another
+machine) is acknowledged again: then nobody need send it. And a second worker under this machine
+id is noticed, and shown as a reason to hold, because what each of them says hides the other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+
+from typing import TYPE_CHECKING, Final
+
+from agents.blocks import desk
+from streamapp import machines
+from streamapp.app import app
+from streamapp.errors import StoreError
+
+
+if TYPE_CHECKING:
+    from streamapp.records import BlockAck, Heartbeat
+
+logger = logging.getLogger(__name__)
+
+_MACHINE_ID: Final = "machine id"
+_others: dict[str, float] = {}
+
+
+@app.task  # type: ignore[untyped-decorator]
+async def follow_claims() -> None:
+    """Follow in a thread of its own, until the worker stops."""
+    loop, stop = asyncio.get_running_loop(), threading.Event()
+    lost: asyncio.Queue[BlockAck] = asyncio.Queue()
+
+    def in_loop(act: object) -> object:
+        return lambda said: loop.call_soon_threadsafe(act, said)  # type: ignore[arg-type]
+
+    thread = threading.Thread(
+        target=desk().claims.follow,
+        args=(stop,),
+        kwargs={"on_lost": in_loop(lost.put_nowait), "on_heartbeat": in_loop(_note)},
+        name="claims",
+        daemon=True,
+    )
+    thread.start()
+    try:
+        while True:
+            await _acknowledge_if_here(await lost.get())
+    finally:
+        stop.set()  # it ends within a moment
+
+
+@app.timer(machines.BEATS * app.settings.heartbeat)  # type: ignore[untyped-decorator]
+async def forget_others() -> None:
+    """Hold no longer when the second worker under this machine id is silent."""
+    since = time.monotonic() - machines.BEATS * app.settings.heartbeat
+    for start_id, seen in list(_others.items()):
+        if seen < since:
+            del _others[start_id]
+    if not _others:
+        app.vitals.release(_MACHINE_ID)
+
+
+async def _acknowledge_if_here(lost: BlockAck) -> None:
+    """Acknowledge a block again that is said to be lost, if it lies here."""
+    settings = app.settings
+    try:
+        async with desk().turns.of(lost.file_id, lost.block):
+            block = await asyncio.to_thread(app.block_store.stored, lost.file_id, lost.block)
+            if block is not None:
+                await desk().tell(
+                    block.acknowledgement(
+                        group=settings.group_id, machine=settings.machine_id, at=time.time()
+                    )
+                )
+    except StoreError as error:
+        logger.warning("not acknowledged again: %s", error)
+
+
+def _note(heartbeat: Heartbeat) -> None:
+    """Show that another worker speaks under this machine id."""
+    if heartbeat.start_id == app.vitals.start_id or heartbeat.state == "stopped":
+        return
+    reason = (
+        f"another worker runs as machine {heartbeat.machine} of this group "
+        f"({machines.described(heartbeat)}): give one of them another --machine-id"
+    )
+    if heartbeat.start_id not in _others:
+        logger.error("%s", reason)
+    _others[heartbeat.start_id] = time.monotonic()
+    app.vitals.hold(_MACHINE_ID, reason)

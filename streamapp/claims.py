@@ -1,0 +1,171 @@
+"""Follows what the group publishes: which blocks other machines have, and what concerns this one.
+
+A block whose frames come again may lie on another machine, which died after it had acknowledged
+the block and before its commit. The newest acknowledgement of the block says so, and a second
+copy need not be written. Memory is bounded: the newest claims are known, and older ones are
+forgotten; then a block is written a second time, and nothing is lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from streamapp import inventory, kafka, machines, records, topics
+from streamapp.errors import BlockMalformedError, KafkaError
+from streamapp.following import Follower
+from streamapp.records import Heartbeat
+from streamapp.routing import partition_of
+
+
+if TYPE_CHECKING:
+    import threading
+
+    from collections.abc import Callable
+
+    from confluent_kafka import Message
+
+    from streamapp.records import BlockAck
+    from streamapp.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+MAX_CLAIMS: Final = 100_000
+"""Blocks of other machines that are known: about 40 MiB of memory."""
+
+LOOK_BACK: Final = 50_000
+"""Records of each partition that are read at the start: what is delivered again is in them."""
+
+CONFIRM_SECONDS: Final = 3.0
+"""How long a block waits for the newest acknowledgements, at most."""
+
+AGAIN_SECONDS: Final = 5.0
+
+
+class Claim(NamedTuple):
+    """Another machine has a block, by the newest acknowledgement: *sha256* of its bytes."""
+
+    machine: str
+    folder: str
+    sha256: str
+
+
+class Claims:
+    """The claims of other machines, kept up to date by a thread."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._on_lost: Callable[[BlockAck], object] = _ignore
+        self._on_heartbeat: Callable[[Heartbeat], object] = _ignore
+        self._claims: dict[tuple[str, int], Claim] = {}
+        self._lost: dict[tuple[str, int], BlockAck] = {}
+        self._follower: Follower | None = None
+        self._is_caught_up = False
+
+    def follow(
+        self,
+        stop: threading.Event,
+        *,
+        on_lost: Callable[[BlockAck], object],
+        on_heartbeat: Callable[[Heartbeat], object],
+    ) -> None:
+        """Follow until *stop*; a thread's whole life. What fails is begun anew.
+
+        *on_lost* is given the records that revoke a block and are the newest of it,
+        *on_heartbeat* every new heartbeat of this machine id; both in this thread.
+        """
+        self._on_lost, self._on_heartbeat = on_lost, on_heartbeat
+        while not stop.is_set():
+            try:
+                self._follow(stop)
+            except KafkaError as error:
+                logger.warning("what other machines have cannot be followed now: %s", error)
+                stop.wait(AGAIN_SECONDS)
+
+    def of(self, file_id: str, block: int) -> Claim | None:
+        """Return which other machine has a block, as far as it is known here now."""
+        return self._claims.get((file_id, block))
+
+    async def catch_up(self) -> bool:
+        """Wait until all is known that is acknowledged by now; return whether it is.
+
+        It waits for `CONFIRM_SECONDS` at most.
+        """
+        return await asyncio.to_thread(self._catch_up)
+
+    def take(self, ack: BlockAck) -> None:
+        """Take the next acknowledgement."""
+        if ack.group != self._settings.group_id or ack.outcome == "rejected":
+            return
+        key = ack.file_id, ack.block
+        self._claims.pop(key, None)
+        self._lost.pop(key, None)
+        if ack.outcome == "lost":
+            self._lost[key] = ack
+        elif ack.machine != self._settings.machine_id:
+            self._claims[key] = Claim(ack.machine, ack.folder, ack.sha256)
+            if len(self._claims) > MAX_CLAIMS:
+                del self._claims[next(iter(self._claims))]
+        if len(self._lost) > MAX_CLAIMS:
+            del self._lost[next(iter(self._lost))]
+
+    def _follow(self, stop: threading.Event) -> None:
+        names = topics.names(self._settings)
+        places = [(names.acks, number) for number in range(topics.FILE_PARTITIONS)]
+        heartbeats = names.status, partition_of(self._settings.machine_id.encode())
+        look_back = dict.fromkeys(places, LOOK_BACK) | {heartbeats: 0}
+        follower = Follower(kafka.consumer(self._settings), look_back, self._take_all)
+        try:
+            self._is_caught_up = False
+            self._claims.clear()
+            follower.read_to(follower.begin(stop, look_back=look_back), stop)
+            self._is_caught_up = True
+            self._follower = follower
+            self._hand_on_lost()
+            follower.follow(stop)
+        finally:
+            self._follower = None
+            follower.close()
+
+    def _catch_up(self) -> bool:
+        deadline = time.monotonic() + CONFIRM_SECONDS
+        while (follower := self._follower) is None:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.05)
+        try:
+            ends = follower.ends_now(CONFIRM_SECONDS)
+        except KafkaError as error:
+            logger.debug("%s", error)
+            return False
+        return follower.wait_until(ends, max(0.0, deadline - time.monotonic()))
+
+    def _take_all(self, messages: list[Message]) -> None:
+        for message in messages:
+            if message.topic() == topics.names(self._settings).acks:
+                if ack := inventory.ack_in(message):
+                    self.take(ack)
+            else:
+                self._take_heartbeat(message)
+        if self._is_caught_up:
+            self._hand_on_lost()
+
+    def _take_heartbeat(self, message: Message) -> None:
+        try:
+            status = records.decode_status(message.value())
+        except BlockMalformedError:
+            return
+        if isinstance(status, Heartbeat) and machines.is_of(status, self._settings):
+            self._on_heartbeat(status)
+
+    def _hand_on_lost(self) -> None:
+        for ack in self._lost.values():
+            self._on_lost(ack)
+        self._lost.clear()
+
+
+def _ignore(_: object) -> None:
+    """Nobody is told yet."""

@@ -1,0 +1,157 @@
+"""A block that another machine has is settled without a second copy, and never on a stale claim."""
+
+import hashlib
+
+from types import SimpleNamespace
+
+import pytest
+
+from streamapp import claims as claims_module
+from streamapp.claims import Claims
+from streamapp.records import BlockAck
+from streamapp.settings import Settings
+from tests.unit.test_intake import (  # noqa: F401 - fixtures
+    DATA,
+    FILE_ID,
+    FakeDesk,
+    clock,
+    desk,
+    expire,
+    partition,
+    pieces,
+    store,
+)
+
+
+SHA256 = hashlib.sha256(DATA).hexdigest()
+
+
+def ack(block=0, *, machine="other", outcome="persisted", group="g", sha256=SHA256):
+    """Return an acknowledgement."""
+    return BlockAck(
+        file_id=FILE_ID, block=block, blocks=1 << 17, group=group, machine=machine,
+        outcome=outcome, attempt=1, size=len(DATA), sha256=sha256, folder="f" * 32,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def known():
+    """The claims of a worker that is called m, of group g."""
+    return Claims(Settings(machine_id="m", group_id="g"))
+
+
+# --- which claims are known
+
+
+def test_newest_counts(known):
+    """The newest acknowledgement of the group says who has a block; ours are no claims."""
+    for one in (ack(), ack(1), ack(2), ack(2, machine="m"), ack(3, group="h"), ack(4)):
+        known.take(one)
+    known.take(ack(1, outcome="lost"))
+    known.take(ack(4, outcome="rejected"))
+
+    found = {block: known.of(FILE_ID, block) for block in range(5)}
+    assert ["other", None, None, None, "other"] == [c and c.machine for c in found.values()]
+    assert (SHA256, "f" * 32) == (found[0].sha256, found[0].folder)
+
+
+def test_memory_is_bounded(known, monkeypatch):
+    """The oldest claims are forgotten."""
+    monkeypatch.setattr(claims_module, "MAX_CLAIMS", 3)
+    for block in (0, 1, 2, 0, 3):
+        known.take(ack(block))
+    assert [0, 2, 3] == [block for block in range(4) if known.of(FILE_ID, block)]
+
+
+# --- what an intake makes of them
+
+
+async def test_settled_without_a_copy(partition, desk, store):  # noqa: F811
+    """A block that another machine has is done, and neither written nor acknowledged here."""
+    desk.claims.claim(FILE_ID, 0, SHA256)
+    await partition.put(*pieces())
+
+    assert (list(range(4)), []) == (desk.done, desk.acks)
+    assert store.stored(FILE_ID, 0) is None
+    assert 1 == desk.vitals.elsewhere
+    assert desk.claims.catch_ups
+
+
+async def test_nothing_is_done_before_the_end(partition, desk):  # noqa: F811
+    """Its frames are not done before its last frame shows that it is the same block."""
+    desk.claims.claim(FILE_ID, 0, SHA256)
+    await partition.put(*pieces()[:3])
+    assert [] == desk.done
+
+
+async def test_revoked_before_it_begins(partition, desk):  # noqa: F811
+    """A claim that is revoked on the topic counts for nothing, also where it is known here yet."""
+    desk.claims.claim(FILE_ID, 0, SHA256)
+    desk.claims.revoked.add((FILE_ID, 0))
+    await partition.put(*pieces())
+    assert ["persisted"] == desk.outcomes
+
+
+async def test_revoked_meanwhile(partition, desk):  # noqa: F811
+    """A claim that is revoked before the last frame settles nothing: the attempt is rejected."""
+    desk.claims.claim(FILE_ID, 0, SHA256)
+    await partition.put(*pieces()[:3])
+    desk.claims.revoked.add((FILE_ID, 0))
+    await partition.put(pieces()[3])
+
+    assert ["rejected"] == desk.outcomes
+    assert 0 == desk.vitals.elsewhere
+    await partition.put(*pieces(attempt=2))
+    assert ["rejected", "persisted"] == desk.outcomes
+
+
+async def test_another_content(partition, desk):  # noqa: F811
+    """Where the other machine has another content, the attempt is rejected and says so."""
+    desk.claims.claim(FILE_ID, 0, "0" * 64)
+    await partition.put(*pieces())
+    assert ["rejected"] == desk.outcomes
+    assert "0" * 64 == desk.acks[0].sha256
+
+
+async def test_out_of_reach(partition, desk):  # noqa: F811
+    """While Kafka does not say what is acknowledged, a block is written: twice is no loss."""
+    desk.claims.claim(FILE_ID, 0, SHA256)
+    desk.claims.is_reachable = False
+    await partition.put(*pieces())
+    assert ["persisted"] == desk.outcomes
+
+
+async def test_out_of_reach_at_the_end(partition, desk):  # noqa: F811
+    """A claim that cannot be confirmed at the end settles nothing."""
+    desk.claims.claim(FILE_ID, 0, SHA256)
+    await partition.put(*pieces()[:3])
+    desk.claims.is_reachable = False
+    await partition.put(pieces()[3])
+    assert ["rejected"] == desk.outcomes
+
+
+async def test_the_rest_does_not_come(partition, desk, clock):  # noqa: F811
+    """Frames whose last one never comes are done when the other machine has the block."""
+    desk.claims.claim(FILE_ID, 0, SHA256)
+    await partition.put(*pieces()[:3])
+    await expire(partition, clock)
+    await expire(partition, clock)
+    assert ([0, 1, 2], []) == (desk.done, desk.acks)
+
+
+async def test_asked_anew_after_a_rebalance(partition, desk):  # noqa: F811
+    """What was acknowledged while another worker had the partition is known before a block."""
+    await partition.put(*pieces())
+    before = desk.claims.catch_ups
+    await partition.put(*pieces(attempt=2))
+    assert before == desk.claims.catch_ups
+    partition.rewind(0)
+    desk.store = SimpleNamespace(stored=lambda *_: None)
+    desk.claims.claim(FILE_ID, 0, SHA256)
+    await partition.put(*pieces())
+    assert desk.claims.catch_ups > before
+
+
+def test_fake_desk_has_claims(store):  # noqa: F811
+    """The worker in memory has none at first."""
+    assert FakeDesk(store).claims.of(FILE_ID, 0) is None
