@@ -18,19 +18,24 @@ logger = logging.getLogger(__name__)
 
 LAST_WORD_SECONDS: Final = 2.0
 LOOK_SECONDS: Final = 2.0
+CHANGE_SECONDS: Final = 1.0
 _FOLDERS: Final = "data folders"
 
 _partitions: list[int] | None = None
+_reported: tuple[str, bool, tuple[int, ...]] | None = None
 
 
 @app.timer(app.settings.heartbeat)  # type: ignore[untyped-decorator]
 async def beat() -> None:
     """Send one heartbeat; one that is lost does no harm, the next one comes."""
-    _say_what_changed()
-    try:
-        await channels.tell(await own_heartbeat(app))
-    except Exception as error:  # noqa: BLE001 - Kafka's clients raise what they like
-        logger.debug("no heartbeat: %r", error)
+    await _beat()
+
+
+@app.timer(CHANGE_SECONDS)  # type: ignore[untyped-decorator]
+async def beat_on_change() -> None:
+    """Send one between two when this worker begins or ceases to hold, or has other partitions."""
+    if _report() != _reported:
+        await _beat()
 
 
 @app.timer(LOOK_SECONDS)  # type: ignore[untyped-decorator]
@@ -55,6 +60,22 @@ async def say_stopped(*_: Any, **__: Any) -> None:  # noqa: ANN401 - Faust's sig
         await asyncio.wait_for(channels.tell(last), LAST_WORD_SECONDS)
     except Exception as error:  # noqa: BLE001 - Kafka's clients raise what they like
         logger.debug("no last heartbeat: %r", error)
+
+
+async def _beat() -> None:
+    global _reported  # noqa: PLW0603 - what the last one said
+    _say_what_changed()
+    _reported = _report()
+    try:
+        await channels.tell(await own_heartbeat(app))
+    except Exception as error:  # noqa: BLE001 - Kafka's clients raise what they like
+        logger.debug("no heartbeat: %r", error)
+
+
+def _report() -> tuple[str, bool, tuple[int, ...]]:
+    """Return what others must know at once when it changes."""
+    partitions = tuple(watching.block_partitions(app))
+    return app.vitals.state, watching.is_ready(app), partitions
 
 
 def _say_what_changed() -> None:

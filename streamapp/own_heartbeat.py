@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 async def own_heartbeat(app: StreamApp) -> Heartbeat:
     """Return what the worker of *app* reports of itself now."""
     vitals, settings = app.vitals, app.settings
+    kept_blocks, kept_bytes = app.block_store.kept
     state, reason = vitals.state, vitals.reason
     if state == "running" and not watching.is_ready(app):
         state, reason = "holding", watching.RESTORING
@@ -50,6 +51,8 @@ async def own_heartbeat(app: StreamApp) -> Heartbeat:
         start_id=vitals.start_id,
         interval=settings.heartbeat,
         session_timeout=settings.session_timeout,
+        kept_blocks=kept_blocks,
+        kept_bytes=kept_bytes,
     )
 
 

@@ -133,7 +133,7 @@ def reasons_to_wait(machines: Iterable[Presence], *, partitions: int, now: float
     """
     known = [m for m in machines if m.heartbeat.state != "stopped"]
     heard = [m for m in known if not m.is_silent(now)]
-    unread = set(range(partitions)).difference(*(m.heartbeat.partitions for m in heard))
+    unread = unread_partitions(known, partitions=partitions, now=now)
     reasons = []
     for machine in known:
         beat = machine.heartbeat
@@ -145,6 +145,14 @@ def reasons_to_wait(machines: Iterable[Presence], *, partitions: int, now: float
             text = _silence(machine, now, has_others=bool(heard))
             reasons.append(Reason(f"{beat.machine} is silent", text))
     return reasons
+
+
+def unread_partitions(
+    machines: Iterable[Presence], *, partitions: int, now: float
+) -> frozenset[int]:
+    """Return the partitions, out of so many, that no machine reports to read that is heard."""
+    heard = (m.heartbeat.partitions for m in machines if not m.is_silent(now))
+    return frozenset(range(partitions)).difference(*heard)
 
 
 def _is_awaited(machine: Presence, now: float) -> bool:

@@ -172,6 +172,8 @@ class Heartbeat(_Record, frozen=True, kw_only=True, tag="machine"):
     start_id: FolderId = ""
     interval: Seconds = 0.0
     session_timeout: Seconds = 0.0
+    kept_blocks: Count = 0
+    kept_bytes: Count = 0
 
     @property
     def key(self) -> _Key:

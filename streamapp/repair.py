@@ -77,7 +77,16 @@ def take_back(
         if not root.condemn(file_id, seen.block):
             return None
         logger.error("%s stays where it is: %s", seen.path, error)  # noqa: TRY400 - expected
+    root.kept.remove(_size(seen))
     return Loss(root=root.path, reason=seen.reason, acks=_still_lost(store, acks), name=name)
+
+
+def _size(bad: Verdict) -> int:
+    """Return the bytes of the block that *bad* is about, as its file's folder has it."""
+    if bad.file is None:
+        return bad.size
+    plan = manifest.Plan(file_size=bad.file.size, block_size=bad.file.block_size)
+    return plan.span(bad.block)[1] if bad.block < bad.file.blocks else bad.size
 
 
 def untold(store: BlockStore) -> list[Loss]:

@@ -173,12 +173,19 @@ def _machines(machines: list[Answer]) -> Table:
     for machine in machines:
         table.add_row(
             Text(printable(machine["machine"])),
-            f"{counted(machine['blocks'], 'block')}, {format_size(machine['bytes'])}",
+            _kept(machine),
             format_rate(machine["rate"]) if machine["rate"] else "",
             format_size(machine["free_disk"]),
             _machine_state(machine),
         )
     return table
+
+
+def _kept(machine: Mapping[str, Any]) -> str:
+    """What lies on its disks; a worker of an older version reports what it kept since its start."""
+    blocks = machine.get("kept_blocks") or machine["blocks"]
+    size = machine.get("kept_bytes") or machine["bytes"]
+    return f"{counted(blocks, 'block')}, {format_size(size)}"
 
 
 def _machine_state(machine: Mapping[str, Any]) -> Text:

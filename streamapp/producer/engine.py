@@ -325,6 +325,7 @@ class Run:
                 is_group_up=view.is_group_up if view is not None else None,
                 unread=view.unread if view is not None else None,
                 machines=self._roster.machines if self._wait else (),
+                topic=self._data_blocks.name,
                 partitions=self._data_blocks.partitions,
                 unsent=now - self._sent[0],
                 unpersisted=now - self._persisted[0],

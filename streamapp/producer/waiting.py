@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from streamapp.presence import Presence, Reason, reasons_to_wait
+from streamapp.presence import Presence, Reason, reasons_to_wait, unread_partitions
 from streamapp.units import counted, format_duration
 
 
@@ -36,6 +36,7 @@ class Sight(msgspec.Struct, frozen=True, kw_only=True):
     is_group_up: bool | None
     unread: int | None
     machines: Sequence[Presence]
+    topic: str
     partitions: int
     unsent: float
     unpersisted: float
@@ -63,6 +64,11 @@ def _backlog(sight: Sight) -> Reason | None:
     if not sight.waits or not (is_idle or sight.unpersisted >= SLOW_SECONDS):
         return None
     text = f"nothing was persisted for {format_duration(sight.unpersisted)}"
+    unread = unread_partitions(sight.machines, partitions=sight.partitions, now=sight.now)
+    if sight.machines and unread:
+        numbers = ", ".join(map(str, sorted(unread)))
+        what = f"partition{'' if len(unread) == 1 else 's'} {numbers} of {sight.topic}"
+        return Reason("unread", f"{text}; no machine reports that it reads {what}")
     if sight.unread is None:
         return Reason("unknown", f"{text}, and Kafka does not report why")
     records = counted(sight.unread, "record")

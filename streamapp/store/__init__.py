@@ -65,6 +65,12 @@ class BlockStore:
         for root in self.roots:
             root.note_start(start_id)
 
+    @property
+    def kept(self) -> tuple[int, int]:
+        """How many blocks lie in all data folders, and how many bytes they have."""
+        counts = [root.kept.counts for root in self.roots]
+        return sum(blocks for blocks, _ in counts), sum(size for _, size in counts)
+
     def misplaced(self) -> dict[str, str]:
         """Return why, for each data folder whose path leads elsewhere now, by its identity."""
         found = {}

@@ -17,7 +17,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from streamapp.store import folders, identity, listing, lock, mending, metadata, placing, quarantine
+from streamapp.store import (
+    folders,
+    identity,
+    listing,
+    lock,
+    mending,
+    metadata,
+    placing,
+    quarantine,
+    tally,
+)
 from streamapp.store.placing import PRIVATE, PROBE
 from streamapp.store.room import Room
 from streamapp.store.writer import BlockWriter
@@ -59,6 +69,7 @@ class Root:
         self.aside = quarantine.Aside()
         # Bad blocks that could not be moved away: as good as not there.
         self._condemned: set[tuple[str, int]] = set()
+        self.kept = tally.Tally()
 
     def open(self) -> None:
         """Take the folder: make it, lock it, clear what was left half written, see what is in it.
@@ -79,7 +90,7 @@ class Root:
                     if self._clear_parts(folder_fd, file_names) and parts[:1] != (QUARANTINE,):
                         left.append(parts)
                     if metadata.FILE_JSON in file_names and parts[:1] != (QUARANTINE,):
-                        self._index(parts, folder_fd)
+                        self._index(parts, folder_fd, file_names)
                     # A worker that died may have named what it had not made durable yet.
                     os.fsync(folder_fd)
                 self._tidy_all(left)
@@ -273,8 +284,11 @@ class Root:
             return None
         return msgspec.structs.replace(meta, folder=self.identity)
 
-    def named(self, meta: metadata.BlockFile) -> None:
-        """Note that a good block has its name: what was there before is gone."""
+    def named(self, meta: metadata.BlockFile, *, is_replaced: bool) -> None:
+        """Note that a good block has its name; *is_replaced*: a bad one had it, and is gone."""
+        is_counted = is_replaced and (meta.file_id, meta.block) not in self._condemned
+        if not is_counted:
+            self.kept.add(meta.size)
         self._condemned.discard((meta.file_id, meta.block))
 
     def _identify(self) -> None:
@@ -322,7 +336,7 @@ class Root:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(beside, dir_fd=folder_fd)
 
-    def _index(self, parts: tuple[str, ...], folder_fd: int) -> None:
+    def _index(self, parts: tuple[str, ...], folder_fd: int, file_names: list[str]) -> None:
         """Note where the file's blocks are; its ``file.json`` is mended if it must be."""
         file = mending.said(folder_fd)
         if file is None:
@@ -330,6 +344,7 @@ class Root:
             file = mending.mend(folder_fd)
         if file is not None:
             self._folders[file.file_id] = parts
+            self.kept.add_folder(file, file_names)
 
     def _file_folder(self, file_id: str, meta: BlockMeta) -> int:
         """Return a descriptor of the file's folder, making it and its ``file.json`` if need be."""

@@ -136,12 +136,14 @@ class BlockWriter:
             os.fsync(self._folder)
             return
         at, part, name = self._folder, self._part, bin_name(self._block, self._blocks)
+        is_replaced = False
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name, dir_fd=at)  # damaged bytes must not meet the metadata of good ones
+            is_replaced = True
         folders.write_durably(metadata_name(self._block, self._blocks), meta.encode(), at=at)
         os.rename(part, name, src_dir_fd=at, dst_dir_fd=at)
         folders.sync_or_undo(at, lambda: os.rename(name, part, src_dir_fd=at, dst_dir_fd=at))
-        self._root.named(meta)
+        self._root.named(meta, is_replaced=is_replaced)
 
     def _copy_anew(self, sha256: str) -> None:
         """Copy the bytes out of a file whose fsync failed, proving them on the way."""

@@ -49,6 +49,11 @@ def test_true_reason(cluster, site):
     """A frozen machine and a dead broker are named, the wait is no time left, and it ends well."""
     source = site.source({"a": BLOCKS * MIB}, harness.seeded())
     w1, w2 = site.ready_workers("w1", "w2", session_timeout=60, heartbeat=3)
+    wait_for(
+        lambda: [m for m in w1.get("/machines/")["machines"] if m["machine"] == "w2"],
+        within=WITHIN,
+        what="a heartbeat of w2",
+    )
     w2.pause()
     producer = site.producer(source, block_size="1MiB", json=True)
 

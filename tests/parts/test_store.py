@@ -1288,3 +1288,27 @@ def test_metadata_round_trip():
     assert file == metadata.decode_file(file.encode())
     assert names.folder_parts(file.name) == ("a", "b.csv")
     assert Path("block_0007.bin") == Path(metadata.bin_name(7, 10_000))
+
+
+# --- how much lies there
+
+
+def test_kept(open_root):
+    """What lies in the folder is counted when it is opened, and when a block is kept or lost."""
+    root = open_root()
+    assert (0, 0) == root.kept.counts
+    keep(root)
+    assert (1, len(DATA)) == root.kept.counts
+    keep(root)  # once more: it is there
+    assert (1, len(DATA)) == root.kept.counts
+    root.close()
+
+    root = open_root()
+    assert (1, len(DATA)) == root.kept.counts
+    (bin_,) = root.path.rglob("block_*.bin")
+    bin_.write_bytes(b"x")
+    keep(root)  # a bad one is replaced
+    assert (1, len(DATA)) == root.kept.counts
+    root.kept.remove(len(DATA))
+    root.kept.remove(len(DATA))
+    assert (0, 0) == root.kept.counts

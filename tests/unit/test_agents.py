@@ -477,6 +477,28 @@ async def test_heartbeat(worker, monkeypatch):
     assert 1 == len(worker.told)
 
 
+async def test_heartbeat_on_change(worker, monkeypatch):
+    """What others must know at once does not wait for the next heartbeat, and is said once."""
+    partitions = [1]
+    monkeypatch.setattr(watching, "block_partitions", lambda _: partitions)
+    monkeypatch.setattr(watching, "is_ready", lambda _: True)
+    monkeypatch.setattr(heartbeat, "_reported", None)
+    beat_on_change = inspect.unwrap(heartbeat.beat_on_change)
+    told = []
+    for change in (
+        lambda: None,
+        lambda: app.vitals.hold("x", "disk full"),
+        lambda: partitions.append(2),
+        lambda: app.vitals.release("x"),
+    ):
+        change()
+        for _ in range(3):
+            await beat_on_change()
+        told.append(len(worker.told))
+
+    assert [1, 2, 3, 4] == told
+
+
 @pytest.mark.parametrize(
     ("record", "topic", "key"),
     [

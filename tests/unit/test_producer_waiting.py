@@ -15,6 +15,7 @@ WELL = Sight(
     is_group_up=True,
     unread=9,
     machines=[presence(machine="w1", partitions=(0,)), presence(machine="w2", partitions=(1,))],
+    topic="blocks",
     partitions=2,
     unsent=0.0,
     unpersisted=4.9,
@@ -22,6 +23,7 @@ WELL = Sight(
     now=NOW,
 )
 HOLDING = presence(machine="w1", state="holding", reason="disk full", partitions=(0,))
+NOTHING = "nothing was persisted for 5.0 s"
 SILENCE = "w2 is silent for 12.0 s"
 BEFORE_IT = "before it, see `streamapp status`"
 SILENT = presence(machine="w2", silent=12.0, partitions=(1,))
@@ -46,7 +48,7 @@ SILENT = presence(machine="w2", silent=12.0, partitions=(1,))
         ({"unpersisted": 29.0}, None),  # it sends
         (
             {"unpersisted": 5.0, "unsent": 5.0},
-            f"nothing was persisted for 5.0 s; group g has 9 records {BEFORE_IT}",
+            f"{NOTHING}; group g has 9 records {BEFORE_IT}",
         ),
         (
             {"unpersisted": 30.0, "unread": 1, "machines": []},
@@ -57,6 +59,15 @@ SILENT = presence(machine="w2", silent=12.0, partitions=(1,))
             "nothing was persisted for 9.0 s, and Kafka does not report why",
         ),
         ({"unpersisted": 99.0, "unsent": 99.0, "waits": False}, None),
+        ({"partitions": 3}, None),  # they are about to be taken over
+        (
+            {"partitions": 3, "unpersisted": 5.0, "unsent": 5.0},
+            f"{NOTHING}; no machine reports that it reads partition 2 of blocks",
+        ),
+        (
+            {"partitions": 4, "unpersisted": 5.0, "unsent": 5.0},
+            f"{NOTHING}; no machine reports that it reads partitions 2, 3 of blocks",
+        ),
     ],
 )
 def test_reason(seen, text):

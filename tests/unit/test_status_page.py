@@ -126,3 +126,17 @@ def test_machine(machine, text):
     lines = drawn(NOTHING | {"machines": [MACHINE | machine]}, 200)
 
     assert any(text in line for line in lines), lines
+
+
+@pytest.mark.parametrize(
+    ("machine", "text"),
+    [
+        ({"kept_blocks": 3512, "kept_bytes": 3 << 30}, "3512 blocks, 3.0 GiB"),
+        ({}, "3 blocks, 30 B"),  # an older worker counts from its start
+    ],
+)
+def test_kept(machine, text):
+    """What lies on a machine's disks survives its restart."""
+    lines = drawn(NOTHING | {"machines": [MACHINE | machine]}, 200)
+
+    assert any(text in line for line in lines), lines
