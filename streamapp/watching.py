@@ -82,6 +82,11 @@ def is_ready(app: StreamApp) -> bool:
     return recovery.completed.is_set() and not app.rebalancing
 
 
+def can_work(app: StreamApp) -> bool:
+    """Return whether the worker has its tables, a cluster, and nothing that it waits for."""
+    return is_ready(app) and app.vitals.state == "running"
+
+
 def block_partitions(app: StreamApp) -> list[int]:
     """Return the partitions of the blocks' topic that the worker reads; none before it starts."""
     blocks = topics.names(app.settings).data_blocks

@@ -76,9 +76,13 @@ def _gauges() -> Iterator[Metric]:
     vitals = app.vitals
     yield GaugeMetricFamily("streamapp_blocks_in_flight", "Open blocks.", value=vitals.open_blocks)
     yield GaugeMetricFamily(
-        "streamapp_holding", "1 while something cannot be written.", value=vitals.state == "holding"
+        "streamapp_holding",
+        "1 while it waits for a disk or Kafka.",
+        value=vitals.state == "holding",
     )
-    yield GaugeMetricFamily("streamapp_ready", "1 when it serves.", value=watching.is_ready(app))
+    yield GaugeMetricFamily(
+        "streamapp_ready", "1 while it can do its work.", value=watching.can_work(app)
+    )
     free = GaugeMetricFamily("streamapp_disk_free_bytes", "Free room.", labels=["volume"])
     for root in app.block_store.roots:
         try:

@@ -119,7 +119,7 @@ def health_json() -> dict[str, Any]:
     state = app.vitals.state
     return {
         "live": True,
-        "ready": recovered and state == "running",
+        "ready": watching.can_work(app),
         "machine": app.settings.machine_id,
         "group": app.settings.group_id,
         "state": state if recovered or state == "stopping" else "recovering",

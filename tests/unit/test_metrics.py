@@ -52,12 +52,12 @@ def test_counters(vitals):
 
 
 def test_holding(vitals):
-    """A worker that holds says so, and one that holds no more says that."""
+    """A worker that holds is not ready; one that holds no more is."""
     vitals.hold("store", "disk full")
-    assert (1, 1) == (samples()["streamapp_holding",], samples()["streamapp_ready",])
+    assert (1, 0) == (samples()["streamapp_holding",], samples()["streamapp_ready",])
     vitals.release("store")
 
-    assert 0 == samples()["streamapp_holding",]
+    assert (0, 1) == (samples()["streamapp_holding",], samples()["streamapp_ready",])
 
 
 def test_retention_left(vitals):
