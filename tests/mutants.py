@@ -103,6 +103,37 @@ MUTANTS = (
         "if False:",
     ),
     Mutant(
+        "a file id is the digest of what is said of the file",
+        "streamapp/wire.py",
+        '    if name is None:\n        message = (\n            f"file id',
+        '    if False:\n        message = (\n            f"file id',
+    ),
+    Mutant(
+        "what nobody has proven is compared with the source",
+        "streamapp/producer/claims.py",
+        "        proof = self._prover.of_block(ack.file_id, ack.block, file.source, sha256)\n"
+        "        return proof.hex() == ack.proof\n",
+        "        return True\n",
+    ),
+    Mutant(
+        "with --verify no proof counts",
+        "streamapp/producer/claims.py",
+        "if self._verify or not ack.proof:",
+        "if not ack.proof:",
+    ),
+    Mutant(
+        "a block that was hashed counts with that SHA-256 alone",
+        "streamapp/producer/state.py",
+        "            if digest != block.sha256:\n",
+        "            if False:\n",
+    ),
+    Mutant(
+        "what workers say of a file wins over its status",
+        "tables/rows.py",
+        "base = self if self.is_acknowledged else self._described_by(ack)",
+        "base = self",
+    ),
+    Mutant(
         "a producer waits for all in-sync replicas",
         "streamapp/kafka.py",
         '"acks": "all",',

@@ -259,7 +259,7 @@ class Run:
         """
         try:
             warning = retention.check(
-                self.delivery.bytes_wanted,
+                self.delivery.bytes_missing,
                 self._data_blocks,
                 block_size=self._settings.block_size,
                 window=self._settings.window if self._wait else None,
@@ -385,8 +385,9 @@ class Run:
         files_done = sum(file.state in done_states for file in delivery.files.values())
         self._bytes_meter.note(now, done)
         self._files_meter.note(now, files_done)
-        self._sent = _since(self._sent, now, sent)
-        self._persisted = _since(self._persisted, now, done)
+        checked = sum(sender.bytes_checked for sender in self._senders)  # nothing waits meanwhile
+        self._sent = _since(self._sent, now, sent + checked)
+        self._persisted = _since(self._persisted, now, done + checked)
         found = self._why_waiting(now)
         self._report(
             Progress(

@@ -120,12 +120,13 @@ class Attempt:
 
 
 class Sender:
-    """Sends one block after the other, and counts: first attempts apart from the others."""
+    """Sends or checks one block after the other, and counts: first attempts apart from others."""
 
     def __init__(self, means: Means) -> None:
         self._means = means
         self.bytes_sent = 0
         self.bytes_resent = 0
+        self.bytes_checked = 0
 
     def send(self, block: Block) -> None:
         """Send *block*, or check it; or report at the desk why that cannot be."""
@@ -160,6 +161,7 @@ class Sender:
             if means.is_stopped() or not block.is_wanted(attempt.number):
                 return
             attempt.digest.update(chunk)
+            self.bytes_checked += len(chunk)
         means.desk.checked(block, attempt.number, attempt.digest.digest())
 
     def _send_frames(self, attempt: Attempt) -> None:

@@ -105,6 +105,7 @@ class Delivery:
         """
         self.files = {s.file_id: File(s, _plan(s, policy).blocks) for s in sources}
         self.bytes_wanted = 0  # by this run: without what was there already
+        self.bytes_missing = 0  # of these: what nobody acknowledged before `begin`
         self.bytes_persisted = 0  # since `begin`
         self.blocks_sent = 0  # as often as Kafka has them
         self.blocks_resent = 0
@@ -143,8 +144,10 @@ class Delivery:
                 self._count(file, left=-file.left, busy=-file.busy)
                 file.state = "passed"
             else:
-                missing = (n for n in range(file.blocks) if not file.is_persisted(n))
-                self.bytes_wanted += sum(self.size_of(file, number) for number in missing)
+                wanted = [n for n in range(file.blocks) if not file.is_persisted(n)]
+                self.bytes_wanted += sum(self.size_of(file, number) for number in wanted)
+                missing = (n for n in wanted if not file.version.is_unchecked(n))
+                self.bytes_missing += sum(self.size_of(file, number) for number in missing)
 
     def announce(self, file: File) -> None:
         """Say that *file* will be sent, if that was not said and it is not only compared."""

@@ -18,6 +18,7 @@ from streamapp.errors import (
     InterruptedDeliveryError,
     KafkaError,
     SettingsError,
+    SourceChangedError,
     SourceError,
 )
 from streamapp.producer import engine, reading, waiting
@@ -162,6 +163,85 @@ def test_second_run(fake, settings, told, monkeypatch):
 
     assert before == (len(fake.log(topics.DATA_BLOCKS)), len(fake.log(topics.STATUS)))
     assert (0, 5) == (summary.delivered, summary.skipped)
+
+
+def sent(fake):
+    """How many records there are of blocks."""
+    return len(fake.log(topics.DATA_BLOCKS))
+
+
+def test_verify(fake, settings, told):
+    """To verify is to read every file; nothing is sent while all is as it was."""
+    run(settings, told)
+    before = sent(fake)
+
+    summary = run(settings, Told(), verify=True)
+
+    assert (before, 5) == (sent(fake), summary.skipped)
+
+
+def test_verify_before_it_is_delivered(fake, settings, told):
+    """To verify what is not there is to send it."""
+    summary = run(settings, told, verify=True)
+
+    assert (5, 0) == (summary.delivered, summary.skipped)
+    assert CONTENT == stored(fake)
+
+
+def test_without_its_key(fake, settings, told, tmp_path, monkeypatch):
+    """A producer that lost its key reads what is delivered, once, and sends nothing."""
+    run(settings, told)
+    before = sent(fake)
+    other = settings.model_copy(update={"state_dir": tmp_path / "state"})
+
+    assert 5 == run(other, Told()).skipped
+    assert before == sent(fake)
+
+    monkeypatch.setattr(reading, "chunks", None)
+    assert 5 == run(other, Told()).skipped
+
+
+@pytest.mark.usefixtures("fake")
+def test_key_that_cannot_be_kept(settings, told, folder):
+    """Where no key can be kept the run says so, and delivers."""
+    summary = run(settings.model_copy(update={"state_dir": folder / "one"}), told)
+
+    assert 5 == summary.delivered
+    assert "no key can be kept" in told.of(Notice)[0].text
+
+
+def test_other_content(fake, settings, told, folder, monkeypatch):
+    """Other bytes of the same size and time are sent under an id of their own, once."""
+    run(settings, told)
+    path, other = folder / "block-and-a-byte", os.urandom((1 << 16) + 1)
+    times = path.stat()
+    path.write_bytes(other)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    again = Told()
+
+    summary = run(settings, again)
+
+    assert (1, 4, len(other)) == (summary.delivered, summary.skipped, summary.bytes_sent)
+    assert "sent as a new version" in again.of(Notice)[0].text
+    (file,) = (event for event in again.of(FileEvent) if event.state == "complete")
+    assert other == b"".join(fake.bytes[file.file_id, number] for number in range(2))
+    monkeypatch.setattr(reading, "chunks", None)
+    assert 5 == run(settings, Told()).skipped
+
+
+def test_file_that_changes_before_it_is_read_again(fake, settings, told, monkeypatch):
+    """A file that is not what was found is reported, also when it would only be compared."""
+    run(settings, told)
+    before = sent(fake)
+
+    def chunks(*_):
+        raise SourceChangedError("it was replaced")
+        yield b""
+
+    monkeypatch.setattr(reading, "chunks", chunks)
+    with pytest.raises(DeliveryError, match="5 changed"):
+        run(settings, Told(), verify=True)
+    assert before == sent(fake)
 
 
 def test_another_group(fake, settings, told):

@@ -109,7 +109,7 @@ def test_proven():
 def test_unproven(proof):
     """What nobody has proven is read, and counts when it is the same; nothing is sent."""
     made, file = begun(told(0, proof=proof), told(1), told(2))
-    assert (1, 1, 10) == (file.left, file.busy, made.bytes_wanted)
+    assert (1, 1, 10, 0) == (file.left, file.busy, made.bytes_wanted, made.bytes_missing)
 
     block = check(made)
     assert 0 == block.number
