@@ -173,3 +173,31 @@ def test_producer_stopped(site):
     assert 0 == site.producer(source, **SMALL).wait()
     assert 8 * FRAMES == site.records()
     assert [] == site.verdict({"source": source}).problems
+
+
+def test_new_group(site):
+    """What a group without a position will read is said; --no-wait says that no disk has it."""
+    rng = harness.seeded()
+    first = site.source({"a": MIB, "b": MIB}, rng, name="first")
+    other = site.source({"c": MIB}, rng, name="other")
+
+    producer = site.producer(first, name="first", no_wait=True, **SMALL)
+    assert 0 == producer.wait()
+    assert "2 files: 2 in Kafka, not yet on disk" in producer.said()
+    assert "has no position" not in producer.said()  # there was nothing to read
+    assert 2 * FRAMES == site.records()
+
+    producer = site.producer(other, name="other", no_wait=True, **SMALL)
+    assert 0 == producer.wait()
+    assert f"group {site.group} has no position in topic data-blocks" in producer.said()
+    assert f"{2 * FRAMES} records, up to 2.0 MiB" in producer.said()
+
+    (worker,) = site.ready_workers("w1")
+    assert f"{3 * FRAMES} records, up to" in worker.said()
+    assert 0 == site.producer(first, name="first", **SMALL).wait()
+    site.wait_until_committed()
+    (first / "d").write_bytes(rng.randbytes(MIB))
+    producer = site.producer(first, name="first", **SMALL)
+    assert 0 == producer.wait()
+    assert "has no position" not in producer.said()
+    assert [] == site.verdict({"first": first, "other": other}).problems

@@ -183,7 +183,7 @@ def test_another_life(group):
 
     code, said = group.rebuild("--from", "disks")
 
-    assert (0, True) == (code, f"{BLOCKS} blocks are acknowledged again" in said)
+    assert (0, True) == (code, f"{BLOCKS} blocks acknowledged again" in said)
     group.check()
     records = group.site.records()
     assert 0 == group.site.producer(group.source, **FLAGS).wait(60)
