@@ -179,9 +179,19 @@ def broker_status(folder: Path | None) -> None:
     is_flag=True,
     help="Move bad blocks to quarantine/ and ask for them again; the worker must be stopped.",
 )
+@click.option(
+    "--against-acks",
+    is_flag=True,
+    help="Compare with the acknowledgements instead; with --repair publish what is true.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
-def verify(*, rate: str, with_repair: bool, as_json: bool, **flags: object) -> None:
+def verify(
+    *, rate: str, with_repair: bool, against_acks: bool, as_json: bool, **flags: object
+) -> None:
     """Read all blocks on this machine again, and compare them with their SHA-256.
+
+    With --against-acks no block is read: what the group's acknowledgements say of this machine is
+    compared with the names of the blocks that are here. Exit code 1: they differ.
 
     Only reads, beside a running worker too; without --machine-id the folders of every machine
     in --data-dir. Exit code 0: all good, 1: some are bad, 130: stopped before the end.
@@ -189,6 +199,11 @@ def verify(*, rate: str, with_repair: bool, as_json: bool, **flags: object) -> N
     from streamapp import verifying  # noqa: PLC0415 - light start
 
     settings = Settings.load(**flags)
+    if against_acks:
+        from streamapp import verifying_acks  # noqa: PLC0415 - light start
+
+        machines = verifying.folders_of_machines(settings)
+        sys.exit(verifying_acks.run(settings, machines, with_repair=with_repair, as_json=as_json))
     report = verifying.Report(as_json=as_json)
     stop = ending.event_of_signals()
     bytes_a_second = parse_rate(rate)

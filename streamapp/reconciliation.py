@@ -63,7 +63,7 @@ def before_start(settings: Settings, store: BlockStore) -> bool:
             "acknowledgements are compared with what is there",
             settings.machine_id,
         )
-    outcome = publish_differences(settings, store)
+    outcome = publish_differences(settings, store, settings.machine_id)
     if outcome.lost or outcome.persisted:
         logger.warning(
             "%d blocks are gone and are published as lost, %d are here and are acknowledged again",
@@ -73,24 +73,24 @@ def before_start(settings: Settings, store: BlockStore) -> bool:
     return True
 
 
-def publish_differences(settings: Settings, store: BlockStore) -> Outcome:
-    """Publish what the acknowledgements say wrongly of the folders of *store*.
+def publish_differences(settings: Settings, store: BlockStore, machine: str) -> Outcome:
+    """Publish what the acknowledgements say wrongly of the folders of *store*, *machine*'s.
 
     Raises:
         StoreError: a data folder cannot be read.
         KafkaError: the broker does not answer, or did not take all of it.
     """
     roots = [root.path for root in store.roots]
-    found = inventory.compare(settings, roots, machine=settings.machine_id)
+    found = inventory.compare(settings, roots, machine=machine)
     lost = [inventory.as_lost(ack, LOST) for ack in found.missing.values()]
-    again = reacknowledge.write(settings, again_acknowledged(found, settings)).blocks
+    again = reacknowledge.write(settings, _again_acknowledged(found, settings, machine)).blocks
     if lost:
         reacknowledge.write(settings, lost)
     return Outcome(lost=len(lost), persisted=again)
 
 
-def again_acknowledged(
-    found: inventory.Differences, settings: Settings, machine: str = ""
+def _again_acknowledged(
+    found: inventory.Differences, settings: Settings, machine: str
 ) -> Iterator[BlockAck]:
     """Yield the acknowledgements of what lies here and is acknowledged by no machine.
 
@@ -99,9 +99,7 @@ def again_acknowledged(
     """
     for folder, number in found.unacknowledged():
         if block := folder.block(number):
-            yield block.acknowledgement(
-                group=settings.group_id, machine=machine or settings.machine_id, at=time.time()
-            )
+            yield block.acknowledgement(group=settings.group_id, machine=machine, at=time.time())
 
 
 def still_missing(settings: Settings, store: BlockStore, stop: threading.Event) -> list[BlockAck]:

@@ -135,7 +135,7 @@ def run(
         StoreError: something could not be looked at, or a worker has the folder (*with_repair*).
         KafkaError: no broker takes what is to be said (*with_repair*).
     """
-    machines = _machines(settings)
+    machines = folders_of_machines(settings)
     if with_repair:
         topics.check(settings)  # before anything is moved
     total = sum(_size(root) for roots in machines.values() for root in roots)
@@ -205,8 +205,14 @@ def _repair(settings: Settings, machine: str, roots: list[Path], pace: Pace, wat
         store.close()
 
 
-def _machines(settings: Settings) -> dict[str, list[Path]]:
-    """Return the data folders to read, by machine."""
+def folders_of_machines(settings: Settings) -> dict[str, list[Path]]:
+    """Return the data folders to read, by machine.
+
+    Without a ``machine_id`` that someone set, every machine's folders are read.
+
+    Raises:
+        SourceError: there is no data folder.
+    """
     if "machine_id" in settings.model_fields_set:
         roots = settings.data_roots
         missing = [root for root in roots if not root.is_dir()]

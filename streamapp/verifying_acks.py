@@ -1,0 +1,150 @@
+"""What `streamapp verify --against-acks` does: compares disks with acknowledgements, both ways.
+
+Without ``--repair`` it only reads, beside a running worker as well. With it, what is true is
+published: ``lost`` for what is not here, the acknowledgement again for what is. `docs/protocol.md`
+says what counts.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from typing import IO, TYPE_CHECKING
+
+import msgspec
+
+from streamapp import inventory, reconciliation, topics
+from streamapp.names import printable
+from streamapp.store import BlockStore, listing
+
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from streamapp.settings import Settings
+
+EXIT_DIFFERENT = 1
+
+
+class Difference(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="difference"):
+    """One block of which disk and acknowledgements say different things."""
+
+    state: str
+    machine: str
+    file_id: str
+    block: int
+    name: str
+
+    def line(self) -> str:
+        """Return it as a line for people."""
+        return f"{self.state}: {printable(self.name)}, block {self.block} (file {self.file_id})"
+
+
+class Summary(msgspec.Struct, kw_only=True, tag_field="kind", tag="summary"):
+    """How much was found, and how much was published."""
+
+    missing: int = 0
+    unacknowledged: int = 0
+    published: int = 0
+
+    def line(self) -> str:
+        """Return it as a line for people."""
+        if not self.missing and not self.unacknowledged:
+            return "The disks have what is acknowledged, and all of it is acknowledged"
+        text = (
+            f"{self.missing} acknowledged and not on disk, "
+            f"{self.unacknowledged} on disk and not acknowledged"
+        )
+        return f"{text}; {self.published} published" if self.published else text
+
+
+def run(
+    settings: Settings,
+    machines: dict[str, list[Path]],
+    *,
+    with_repair: bool,
+    as_json: bool,
+    stream: IO[str] | None = None,
+) -> int:
+    """Compare the folders of *machines* with the acknowledgements; return 0 when they agree.
+
+    Raises:
+        StoreError: something could not be looked at, or a worker has the folder (*with_repair*).
+        KafkaError: the broker does not answer, or did not take what is to be published.
+    """
+    topics.check(settings)
+
+    def write(said: Difference | Summary) -> None:
+        text = msgspec.json.encode(said).decode() if as_json else said.line()
+        print(text, file=stream or sys.stdout, flush=True)
+
+    summary = Summary()
+    for machine, roots in machines.items():
+        if with_repair:
+            _repair(settings, machine, roots, summary, write)
+        else:
+            _compare(settings, machine, roots, summary, write)
+    write(summary)
+    return EXIT_DIFFERENT if summary.missing or summary.unacknowledged else 0
+
+
+def _compare(
+    settings: Settings,
+    machine: str,
+    roots: list[Path],
+    summary: Summary,
+    write: Callable[[Difference | Summary], None],
+) -> None:
+    found = inventory.compare(settings, roots, machine=machine)
+    if found.missing:  # a worker may have persisted it since the disks were looked at
+        now = {
+            (folder.file.file_id, block)
+            for root in roots
+            for folder in listing.files(root)
+            for block in folder.blocks
+        }
+        for key in now & found.missing.keys():
+            del found.missing[key]
+    for difference in _differences(found, machine):
+        summary.missing += difference.state == _MISSING
+        summary.unacknowledged += difference.state == _UNACKNOWLEDGED
+        write(difference)
+
+
+def _repair(
+    settings: Settings,
+    machine: str,
+    roots: list[Path],
+    summary: Summary,
+    write: Callable[[Difference | Summary], None],
+) -> None:
+    store = BlockStore(roots, min_free=0)
+    store.open()
+    try:
+        _compare(settings, machine, roots, summary, write)
+        outcome = reconciliation.publish_differences(settings, store, machine)
+        summary.published += outcome.lost + outcome.persisted
+    finally:
+        store.close()
+
+
+_MISSING = "acknowledged and not on disk"
+_UNACKNOWLEDGED = "on disk and not acknowledged"
+
+
+def _differences(found: inventory.Differences, machine: str) -> Iterator[Difference]:
+    for (file_id, block), ack in found.missing.items():
+        yield Difference(
+            state=_MISSING, machine=machine, file_id=file_id, block=block, name=ack.name
+        )
+    for folder, block in found.unacknowledged():
+        if folder.block(block):
+            file = folder.file
+            yield Difference(
+                state=_UNACKNOWLEDGED,
+                machine=machine,
+                file_id=file.file_id,
+                block=block,
+                name=file.name,
+            )
