@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 import faust
 
@@ -26,12 +26,15 @@ from streamapp.units import KIB, MIB
 from streamapp.vitals import Vitals
 from streamapp.web import guard
 from streamapp.web_client import base_url
+from streamapp.web_server import LimitedWeb
 
 
 if TYPE_CHECKING:
     import logging
+    import socket
 
     from faust.types.transports import ConsumerT, TransportT
+    from faust.types.web import Web
 
     from streamapp.watchdog import WatchdogThread
 
@@ -73,6 +76,7 @@ class StreamApp(faust.App):
     vitals: Vitals
     changelogs: Changelogs
     watchdog: WatchdogThread
+    web_sockets: list[socket.socket]
     is_compared = False
     """Whether all acknowledgements of this machine were compared with its disks at the start."""
 
@@ -103,6 +107,9 @@ class StreamApp(faust.App):
         return StreamQueue(
             maxsize=maxsize, flow_control=self.flow_control, clear_on_resume=clear_on_resume
         )
+
+    def _new_web(self) -> Web:
+        return cast("Web", LimitedWeb(self))
 
     def _new_transport(self) -> TransportT:
         return transport.SafeTransport(self.conf.broker_consumer, self)
@@ -156,6 +163,7 @@ def create_app(settings: Settings) -> StreamApp:
     )
     created.vitals = Vitals()
     created.changelogs = Changelogs()
+    created.web_sockets = []
     created.flow_control = FlowControl()
     return created
 

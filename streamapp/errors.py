@@ -23,6 +23,7 @@
   - ViewError                         exit 34  no worker answers at the address of the views
     + PeerError                       exit 34  a worker does not prove that it is of the group
     + RequestRefusedError             exit 34  a request that the views do not answer
+  - ListenError                       exit 36  the port of the web views is taken
   - BrokerError                       exit 40  the embedded Apache Kafka cannot do what was asked
     + JavaError                       exit 41  no Java 17 or newer
   - WatchdogError                     exit 75  the worker is stuck; its supervisor restarts it
@@ -170,6 +171,12 @@ class RequestRefusedError(ViewError):
         super().__init__(message)
         self.status = status
         self.retry_seconds = retry_seconds
+
+
+class ListenError(StreamAppError):
+    """The web views cannot listen where the settings say: another process has the port."""
+
+    exit_code: ClassVar[int] = 36
 
 
 class BrokerError(StreamAppError):

@@ -36,6 +36,7 @@ USER_MUST_MEND: Final = frozenset(
     for kind in (
         errors.SettingsError,
         errors.StoreBusyError,
+        errors.ListenError,
         errors.BrokerDeniedError,
         errors.TopicError,
     )

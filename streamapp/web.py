@@ -15,6 +15,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
+from yarl import URL
 
 from streamapp.errors import PeerError, RequestRefusedError
 from streamapp.names import printable
@@ -49,7 +50,8 @@ def guard(settings: Settings, *, clock: Callable[[], float] = time.time) -> Midd
     own = filter(None, (settings.web_host, settings.web_advertise))
     hosts = {"localhost", "127.0.0.1", "::1", *(host.lower() for host in own)}
     key = peer_key(settings)
-    reader = QuestionReader(key, base_url(settings), clock) if key else None
+    address = str(URL(base_url(settings))).rstrip("/")  # as Faust writes it in the metadata
+    reader = QuestionReader(key, address, clock) if key else None
 
     @web.middleware
     async def check(

@@ -11,7 +11,7 @@ import time
 
 from typing import TYPE_CHECKING, Any
 
-from streamapp import history, reconciliation, tablestate, topics
+from streamapp import descriptors, history, listening, reconciliation, tablestate, topics
 from streamapp.broker_contact import BrokerContact
 from streamapp.store import identity
 
@@ -29,6 +29,9 @@ def prepare(app: StreamApp) -> None:
         StreamAppError: something is missing; the message says what to do.
     """
     settings = app.settings
+    descriptors.raise_limit()
+    if app.conf.web_enabled:
+        app.web_sockets = listening.listen(app.conf.web_bind, app.conf.web_port)
     states = topics.ensure(settings, with_changelogs=True)
     app.block_store.open()
     tablestate.make_usable(settings)

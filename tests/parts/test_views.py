@@ -817,7 +817,16 @@ def test_routes(faust_app):
         (route.resource.canonical, route.method) for route in faust_app.web.web_app.router.routes()
     }
 
-    assert {(path, method) for path in ROUTES for method in ("GET", "HEAD")} == found
+    paths = ROUTES | {path.rstrip("/") for path in ROUTES if path != "/"}
+    assert {(path, method) for path in paths for method in ("GET", "HEAD")} == found
+
+
+@pytest.mark.parametrize("path", ["/progress", "/machines", f"/progress/{IDS[0]}", "/health/live"])
+async def test_without_slash(client, path):
+    """A path answers with and without the slash at its end."""
+    stored_file(IDS[0], "a", persisted=[0])
+    found, expected = await get(client, path), await get(client, f"{path}/")
+    assert found.keys() == expected.keys()
 
 
 @pytest.mark.parametrize(
