@@ -80,7 +80,12 @@ class Watchdog:
         return self._judge_progress(sample, step)
 
     def _judge_progress(self, sample: Sample, step: float) -> str:
-        """Where there is something to do, commits must move, or at least frames be taken."""
+        """Where there is something to do, commits must move, or at least frames be taken.
+
+        While the event loop is too busy to answer, no stream has its turn: that is no hang of a
+        partition, and does not count as one. A loop that never answers is judged by its silence.
+        """
+        step = step if sample.loop_answered else 0.0
         if sample.committed is None or sample.ends is None:
             return ""  # no broker, no judgement
         before, self._seen = self._seen, {}  # what others have by now is forgotten

@@ -20,7 +20,7 @@ from streamapp.settings import Settings
 from streamapp.vitals import Vitals
 from streamapp.web import SECURITY_HEADERS, guard
 from streamapp.web_client import base_url
-from tables import folds, peers, rows, views
+from tables import folds, listing, peers, rows, views
 from tables import machines as group_machines
 from tables.state import block_map, files, machines
 from tests.unit.test_folds import ack_of
@@ -819,6 +819,21 @@ def test_routes(faust_app):
 
     paths = ROUTES | {path.rstrip("/") for path in ROUTES if path != "/"}
     assert {(path, method) for path in paths for method in ("GET", "HEAD")} == found
+
+
+@pytest.mark.parametrize("path", ["/progress/", "/machines/"])
+async def test_too_many_lists(client, monkeypatch, path):
+    """Whoever asks for one list too many is told when to ask again; the rest is answered."""
+    gate = listing.ListGate(listing.LISTS_AT_ONCE)
+    monkeypatch.setattr(listing, "_gates", {False: gate, True: listing.ListGate(1)})
+    with contextlib.ExitStack() as lists:
+        for _ in range(listing.LISTS_AT_ONCE):
+            lists.enter_context(gate.enter())
+        async with client.get(path) as answer:
+            assert (429, "2") == (answer.status, answer.headers["Retry-After"])
+        await get(client, f"{path}?local=1")
+        await get(client, "/health/live/")
+    await get(client, path)
 
 
 @pytest.mark.parametrize("path", ["/progress", "/machines", f"/progress/{IDS[0]}", "/health/live"])

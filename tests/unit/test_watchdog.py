@@ -60,6 +60,14 @@ def test_silent_loop(worker):
     assert "event loop" in reasons[-1]
 
 
+def test_busy_loop(worker):
+    """While something keeps the event loop busy no partition hangs; afterwards one may."""
+    looks = int(2 * PATIENCE / LOOK_SECONDS)
+    reasons = [worker.look(loop_answered=number % 4 == 0) for number in range(looks)]
+    assert {""} == set(reasons)
+    assert "none taken" in [worker.look(loop_answered=True) for _ in range(looks)][-1]
+
+
 def test_silent_loop_without_a_broker(worker):
     """A stuck event loop is noticed also when no broker answers."""
     worker.seen |= {"loop_answered": False, "committed": None, "ends": None}
