@@ -9,12 +9,14 @@ forgotten; then a block is written a second time, and nothing is lost.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import time
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from streamapp import inventory, kafka, machines, records, topics
+from streamapp import groups, inventory, kafka, machines, records, topics
 from streamapp.errors import BlockMalformedError, KafkaError
 from streamapp.following import Follower
 from streamapp.records import Heartbeat
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from confluent_kafka import Message
+    from confluent_kafka.admin import AdminClient
 
     from streamapp.records import BlockAck
     from streamapp.settings import Settings
@@ -64,6 +67,12 @@ class Claims:
         self._lost: dict[tuple[str, int], BlockAck] = {}
         self._follower: Follower | None = None
         self._is_caught_up = False
+        # A thread of its own: while Kafka is slow to answer, nobody else waits for one.
+        self._asking = ThreadPoolExecutor(1, "claims-ask")
+
+    @functools.cached_property
+    def _admin(self) -> AdminClient:
+        return kafka.admin(self._settings)
 
     def follow(
         self,
@@ -94,7 +103,12 @@ class Claims:
 
         It waits for `CONFIRM_SECONDS` at most.
         """
-        return await asyncio.to_thread(self._catch_up)
+        loop = asyncio.get_running_loop()
+        asking = loop.run_in_executor(self._asking, self._catch_up)
+        try:
+            return await asyncio.wait_for(asking, CONFIRM_SECONDS)
+        except TimeoutError:
+            return False
 
     def take(self, ack: BlockAck) -> None:
         """Take the next acknowledgement."""
@@ -136,8 +150,10 @@ class Claims:
             if time.monotonic() > deadline:
                 return False
             time.sleep(0.05)
+        names = topics.names(self._settings)
+        places = [(names.acks, number) for number in range(topics.FILE_PARTITIONS)]
         try:
-            ends = follower.ends_now(CONFIRM_SECONDS)
+            ends = groups.ends(self._admin, places)
         except KafkaError as error:
             logger.debug("%s", error)
             return False

@@ -115,23 +115,6 @@ class Follower:
                 self._moved.wait(left)
             return True
 
-    def ends_now(self, within: float) -> dict[Place, int]:
-        """Return where the places end now; from any thread.
-
-        Raises:
-            KafkaError: the broker does not say *within* so many seconds.
-        """
-        deadline = time.monotonic() + within
-        ends = {}
-        try:
-            for place in self._positions:
-                left = max(0.1, deadline - time.monotonic())
-                wanted = TopicPartition(*place)
-                _, ends[place] = self._consumer.get_watermark_offsets(wanted, timeout=left)
-        except KafkaException as error:
-            raise kafka.translated(error, "cannot see where topics end") from error
-        return ends
-
     def close(self) -> None:
         """Close the consumer, when no thread reads any more."""
         self._consumer.close()

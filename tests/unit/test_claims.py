@@ -1,12 +1,15 @@
 """A block that another machine has is settled without a second copy, and never on a stale claim."""
 
+import asyncio
 import hashlib
+import threading
 
 from types import SimpleNamespace
 
 import pytest
 
 from streamapp import claims as claims_module
+from streamapp import groups
 from streamapp.claims import Claims
 from streamapp.records import BlockAck
 from streamapp.settings import Settings
@@ -61,6 +64,21 @@ def test_memory_is_bounded(known, monkeypatch):
     for block in (0, 1, 2, 0, 3):
         known.take(ack(block))
     assert [0, 2, 3] == [block for block in range(4) if known.of(FILE_ID, block)]
+
+
+async def test_kafka_that_does_not_answer(known, monkeypatch):
+    """Whoever waits for the newest claims waits a moment, and keeps no thread from others."""
+    monkeypatch.setattr(claims_module, "CONFIRM_SECONDS", 0.2)
+    answered = threading.Event()
+    monkeypatch.setattr(groups, "ends", lambda *_: answered.wait(30))
+    monkeypatch.setattr(Claims, "_admin", None)
+    known._follower = object()
+    waiting = [asyncio.ensure_future(known.catch_up()) for _ in range(40)]
+    try:
+        assert await asyncio.wait_for(asyncio.to_thread(lambda: True), 10)
+        assert [False] * 40 == await asyncio.wait_for(asyncio.gather(*waiting), 10)
+    finally:
+        answered.set()
 
 
 # --- what an intake makes of them
