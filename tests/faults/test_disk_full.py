@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from streamapp import manifest
 from tests import harness
 from tests.harness import MIB
 from tests.waiting import wait_for
@@ -120,3 +121,47 @@ def heartbeats_for(site, seconds):
 
     until = last() + seconds
     wait_for(lambda: last() > until, within=30, what="heartbeats to go on", every=0.3)
+
+
+def declaring(rng, size):
+    """Return the first frame of a block that declares *size* bytes, of a source of its own."""
+    block = harness.RawBlock(rng, size=2, frames=2, source=f"evil-{rng.randbytes(4).hex()}")
+    block.meta |= dict.fromkeys(("file_size", "block_size", "size"), size)
+    fields = {name: block.meta[name] for name in ("source", "name", "mtime_ns", "block_size")}
+    block.file_id = manifest.file_id(**fields, size=size)
+    return block.records()[0]
+
+
+def test_records_that_declare_the_free_disk(volume, site):
+    """Records of a few bytes that declare all that is free keep no honest file waiting."""
+    rng = harness.seeded()
+    source = site.source({"honest": 6 * BLOCK}, rng)
+    worker = site.worker("w1", min_free=MIN_FREE, block_timeout=10).wait_until_ready()
+    sender = harness.RawSender(site)
+    sent = [[] for _ in range(harness.PARTITIONS)]
+
+    def attack():
+        for partition, records in enumerate(sent):
+            records.append(declaring(rng, free(volume) - MIN_FREE))
+            sender.send(records[-5:], partition=partition)  # some were sent before
+
+    for _ in range(4):
+        attack()
+    wait_for(
+        lambda: len(list(worker.root.rglob("*.part"))) >= 4 * len(sent),
+        within=30,
+        what="the blocks to begin",
+    )
+    producer = site.producer(source, **FLAGS)
+    reasons = set()
+    while producer.is_running:
+        attack()
+        reasons.add(worker.health["reason"])
+        heartbeats_for(site, 1)
+    assert (0, {""}) == (producer.wait(), reasons)
+
+    site.wait_until_committed(within=90)
+    assert {"honest"} == {path.parent.name for path in worker.bins()}
+    assert [] == list(worker.root.glob("raw*"))
+    verdict = site.verdict({"source": source}, block_size=BLOCK)
+    assert ([], 6) == (verdict.problems, verdict.acks)
