@@ -345,7 +345,7 @@ class Intake:
     async def _take_elsewhere(self, key: AttemptKey, frame: wire.Frame, record: Record) -> None:
         block = self._elsewhere[key]
         block.offsets.append(record.offset)
-        block.touch()
+        block.note(frame.frame, len(record.value))
         if frame.abort:
             self._close(key, self._elsewhere.pop(key).offsets)
         elif frame.seal:
@@ -479,8 +479,9 @@ class Intake:
 
     def _nobody_is_late(self, seconds: float) -> None:
         """Nothing was read for *seconds*, while the partition was held."""
-        for pending in (*self._open.values(), *self._orphans.values(), *self._repeats.values()):
-            pending.excuse(seconds)
+        for attempts in (self._open, self._orphans, self._repeats, self._elsewhere):
+            for pending in attempts.values():
+                pending.excuse(seconds)
 
     def _forget(self) -> None:
         for key in list(self._open):

@@ -852,6 +852,23 @@ async def test_stored_block_that_is_touched_for_ever(partition, desk, clock):
     assert [(1, "persisted"), (2, "persisted")] == [(a.attempt, a.outcome) for a in desk.acks]
 
 
+async def test_block_elsewhere_that_is_touched_for_ever(partition, desk, clock):
+    """Nor do those of a block that another machine has."""
+    records = trickle()
+    desk.claims.claim(records[0][0].file_id, 0, records[-1][0].seal.sha256.hex())
+
+    assert 121 == await touched(partition, clock, records, seconds=10_000)
+    assert ([], 1) == (desk.outcomes, desk.vitals.elsewhere)
+
+
+async def test_repeats_keep_no_block_open_that_is_elsewhere(partition, desk, clock):
+    """Nor does a frame that came before."""
+    records = pieces()
+    desk.claims.claim(FILE_ID, 0, records[-1][0].seal.sha256.hex())
+
+    assert 13 == await touched(partition, clock, [records[0]] * 20, seconds=100)
+
+
 async def test_slow_producer(partition, desk, clock, monkeypatch):
     """A slow link is no reason: a block that comes at the rate that is asked for is kept."""
     monkeypatch.setattr(pending, "SLOWEST_BYTES", 10)
