@@ -43,7 +43,12 @@ def test_holding(site, disk):
 
     w2 = site.worker("w2").wait_until_ready()
     w2.kill()  # what it had comes back to w1
-    w1.wait_until_ready(range(PARTITIONS))
+    wait_for(
+        lambda: w1.health.get("partitions") == [*range(PARTITIONS)],  # not ready: it holds
+        within=60,
+        what="w1 to have all partitions again",
+        every=0.2,
+    )
     disk()
 
     assert 0 == producer.wait()
