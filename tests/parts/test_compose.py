@@ -229,8 +229,9 @@ def test_state_is_on_named_volumes(compose, services, dockerfile):
 
     assert {n: [f"{n}:/var/lib/kafka/data"] for n in BROKERS} == {n: mounts[n] for n in BROKERS}
     assert {n: [f"{n}:{data_dir}"] for n in WORKERS} == {n: mounts[n] for n in WORKERS}
-    assert BROKERS | WORKERS == set(compose["volumes"])
-    assert ["./data:/data:ro"] == services["producer"]["volumes"]
+    assert BROKERS | WORKERS | {"producer"} == set(compose["volumes"])
+    assert ["./data:/data:ro", f"producer:{data_dir}"] == services["producer"]["volumes"]
+    assert data_dir == services["producer"]["environment"]["STREAMAPP_STATE_DIR"]
 
 
 def test_images_are_pinned(services, dockerfile):
