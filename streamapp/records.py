@@ -123,7 +123,7 @@ class FileStatus(_Record, frozen=True, kw_only=True, tag="file"):
     """What the producer says of a file; keyed by the file id, the newest counts."""
 
     file_id: FileId
-    state: Literal["announced", "sent", "complete", "failed", "changed"]
+    state: Literal["announced", "sent", "complete", "failed", "changed", "superseded"]
     name: Name
     size: FileBytes
     blocks: BlockCount
@@ -139,6 +139,7 @@ class FileStatus(_Record, frozen=True, kw_only=True, tag="file"):
         tuple[FailedBlock, ...], Meta(max_length=MAX_FAILED_BLOCKS_LISTED)
     ] = ()
     run_at: Seconds = 0.0
+    superseded_by: FileIdOrNone = ""
 
     @property
     def key(self) -> bytes:

@@ -38,7 +38,13 @@ GAP: Final = 2
 """Columns between two columns of a table."""
 
 _STATE_SHARE: Final = 0.45
-_STYLES: Final = {"complete": "green", "failed": "red", "changed": "red", "holding": "yellow"}
+_STYLES: Final = {
+    "complete": "green",
+    "failed": "red",
+    "changed": "red",
+    "holding": "yellow",
+    "superseded": "dim",
+}
 
 
 def page(answer: Answer, *, width: int, asked_for: str = "") -> Group:
@@ -213,7 +219,8 @@ def _progress(totals: Mapping[str, Any]) -> str:
         f"{totals['complete']} of {counted(totals['files'], 'file')} complete, "
         f"{format_size(totals['persisted_bytes'])} of {format_size(totals['bytes'])}"
     )
-    return f"{text}, {totals['failed']} failed" if totals.get("failed") else text
+    others = {"failed": totals.get("failed", 0), "superseded": totals.get("superseded", 0)}
+    return ", ".join([text, *(f"{count} {what}" for what, count in others.items() if count)])
 
 
 def _time(seconds: float) -> str:

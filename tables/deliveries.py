@@ -51,7 +51,9 @@ class Deliveries:
         self._found: dict[str, Delivery] = {}
 
     def note(self, row: FileRow) -> None:
-        """Count the file of *row*, if a run has announced it."""
+        """Count the file of *row*, if a run has announced it, and nothing has superseded it."""
+        if row.is_superseded:
+            return
         newest = self._found.get(row.source)
         if not row.run_at or (newest is not None and newest.run_at > row.run_at):
             return

@@ -33,6 +33,9 @@ MAX_OFFSET: Final = 10_000
 FILE_ID: Final = re.compile(r"[0-9a-f]{32}")
 BY_NAME: Final = rows.ORDERS[0]
 
+TOTALS: Final = ("files", "complete", "bytes", "persisted_bytes", "superseded")
+"""What is counted of the current versions of all files; of the others only how many they are."""
+
 _Place = tuple[tuple[int, float, str], str]
 
 
@@ -91,7 +94,7 @@ async def local_files(wanted: Wanted, *, is_local: bool = False) -> FilesAnswer:
     """
     found: list[tuple[_Place, rows.FileRow]] = []
     deliveries = Deliveries()
-    totals = {"files": 0, "complete": 0, "bytes": 0, "persisted_bytes": 0}
+    totals = dict.fromkeys(TOTALS, 0)
     partitions, matching = tuple(sorted(held_here())), 0
     most = wanted.offset + wanted.limit + (not is_local)
     table = listing.gate(is_local=is_local).rows(files.items())
@@ -100,10 +103,7 @@ async def local_files(wanted: Wanted, *, is_local: bool = False) -> FilesAnswer:
             row = readable(files, key, raw, rows.FileRow)
             if row is None:
                 continue
-            totals["files"] += 1
-            totals["complete"] += row.is_complete
-            totals["bytes"] += row.size
-            totals["persisted_bytes"] += row.persisted_bytes
+            _count(row, totals)
             deliveries.note(row)
             if wanted.search in row.name.lower() and wanted.state in {"", row.state}:
                 matching += 1
@@ -136,12 +136,11 @@ def merged(answers: list[FilesAnswer], wanted: Wanted) -> dict[str, Any]:
     end = wanted.offset + wanted.limit
     page = found[wanted.offset : end]
     is_followed = bool(page and found[end:] and wanted.order == BY_NAME)
-    names = answers[0].totals
     deliveries = Deliveries()
     for answer in answers:
         deliveries.merge(answer.deliveries)
     return {
-        "totals": {name: sum(a.totals.get(name, 0) for a in answers) for name in names},
+        "totals": {name: sum(a.totals.get(name, 0) for a in answers) for name in TOTALS},
         "deliveries": deliveries.newest,
         "matching": sum(answer.matching for answer in answers),
         "offset": wanted.offset,
@@ -165,11 +164,22 @@ def file_json(file_id: str, row: rows.FileRow) -> dict[str, Any]:
         "percent": round(100 * row.persisted_blocks / row.blocks, 2) if row.blocks else 0.0,
         "rate": round(_rate(row), 1),
         "source": row.source,
+        "superseded_by": row.superseded_by,
         "digest": row.digest,
         "failed_blocks": msgspec.to_builtins(row.failed_blocks),
         "first_at": row.first_at,
         "last_at": row.last_at,
     }
+
+
+def _count(row: rows.FileRow, totals: dict[str, int]) -> None:
+    if row.is_superseded:
+        totals["superseded"] += 1
+        return
+    totals["files"] += 1
+    totals["complete"] += row.is_complete
+    totals["bytes"] += row.size
+    totals["persisted_bytes"] += row.persisted_bytes
 
 
 def _first(

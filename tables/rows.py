@@ -34,7 +34,9 @@ from streamapp.wire import MAX_BLOCKS
 RUN_BLOCKS: Final = 1024
 """Blocks whose bits share one row: 128 bytes to write for one acknowledgement."""
 
-STATES: Final = ("announced", "sent", "arriving", "complete", "failed", "changed")
+STATES: Final = (
+    "announced", "sent", "arriving", "complete", "failed", "changed", "superseded"
+)  # fmt: skip
 """What `FileRow.state` can be."""
 
 SHORTEST_SECONDS: Final = 1.0
@@ -70,6 +72,7 @@ class FileRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     first_at: Seconds = 0.0
     last_at: Seconds = 0.0
     run_at: Seconds = 0.0
+    superseded_by: str = ""
 
     @property
     def persisted_blocks(self) -> int:
@@ -91,7 +94,12 @@ class FileRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def state(self) -> str:
-        """``complete`` by the acknowledgements alone; else what the producer said last."""
+        """``complete`` by the acknowledgements alone; else what the producer said last.
+
+        But one that was superseded is so however much of it is persisted.
+        """
+        if self.is_superseded:
+            return self.announced
         if self.is_complete:
             return "complete"
         if self.announced in {"", "complete"}:
@@ -99,6 +107,11 @@ class FileRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         if self.announced in {"announced", "sent"} and self.persisted_blocks:
             return "arriving"
         return self.announced
+
+    @property
+    def is_superseded(self) -> bool:
+        """Whether another version of the file is the current one."""
+        return self.announced == "superseded"
 
     @property
     def rate(self) -> float:
@@ -150,6 +163,9 @@ class FileRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def _described_by(self, ack: BlockAck) -> FileRow:
         """Return the row as *ack* describes the file; what was said of another one is dropped."""
         is_same = self.is_about(size=ack.file_size, blocks=ack.blocks, block_size=ack.block_size)
+        if self.is_superseded:
+            is_named = ack.name in {"", self.name} and ack.source in {"", self.source}
+            is_same = is_same and is_named
         said = self if is_same else FileRow()
         return msgspec.structs.replace(
             said,
@@ -163,9 +179,13 @@ class FileRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def with_status(self, status: FileStatus) -> FileRow:
         """Return the row after what the producer said; of another file it changes nothing.
 
-        What a worker has said of the file stays.
+        What a worker has said of the file stays. Only a record that names it as workers do can
+        call it superseded.
         """
         if not self.is_about(size=status.size, blocks=status.blocks, block_size=status.block_size):
+            return self
+        is_named = (status.name, status.source) == (self.name, self.source)
+        if status.state == "superseded" and self.is_acknowledged and not is_named:
             return self
         return msgspec.structs.replace(
             self,
@@ -179,6 +199,7 @@ class FileRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             digest=status.digest or self.digest,
             failed_blocks=status.failed_blocks,
             run_at=status.run_at,
+            superseded_by=status.superseded_by,
         )
 
 
@@ -186,12 +207,12 @@ def order_key(order: str, *, name: str, state: str, last_at: float) -> tuple[int
     """Return by what a file is sorted.
 
     By *activity*: files that arrive or fail, then those that are announced, each by name, and
-    then the complete ones, the newest first.
+    then the complete ones and in the end those that are superseded, the newest first.
     """
     if order == "name":
         return 0, 0.0, name
-    if state == "complete":
-        return 2, -last_at, name
+    if state in {"complete", "superseded"}:
+        return 2 + (state == "superseded"), -last_at, name
     return int(state not in _ACTIVE), 0.0, name
 
 

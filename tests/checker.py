@@ -395,19 +395,20 @@ def check_tables(views, acks, group):
         blocks = have[file_id]
         size = sum(ack["size"] for ack in blocks.values())
         is_complete = bool(blocks) and len(blocks) == next(iter(blocks.values()))["blocks"]
+        is_current = row["state"] != "superseded"
         found = (row["persisted_blocks"], row["persisted_bytes"], row["state"] == "complete")
-        if found != (len(blocks), size, is_complete):
-            problems.append(
-                f"{file_id}: the tables have {found}, acknowledged are "
-                f"{(len(blocks), size, is_complete)}"
-            )
+        expected = (len(blocks), size, is_complete and is_current)
+        if found != expected:
+            problems.append(f"{file_id}: the tables have {found}, acknowledged are {expected}")
         if (bits := _bits(views["blocks"][file_id])) != set(blocks):
             problems.append(f"{file_id}: the tables have blocks {sorted(bits ^ set(blocks))} wrong")
+    current = [row for row in rows.values() if row["state"] != "superseded"]
     totals = {
-        "files": len(rows),
-        "complete": sum(row["state"] == "complete" for row in rows.values()),
-        "bytes": sum(row["size"] for row in rows.values()),
-        "persisted_bytes": sum(row["persisted_bytes"] for row in rows.values()),
+        "files": len(current),
+        "complete": sum(row["state"] == "complete" for row in current),
+        "bytes": sum(row["size"] for row in current),
+        "persisted_bytes": sum(row["persisted_bytes"] for row in current),
+        "superseded": len(rows) - len(current),
     }
     if totals != views["totals"]:
         problems.append(f"the totals are {views['totals']}, the rows make {totals}")

@@ -140,6 +140,7 @@ class Run:
             block_size=settings.block_size,
             run_at=time.time(),
             prover=self._prover,
+            earlier=self.delivery.earlier,
         )
         self._over = {"complete", "failed", "changed", "unreadable"}
         if not wait:

@@ -29,6 +29,7 @@ from streamapp.producer.agenda import Agenda, backoff
 from streamapp.producer.blocks import Block, File, Phase
 from streamapp.producer.claims import Claims
 from streamapp.producer.events import BlockFailed, BlockResent, Event, FileEvent, Notice
+from streamapp.producer.superseding import EarlierVersions
 from streamapp.producer.version import NO_DIGEST, Version
 
 
@@ -104,6 +105,7 @@ class Delivery:
         *new_mark* returns what makes the id of a new version: 16 hexadecimal digits.
         """
         self.files = {s.file_id: File(s, _plan(s, policy).blocks) for s in sources}
+        self.earlier = EarlierVersions(policy.machine, (f.source for f in self.files.values()))
         self.bytes_wanted = 0  # by this run: without what was there already
         self.bytes_missing = 0  # of these: what nobody acknowledged before `begin`
         self.bytes_persisted = 0  # since `begin`
@@ -139,7 +141,8 @@ class Delivery:
             self._choose(file)
             if file.left == 0:
                 file.state = "skipped"
-                self._tell(file, record=not file.version.is_recorded)
+                is_told = file.version.is_recorded and not self.earlier.exist(file)
+                self._tell(file, record=not is_told)
             elif only_failed and not file.has_failed:
                 self._count(file, left=-file.left, busy=-file.busy)
                 file.state = "passed"
@@ -250,9 +253,13 @@ class Delivery:
     def recorded(self, status: FileStatus) -> None:
         """Take what an earlier run recorded of a file; the newest comes last."""
         file = self.files.get(status.version_of or status.file_id)
-        version = self._claims.version(file, status) if file else None
-        if file is None or version is None:
+        if file is None:
+            self.earlier.note(status)
             return
+        version = self._claims.version(file, status)
+        if version is None:
+            return
+        version.state = status.state
         version.is_recorded = self._claims.is_recorded(file, status)
         if version.is_recorded:
             version.recorded = status.digest

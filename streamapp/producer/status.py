@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from streamapp.producer.blocks import File
     from streamapp.producer.proving import Prover
+    from streamapp.producer.superseding import EarlierVersions
 
 HOLD_SECONDS: Final = 1.0
 
@@ -23,8 +24,20 @@ HOLD_SECONDS: Final = 1.0
 class StatusBoard:
     """Files whose status is to be sent, in the order in which they are due."""
 
-    def __init__(self, *, machine: str, block_size: int, run_at: float, prover: Prover) -> None:
-        """*run_at* is when the run began, seconds since 1970: all its files are known by it."""
+    def __init__(
+        self,
+        *,
+        machine: str,
+        block_size: int,
+        run_at: float,
+        prover: Prover,
+        earlier: EarlierVersions,
+    ) -> None:
+        """*run_at* is when the run began, seconds since 1970: all its files are known by it.
+
+        *earlier* knows which versions of a file are superseded when it is complete.
+        """
+        self._earlier = earlier
         self._prover = prover
         self._machine = machine
         self._run_at = run_at
@@ -44,7 +57,10 @@ class StatusBoard:
             if due > now:
                 break
             del self._due[file_id]
-            taken.append((file, self._record(file, wall)))
+            status = self._record(file, wall)
+            taken.append((file, status))
+            if status.state == "complete":
+                taken += [(file, old) for old in self._earlier.superseded(file, status)]
         return taken
 
     def _record(self, file: File, wall: float) -> FileStatus:

@@ -24,7 +24,7 @@ class Version:
 
     __slots__ = (
         "_digests", "acknowledged", "blocks", "file_id", "is_recorded", "mark", "recorded",
-        "unchecked",
+        "state", "unchecked",
     )  # fmt: skip
 
     def __init__(self, file_id: str, blocks: int, mark: str = "") -> None:
@@ -34,6 +34,7 @@ class Version:
         self.acknowledged = 0  # how many blocks
         self.unchecked: set[int] | None = None
         self.is_recorded = False  # the status topic's newest says so
+        self.state = ""  # what that says; empty when there is none
         self.recorded = ""  # the file digest that this producer has recorded and proven
         self._digests: bytearray | None = None
 

@@ -105,7 +105,7 @@ class World:
     def _views(self, files):
         totals = dict.fromkeys(("bytes", "persisted_bytes"), sum(SIZES.values()))
         return {
-            "totals": totals | dict.fromkeys(("files", "complete"), len(files)),
+            "totals": totals | dict.fromkeys(("files", "complete"), len(files)) | {"superseded": 0},
             "files": [
                 {
                     "file_id": file.file_id,

@@ -173,7 +173,7 @@ async def get(client, path, *, status=200, **kwargs):
 async def test_nothing(client):
     """A group that has no files says so."""
     assert {
-        "totals": {"files": 0, "complete": 0, "bytes": 0, "persisted_bytes": 0},
+        "totals": dict.fromkeys(("files", "complete", "bytes", "persisted_bytes", "superseded"), 0),
         "deliveries": [],
         "matching": 0,
         "offset": 0,
@@ -200,6 +200,23 @@ async def test_pages(client):
         seen += [file["name"] for file in page["files"]]
 
     assert [f"f{number:02}" for number in range(40)] == seen
+
+
+async def test_superseded(client):
+    """Earlier versions of a file are listed and counted apart: what is current can be all there."""
+    known = {"state": "superseded", "superseded_by": IDS[1]}
+    stored_file(IDS[0], "a", persisted=[0, 1], run_at=7.0, **known)
+    stored_file(IDS[1], "a", persisted=[0, 1, 2], run_at=7.0)
+    page = await get(client, "/progress/?order=activity")
+
+    assert {
+        "files": 1, "complete": 1, "bytes": 30, "persisted_bytes": 30, "superseded": 1
+    } == page["totals"]  # fmt: skip
+    assert [1] == [delivery["files"] for delivery in page["deliveries"]]
+    found = [(file["state"], file["superseded_by"]) for file in page["files"]]
+    assert [("complete", ""), ("superseded", IDS[1])] == found
+    only = await get(client, "/progress/?state=superseded")
+    assert [IDS[0]] == [file["file_id"] for file in only["files"]]
 
 
 async def test_pages_by_next(client, group, peer):
@@ -517,7 +534,8 @@ async def test_others_are_asked(client, group, peer):
     peer.answers["/progress/"] = (200, theirs(size=5, block_size=5, blocks=1))
     answer = await get(client, "/progress/?offset=1&limit=5&search=&state=")
 
-    assert {"files": 2, "complete": 1, "bytes": 35, "persisted_bytes": 30} == answer["totals"]
+    totals = {"files": 2, "complete": 1, "bytes": 35, "persisted_bytes": 30, "superseded": 0}
+    assert totals == answer["totals"]
     assert (["b"], 2, []) == (
         [file["name"] for file in answer["files"]],
         answer["matching"],

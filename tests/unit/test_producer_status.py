@@ -4,13 +4,15 @@ import pytest
 
 from streamapp import records
 from streamapp.producer.status import HOLD_SECONDS, StatusBoard
+from streamapp.producer.superseding import EarlierVersions
 from tests.unit.deliveries import BLOCK, PROVER, ack, delivery, only_file, send, source
 
 
 @pytest.fixture
 def board():
     """A board of machine m."""
-    return StatusBoard(machine="m", block_size=BLOCK, run_at=7.0, prover=PROVER)
+    earlier = EarlierVersions("m", [])
+    return StatusBoard(machine="m", block_size=BLOCK, run_at=7.0, prover=PROVER, earlier=earlier)
 
 
 def test_one_record_a_second(board):

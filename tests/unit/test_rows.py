@@ -226,3 +226,31 @@ def test_order():
 
     assert "yzcdeba" == ordered("activity")
     assert "abcdeyz" == ordered("name")
+
+
+def test_superseded():
+    """A superseded file stays so whatever is acknowledged, until its producer says else."""
+    tables = Tables()
+    for block in range(BLOCKS):
+        tables.fold(ack_of(block, blocks=BLOCKS))
+    known = tables.row()
+    named = {"name": known.name, "source": known.source}
+    row = known.with_status(status_of("superseded", superseded_by="ab" * 16, **named))
+    assert ("superseded", True, "ab" * 16) == (row.state, row.is_complete, row.superseded_by)
+    assert "superseded" == row.with_ack(ack_of(0, "lost", blocks=BLOCKS), b"").state
+    back = row.with_status(status_of("complete", **named))
+    assert ("complete", "") == (back.state, back.superseded_by)
+
+
+@pytest.mark.parametrize("lie", [{"name": "x"}, {"source": "x"}])
+def test_forged_superseded(lie):
+    """A record that names the file otherwise than workers do cannot call it superseded."""
+    tables = Tables()
+    named = {"name": "n", "source": "s"}
+    tables.fold(ack_of(0, **named))
+    known = tables.row()
+    forged = status_of("superseded", superseded_by="ab" * 16, **named | lie)
+    assert known == known.with_status(forged)
+    came_first = rows.FileRow().with_status(forged)
+    assert "superseded" == came_first.state
+    assert "arriving" == came_first.with_ack(ack_of(0, **named), b"\1").state

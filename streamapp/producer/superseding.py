@@ -1,0 +1,100 @@
+"""Which earlier versions of a delivered file are superseded, and how that is published.
+
+Pure code. Files of one source and name are versions of one file: a changed file has another id.
+Once the version that is on the source's disk is complete, the others are superseded by it
+(`docs/adr/0020-which-version-is-current.md`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from streamapp import manifest
+
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from streamapp.producer.blocks import File
+    from streamapp.producer.scan import Source
+    from streamapp.producer.version import Version
+    from streamapp.records import FileStatus
+
+MAX_EARLIER: Final = 16
+"""Earlier versions of a name that are remembered; the next run finds those beyond, when these
+are recorded as superseded."""
+
+
+class EarlierVersions:
+    """The versions of the files *sources* of *machine* that have another size, time or cut."""
+
+    def __init__(self, machine: str, sources: Iterable[Source]) -> None:
+        self._machine = machine
+        self._sources = {source.name: source for source in sources}
+        self._found: dict[str, dict[str, FileStatus]] = {}  # by name and file id
+
+    def note(self, status: FileStatus) -> None:
+        """Take the status of a file id that none of the files has now; the newest comes last.
+
+        It counts only if the id is the digest of a file of this machine with one of the names.
+        """
+        source = self._sources.get(status.name)
+        if source is None or not self._is_version(source, status):
+            return
+        found = self._found.setdefault(status.name, {})
+        if status.state == "superseded":
+            found.pop(status.file_id, None)
+        elif status.file_id in found or len(found) < MAX_EARLIER:
+            found[status.file_id] = status
+
+    def exist(self, file: File) -> bool:
+        """Return whether a version of *file* is to be recorded as superseded."""
+        return bool(self._found.get(file.source.name)) or any(_replaced(file))
+
+    def superseded(self, file: File, current: FileStatus) -> list[FileStatus]:
+        """Return what is to be published with *current*, which says that *file* is complete."""
+        same_cut = [
+            msgspec.structs.replace(
+                current,
+                file_id=version.file_id,
+                version=version.mark,
+                version_of=file.source.file_id if version.mark else "",
+                digest="",
+                proof="",
+            )
+            for version in _replaced(file)
+        ]
+        return [
+            msgspec.structs.replace(
+                status,
+                state="superseded",
+                superseded_by=current.file_id,
+                reason="",
+                failed_blocks=(),
+                at=current.at,
+                run_at=current.run_at,
+            )
+            for status in (*self._found.get(file.source.name, {}).values(), *same_cut)
+        ]
+
+    def _is_version(self, source: Source, status: FileStatus) -> bool:
+        if status.source != self._machine or not status.mtime_ns:  # an older record has no time
+            return False
+        return status.file_id == manifest.file_id(
+            source=self._machine,
+            name=source.path,
+            size=status.size,
+            mtime_ns=int(status.mtime_ns),
+            block_size=status.block_size,
+            version=status.version,
+        )
+
+
+def _replaced(file: File) -> Iterator[Version]:
+    """Yield the versions with the size and time of *file* whose content it does not have now."""
+    for version in file.versions:
+        is_known = version.acknowledged or version.state or version.file_id in (file.refused or ())
+        if version is not file.version and is_known and version.state != "superseded":
+            yield version
