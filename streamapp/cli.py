@@ -184,26 +184,68 @@ def broker_status(folder: Path | None) -> None:
     is_flag=True,
     help="Compare with the acknowledgements instead; with --repair publish what is true.",
 )
+@click.option(
+    "--duplicates",
+    is_flag=True,
+    help="List blocks that another machine of the group has by the newest acknowledgement.",
+)
+@click.option(
+    "--free",
+    "with_free",
+    is_flag=True,
+    help="With --duplicates: delete this machine's copies of them; the worker must be stopped.",
+)
+@click.option(
+    "--earlier",
+    "with_earlier",
+    is_flag=True,
+    help="With --duplicates: list also what another machine acknowledged before this one.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
-def verify(
-    *, rate: str, with_repair: bool, against_acks: bool, as_json: bool, **flags: object
+def verify(  # noqa: PLR0913 - the flags of three modes
+    *,
+    rate: str,
+    with_repair: bool,
+    against_acks: bool,
+    duplicates: bool,
+    with_free: bool,
+    with_earlier: bool,
+    as_json: bool,
+    **flags: object,
 ) -> None:
     """Read all blocks on this machine again, and compare them with their SHA-256.
 
     With --against-acks no block is read: what the group's acknowledgements say of this machine is
     compared with the names of the blocks that are here. Exit code 1: they differ.
 
+    With --duplicates no block is read either: blocks that lie here and, by their newest
+    acknowledgement, on another machine are listed. Exit code 1: there are some.
+
     Only reads, beside a running worker too; without --machine-id the folders of every machine
     in --data-dir. Exit code 0: all good, 1: some are bad, 130: stopped before the end.
     """
     from streamapp import verifying  # noqa: PLC0415 - light start
 
+    _check_modes(duplicates, others=against_acks or with_repair, parts=with_free or with_earlier)
     settings = Settings.load(**flags)
     if against_acks:
         from streamapp import verifying_acks  # noqa: PLC0415 - light start
 
         machines = verifying.folders_of_machines(settings)
         sys.exit(verifying_acks.run(settings, machines, with_repair=with_repair, as_json=as_json))
+    if duplicates:
+        from streamapp import verifying_duplicates  # noqa: PLC0415 - light start
+
+        sys.exit(
+            verifying_duplicates.run(
+                settings,
+                verifying.folders_of_machines(settings),
+                with_free=with_free,
+                with_earlier=with_earlier,
+                as_json=as_json,
+                stop=ending.event_of_signals(),
+            )
+        )
     report = verifying.Report(as_json=as_json)
     stop = ending.event_of_signals()
     bytes_a_second = parse_rate(rate)
@@ -212,6 +254,20 @@ def verify(
             settings, rate=bytes_a_second, with_repair=with_repair, report=report, stop=stop
         )
     )
+
+
+def _check_modes(duplicates: bool, *, others: bool, parts: bool) -> None:  # noqa: FBT001
+    """Refuse flags of `verify` that do not belong together.
+
+    Raises:
+        UsageError: they do not.
+    """
+    if duplicates and others:
+        message = "--duplicates goes neither with --against-acks nor with --repair: give one"
+        raise click.UsageError(message)
+    if parts and not duplicates:
+        message = "--free and --earlier need --duplicates"
+        raise click.UsageError(message)
 
 
 @cli.group()

@@ -8,6 +8,7 @@ be published as ``persisted`` again. `docs/protocol.md` is normative.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from streamapp import kafka, records, topics
+from streamapp import groups, kafka, records, topics
 from streamapp.errors import BlockMalformedError
 from streamapp.following import Follower
 from streamapp.store import listing
@@ -122,6 +123,19 @@ def read_acks(settings: Settings, take: Callable[[BlockAck], None], stop: thread
     Raises:
         KafkaError: they cannot be read.
     """
+    with followed_acks(settings, take, stop):
+        pass
+
+
+@contextlib.contextmanager
+def followed_acks(
+    settings: Settings, take: Callable[[BlockAck], None], stop: threading.Event
+) -> Iterator[Callable[[threading.Event], None]]:
+    """Read as `read_acks` does; yield a function that reads what was published since, up to now.
+
+    Raises:
+        KafkaError: they cannot be read.
+    """
 
     def on_records(messages: list[Message]) -> None:
         for message in messages:
@@ -133,6 +147,8 @@ def read_acks(settings: Settings, take: Callable[[BlockAck], None], stop: thread
     follower = Follower(kafka.consumer(settings), places, on_records)
     try:
         follower.read_to(follower.begin(stop), stop)
+        admin = kafka.admin(settings)
+        yield lambda until: follower.read_to(groups.ends(admin, places), until)
     finally:
         follower.close()
 

@@ -85,8 +85,7 @@ def _size(bad: Verdict) -> int:
     """Return the bytes of the block that *bad* is about, as its file's folder has it."""
     if bad.file is None:
         return bad.size
-    plan = manifest.Plan(file_size=bad.file.size, block_size=bad.file.block_size)
-    return plan.span(bad.block)[1] if bad.block < bad.file.blocks else bad.size
+    return bad.file.size_of(bad.block) if bad.block < bad.file.blocks else bad.size
 
 
 def untold(store: BlockStore) -> list[Loss]:
@@ -126,7 +125,6 @@ def _acks(bad: Verdict, *, group: str, machine: str) -> tuple[BlockAck, ...]:
     groups = {group}
     if bad.meta and re.match(manifest.IDENTIFIER, bad.meta.group):
         groups.add(bad.meta.group)  # the machine may have been in another group then
-    plan = manifest.Plan(file_size=file.size, block_size=file.block_size)
     return tuple(
         BlockAck(
             file_id=file.file_id,
@@ -136,7 +134,7 @@ def _acks(bad: Verdict, *, group: str, machine: str) -> tuple[BlockAck, ...]:
             machine=machine,
             outcome="lost",
             attempt=0,
-            size=plan.span(bad.block)[1],
+            size=file.size_of(bad.block),
             name=file.name,
             file_size=file.size,
             block_size=file.block_size,

@@ -119,6 +119,10 @@ class FileFile(msgspec.Struct, frozen=True, kw_only=True):
         plan = manifest.Plan(file_size=self.size, block_size=self.block_size)
         return plan.blocks == self.blocks
 
+    def size_of(self, block: int) -> int:
+        """Return how many bytes *block* has."""
+        return manifest.Plan(file_size=self.size, block_size=self.block_size).span(block)[1]
+
     @property
     def identifies_itself(self) -> bool:
         """Whether the id is the digest of the rest."""

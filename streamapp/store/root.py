@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from streamapp.store import (
+    discarding,
     folders,
     identity,
     listing,
@@ -213,6 +214,22 @@ class Root:
         with self.naming, folders.as_store_errors(f"cannot quarantine in {self.path}"):
             chosen = quarantine.move(self._fd, parts, stem, name, why)
         return self.path / QUARANTINE / f"{chosen}.bin"
+
+    def discard(self, parts: tuple[str, ...], file: metadata.FileFile, block: int) -> None:
+        """Delete a good block of *file* in the folder *parts*, durably; its folder too if empty.
+
+        Raises:
+            StoreError: it cannot be deleted, or the data folder is not in its place.
+        """
+        self.check_place()
+        with (
+            self.naming,
+            folders.as_store_errors(f"cannot delete a block in {self.path}"),
+            folders.closing(folders.open_path(parts, at=self._fd)) as fd,
+        ):
+            discarding.discard(fd, metadata.stem(block, file.blocks))
+        self.kept.remove(file.size_of(block))
+        self.tidy(file.file_id)
 
     def condemn(self, file_id: str, block: int) -> bool:
         """Take a bad block that cannot be moved for not stored, until a good one replaces it.

@@ -1,0 +1,99 @@
+"""Deletes copies of blocks that the group does not need, each after a last look.
+
+The order is the promise. The data folder is locked. The machine that has the acknowledged copy
+reports that it has the folder; then all acknowledgements up to now are read; then the copy is
+deleted. What is acknowledged for this machine in the very moment of deleting is revoked at the end,
+and by the next start of a worker if this process does not get there.
+"""
+
+from __future__ import annotations
+
+import threading
+
+from typing import TYPE_CHECKING, Final
+
+from streamapp import inventory, reconciliation
+
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from streamapp.duplicates import Copies, Presence
+    from streamapp.inventory import Key
+    from streamapp.records import BlockAck
+    from streamapp.store import BlockStore
+    from streamapp.store.listing import FileFolder
+    from streamapp.store.metadata import BlockFile
+
+
+class Freeing:
+    """Deletes second copies from *store*, each after a last look at what *copies* knows."""
+
+    def __init__(
+        self,
+        store: BlockStore,
+        copies: Copies,
+        presence: Presence,
+        catch_up: Callable[[threading.Event], None],
+        stop: threading.Event,
+    ) -> None:
+        self._store = store
+        self._roots = {root.path: root for root in store.roots}
+        self._copies, self._presence = copies, presence
+        self._catch_up, self._stop = catch_up, stop
+        self._freed: list[Key] = []
+
+    def free(self, folder: FileFolder, block: int) -> str:
+        """Delete a block if that is safe now; return why not, empty when it was.
+
+        Raises:
+            StoreError: it cannot be looked at, or not be deleted.
+            KafkaError: the acknowledgements or the heartbeats cannot be read.
+        """
+        key = folder.file.file_id, block
+        claimed = self._copies.elsewhere(key)
+        if claimed is None:
+            return _MOVED
+        fault = self._presence.fault(claimed) or _difference(folder.block(block), claimed)
+        if fault:
+            return fault
+        self._catch_up(self._stop)
+        if self._stop.is_set():  # then not all was read
+            return "stopped"
+        if not _is_same(self._copies.elsewhere(key), claimed):
+            return _MOVED
+        self._roots[folder.root].discard(folder.parts, folder.file, block)
+        self._freed.append(key)
+        return ""
+
+    def wrongly_freed(self) -> list[BlockAck]:
+        """Return what revokes acknowledgements that name a freed copy, and came just then.
+
+        Raises:
+            StoreError: a data folder cannot be read.
+            KafkaError: the acknowledgements cannot be read.
+        """
+        self._catch_up(threading.Event())
+        newest = [ack for key in self._freed if (ack := self._copies.newest(key))]
+        return [
+            inventory.as_lost(ack, reconciliation.LOST)
+            for ack in newest
+            if self._copies.is_here(ack) and self._store.stored(ack.file_id, ack.block) is None
+        ]
+
+
+_MOVED: Final = "its newest acknowledgement changed meanwhile: run it again"
+
+
+def _difference(stored: BlockFile | None, claimed: BlockAck) -> str:
+    if stored is None:
+        return "it is not whole: streamapp verify"
+    if (stored.sha256, stored.size) != (claimed.sha256, claimed.size):
+        return "it has another content than the acknowledged one"
+    return ""
+
+
+def _is_same(now: BlockAck | None, before: BlockAck) -> bool:
+    """Whether the newest acknowledgement still names the same copy."""
+    names = ("machine", "folder", "sha256", "size")
+    return now is not None and all(getattr(now, n) == getattr(before, n) for n in names)

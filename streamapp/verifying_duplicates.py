@@ -1,0 +1,212 @@
+"""What `streamapp verify --duplicates` does: lists second copies, and frees them with ``--free``.
+
+Without ``--free`` it only reads, beside a running worker as well. With it, a copy is deleted only
+while its data folder is locked, the newest acknowledgement names another machine's folder and the
+same content, and that machine reports that it has the folder.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from typing import IO, TYPE_CHECKING, Final
+
+import msgspec
+
+from streamapp import inventory, reacknowledge, topics
+from streamapp.duplicates import Copies, Presence
+from streamapp.freeing import Freeing
+from streamapp.names import printable
+from streamapp.store import BlockStore, listing
+from streamapp.units import counted, format_size
+
+
+if TYPE_CHECKING:
+    import threading
+
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from streamapp.records import BlockAck
+    from streamapp.settings import Settings
+    from streamapp.store.listing import FileFolder
+
+EXIT_FOUND: Final = 1
+EXIT_STOPPED: Final = 130
+
+SECOND: Final = "second copy"
+FREED: Final = "freed"
+KEPT: Final = "not freed"
+EARLIER: Final = "acknowledged by another machine before"
+
+
+class Duplicate(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="duplicate"):
+    """One block that lies here and that *other* has, or had; *reason* says why it is not freed."""
+
+    state: str
+    machine: str
+    file_id: str
+    block: int
+    name: str
+    size: int
+    other: str
+    reason: str = ""
+
+    def line(self) -> str:
+        """Return it as a line for people."""
+        text = (
+            f"{self.state}: {printable(self.name)}, block {self.block} (file {self.file_id}), "
+            f"{format_size(self.size)}, also on {self.other}"
+        )
+        return f"{text}: {self.reason}" if self.reason else text
+
+
+class Summary(msgspec.Struct, kw_only=True, tag_field="kind", tag="summary"):
+    """How many second copies were found and freed, with their bytes."""
+
+    second: int = 0
+    second_bytes: int = 0
+    freed: int = 0
+    freed_bytes: int = 0
+    earlier: int = 0
+    revoked: int = 0
+    is_whole: bool = True
+
+    def line(self) -> str:
+        """Return it as a line for people."""
+        text = "No block here is a second copy of another machine's"
+        if self.second:
+            copies = "second copy" if self.second == 1 else "second copies"
+            text = f"{self.second} {copies}, {format_size(self.second_bytes)}"
+        if self.freed:
+            text += f"; {self.freed} freed, {format_size(self.freed_bytes)}"
+        if self.earlier:
+            text += f"; {counted(self.earlier, 'block')} acknowledged by another machine before"
+        if self.revoked:
+            text += (
+                f"; {counted(self.revoked, 'block')} published as lost, because the newest "
+                "acknowledgement changed meanwhile: the producer's next run sends them"
+            )
+        return text if self.is_whole else f"{text}; stopped before the end"
+
+
+def run(  # noqa: PLR0913 - the flags of the mode
+    settings: Settings,
+    machines: dict[str, list[Path]],
+    *,
+    with_free: bool,
+    with_earlier: bool,
+    as_json: bool,
+    stop: threading.Event,
+    stream: IO[str] | None = None,
+) -> int:
+    """List (and free) the second copies in the folders of *machines*; return 0 if there are none.
+
+    Raises:
+        StoreError: something could not be looked at, or a worker has the folder (*with_free*).
+        KafkaError: the broker does not answer.
+    """
+    topics.check(settings)
+
+    def write(said: Duplicate | Summary) -> None:
+        text = msgspec.json.encode(said).decode() if as_json else said.line()
+        print(text, file=stream or sys.stdout, flush=True)
+
+    work = _Work(settings, write, stop)
+    for machine, roots in machines.items():
+        if with_free:
+            work.free(machine, roots)
+        else:
+            work.show(machine, roots)
+        if with_earlier:
+            work.show_earlier(machine, roots)
+    summary = work.summary
+    summary.is_whole = not stop.is_set()
+    write(summary)
+    if summary.second or summary.earlier:
+        return EXIT_FOUND
+    return 0 if summary.is_whole else EXIT_STOPPED
+
+
+class _Work:
+    """Looks at one machine after the other, and counts what it finds."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        write: Callable[[Duplicate | Summary], None],
+        stop: threading.Event,
+    ) -> None:
+        self._settings, self._write, self._stop = settings, write, stop
+        self.summary = Summary()
+
+    def show(self, machine: str, roots: list[Path]) -> None:
+        """List the second copies in *roots*."""
+        for found in self._read(machine, roots).second():
+            self._note(SECOND, machine, *found)
+
+    def show_earlier(self, machine: str, roots: list[Path]) -> None:
+        """List what another machine acknowledged before this one."""
+        for found in self._read(machine, roots).earlier():
+            self._note(EARLIER, machine, *found)
+
+    def free(self, machine: str, roots: list[Path]) -> None:
+        """Delete the second copies in *roots* as far as that is safe; list all of them."""
+        store = BlockStore(roots, min_free=0)
+        store.open()
+        try:
+            copies = self._copies(machine, [root.path for root in store.roots])
+            with inventory.followed_acks(self._settings, copies.take, self._stop) as catch_up:
+                presence = Presence(self._settings)
+                freeing = Freeing(store, copies, presence, catch_up, self._stop)
+                for folder, block, ack in list(copies.second()):
+                    if self._stop.is_set():
+                        break
+                    reason = freeing.free(folder, block)
+                    self._note(KEPT if reason else FREED, machine, folder, block, ack, reason)
+                lost = freeing.wrongly_freed()
+            if lost:
+                self.summary.revoked += reacknowledge.write(self._settings, lost).blocks
+        finally:
+            store.close()
+
+    def _copies(self, machine: str, roots: list[Path]) -> Copies:
+        disks = [folder for root in roots for folder in listing.files(root)]
+        return Copies(disks, group=self._settings.group_id, machine=machine)
+
+    def _read(self, machine: str, roots: list[Path]) -> Copies:
+        """Return what all acknowledgements say; nothing when it is to stop before that."""
+        copies = self._copies(machine, roots)
+        inventory.read_acks(self._settings, copies.take, self._stop)
+        return self._copies(machine, []) if self._stop.is_set() else copies
+
+    def _note(  # noqa: PLR0913, PLR0917 - what is said of a block
+        self,
+        state: str,
+        machine: str,
+        folder: FileFolder,
+        block: int,
+        ack: BlockAck,
+        reason: str = "",
+    ) -> None:
+        file, size, summary = folder.file, folder.file.size_of(block), self.summary
+        if state == EARLIER:
+            summary.earlier += 1
+        else:
+            summary.second += 1
+            summary.second_bytes += size
+        if state == FREED:
+            summary.freed += 1
+            summary.freed_bytes += size
+        self._write(
+            Duplicate(
+                state=state,
+                machine=machine,
+                file_id=file.file_id,
+                block=block,
+                name=file.name,
+                size=size,
+                other=ack.machine,
+                reason=reason,
+            )
+        )
