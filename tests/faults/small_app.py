@@ -15,6 +15,7 @@ import faust
 from agents.guard import stop_on_unforeseen
 from streamapp.changelogs import Changelogs
 from streamapp.ledger import Ledger
+from streamapp.settings import Settings
 from streamapp.transport import SafeTransport
 
 
@@ -26,6 +27,7 @@ class SafeApp(faust.App):
     """An application with the transport of the worker, and without tables."""
 
     changelogs = Changelogs()
+    settings = Settings()  # the transport asks it for the name of the blocks' topic
 
     def _new_transport(self):
         return SafeTransport(self.conf.broker_consumer, self)
