@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from confluent_kafka import Consumer
     from confluent_kafka.admin import AdminClient
 
-    from streamapp.producer.acks import Place
+    from streamapp.following import Place
 
 logger = logging.getLogger(__name__)
 
