@@ -1,7 +1,7 @@
-"""Reads topics by assignment and to where they end now; may go on with what comes then.
+"""Reads topics by assignment up to where they end now; can go on with what comes later.
 
-Nothing is committed, and no group is joined. What is read may be a stranger's: a batch that
-librdkafka cannot read, and a record that lies about its offset, are passed by.
+It commits nothing and joins no group. Whoever may write to a topic can spoil it: a batch that
+librdkafka cannot decode, and a record with a forged offset, are skipped.
 """
 
 from __future__ import annotations
@@ -27,17 +27,20 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-BATCH: Final = 500
-POLL_SECONDS: Final = 0.2
-_ASK_SECONDS: Final = 3.0
+_BATCH: Final = 500  # records for each call of on_records, at most
+_POLL_SECONDS: Final = 0.2  # how late a stop may be noticed
+_ASK_SECONDS: Final = 3.0  # for one answer; asked again until a broker has failed over
 _UNREADABLE: Final = (Code._BAD_MSG, Code._BAD_COMPRESSION, Code._NOT_IMPLEMENTED)  # noqa: SLF001
-"""What librdkafka says of a batch that it cannot read; it would ask for it for ever."""
+"""Errors of a batch that librdkafka cannot decode; it would fetch it again for ever."""
 
 Place = tuple[str, int]
 
 
 class Follower:
-    """Reads *places* with *consumer*; says what it read to *on_records*, in order."""
+    """Reads the partitions *places* with *consumer*; passes the records to *on_records*, in order.
+
+    One thread reads at a time; `wait_until` may be called from any other.
+    """
 
     def __init__(
         self,
@@ -91,10 +94,10 @@ class Follower:
         Raises:
             KafkaError: the topics cannot be read any more.
         """
-        first = self._consumer.poll(POLL_SECONDS)
+        first = self._consumer.poll(_POLL_SECONDS)
         if first is None:
             return
-        messages = [first, *self._consumer.consume(BATCH, timeout=0)]
+        messages = [first, *self._consumer.consume(_BATCH, timeout=0)]
         for error in filter(None, (message.error() for message in messages)):
             self._check(error)
         if good := [message for message in messages if message.error() is None]:
@@ -132,7 +135,7 @@ class Follower:
             except KafkaException as error:
                 failure = kafka.translated(error, f"cannot read topic {place[0]}")
                 is_denied = isinstance(failure, BrokerDeniedError)
-                if is_denied or time.monotonic() > deadline or stop.wait(POLL_SECONDS):
+                if is_denied or time.monotonic() > deadline or stop.wait(_POLL_SECONDS):
                     raise failure from error
 
     def _move(self, message: Message) -> None:
@@ -150,22 +153,22 @@ class Follower:
             self._pass_by(place, max(offset, self._positions[place]))
 
     def _is_forged(self, place: Place, offset: int) -> bool:
-        """Whether no record of *place* can have *offset*: it says so itself, and is believed."""
+        """Whether *offset* is behind the end of *place*: librdkafka takes it from the record."""
         if offset <= self._positions[place]:
             return False
         _, end = self._consumer.get_watermark_offsets(TopicPartition(*place), cached=True)
         return bool(offset >= end)
 
     def _pass_by(self, place: Place, offset: int) -> None:
-        """Go on behind *offset*, where librdkafka would not by itself."""
+        """Continue after *offset*, where librdkafka would not by itself."""
         self._positions[place] = offset + 1
-        with contextlib.suppress(KafkaException):  # it is not read any more, or is met again
+        with contextlib.suppress(KafkaException):  # not assigned any more; or it is met again
             self._consumer.seek(TopicPartition(*place, offset + 1))
 
     @staticmethod
     def _check(error: Code) -> None:
         if error.code() == Code.GROUP_AUTHORIZATION_FAILED:
-            return  # librdkafka looks for its group, which is not needed to read by assignment
+            return  # librdkafka asks for its group, which reading by assignment does not need
         translated = kafka.translated(KafkaException(error), "cannot read what workers publish")
         if isinstance(translated, BrokerDeniedError):
             raise translated
