@@ -2,7 +2,8 @@
 
 A log of frames is read by two machines in turn. Producers start, stall, stop and repeat;
 machines crash, go on, lose the partition, cannot write, and lose the moment between keeping a
-block and telling of it. What Kafka holds after each step must suffice to keep every block.
+block and telling of it. A third machine acknowledges blocks as well, and revokes them. What Kafka
+holds after each step must suffice to keep every block.
 """
 
 import asyncio
@@ -27,6 +28,7 @@ from hypothesis.stateful import (
 
 from streamapp import answers, holding, pending, wire
 from streamapp import intake as intake_module
+from streamapp.claims import Claim
 from streamapp.desk import Record
 from streamapp.errors import BlockConflictError, StoreError, StoreFullError
 from streamapp.intake import Intake
@@ -34,7 +36,6 @@ from streamapp.records import BlockAck
 from streamapp.turns import Turns
 from streamapp.vitals import Vitals
 from streamapp.wire import Frame
-from tests.claims import FakeClaims
 from tests.unit.frames import frames_of, id_of, meta_of
 
 
@@ -114,12 +115,37 @@ class MemoryWriter:
     must_yield = False
 
 
+class LateClaims:
+    """What *machine* knows of the blocks of other machines: not the newest, until it asks."""
+
+    def __init__(self, world, machine):
+        self._world, self._machine = world, machine
+        self._known = {}
+
+    def of(self, file_id, block):
+        """As `Claims`."""
+        return self._known.get((file_id, block))
+
+    async def catch_up(self):
+        """As `Claims`; Kafka may be slow to answer."""
+        if self._world.slow_answers:
+            self._world.slow_answers -= 1
+            return False
+        self.read()
+        return True
+
+    def read(self):
+        """Read all that is acknowledged by now."""
+        newest = self._world.persisted.items()
+        self._known = {key: claim for key, claim in newest if claim.machine != self._machine}
+
+
 class Machine:
     """A worker of the group."""
 
-    def __init__(self, world):
+    def __init__(self, world, name):
         self.settings = types.SimpleNamespace(
-            group_id="g", machine_id="m", block_timeout=TIMEOUT, max_blocks=None
+            group_id="g", machine_id=name, block_timeout=TIMEOUT, max_blocks=None
         )
         self.world = world
         self.store = MemoryStore()
@@ -131,7 +157,7 @@ class Machine:
         self.vitals = Vitals()
         self.turns = Turns()
         self.without_room = set()
-        self.claims = FakeClaims()
+        self.claims = LateClaims(self.world, self.settings.machine_id)
         self.begun = self.kept_blocks = 0
 
     async def tell(self, record):
@@ -143,7 +169,8 @@ class Machine:
             if record.outcome == "persisted":
                 stored = self.store.kept[record.file_id, record.block]
                 assert stored.sha256 == record.sha256
-                self.world.persisted.add((record.file_id, record.block))
+                claim = Claim(record.machine, record.folder, record.sha256)
+                self.world.persisted[record.file_id, record.block] = claim
             else:
                 self.world.over.add(record.attempt)
 
@@ -195,10 +222,12 @@ class World(RuleBasedStateMachine):
             self.patch.setattr(module.logger, "disabled", True)
         self.log = []
         self.sendings = []
-        self.persisted = set()  # what Kafka knows to be persisted
+        self.persisted = {}  # what Kafka knows to be persisted, and where
         self.over = set()  # attempts that were rejected or taken back
+        self.done = set()  # attempts that were done because their block was persisted just then
         self.dies_telling = False
-        self.machines = [Machine(self), Machine(self)]
+        self.slow_answers = 0
+        self.machines = [Machine(self, "m1"), Machine(self, "m2")]
         self.reader = self.machines[0]
         self.committed = 0
         self.generation = 0
@@ -217,9 +246,28 @@ class World(RuleBasedStateMachine):
             self.patch.undo()
 
     def _begin_life(self):
+        self._go_back()
+        self.intake = Intake("data-blocks", 0, self.reader)
+        settle = self.intake._settle_whole_block
+
+        def settle_if_persisted(key, offsets):
+            assert key[:2] in self.persisted, "done, and no machine has it by the newest word"
+            for sending in self.sendings:
+                if sending.key == key[:2] and sending.first_offset < self.position:
+                    self.done.add(sending.attempt)
+            settle(key, offsets)
+
+        self.patch.setattr(self.intake, "_settle_whole_block", settle_if_persisted)
+
+    def _go_back(self):
+        """Begin at the commit: what comes again is to be done again."""
         self.generation += 1
         self.position = self.acked = self.committed
-        self.intake = Intake("data-blocks", 0, self.reader)
+        self.done -= {s.attempt for s in self.sendings if s.first_offset >= self.committed}
+
+    def _is_done(self, sending):
+        """Whether no byte of *sending* is needed any more, or its producer knows better."""
+        return sending.key in self.persisted or sending.attempt in self.over | self.done
 
     def _run(self, work):
         try:
@@ -339,8 +387,7 @@ class World(RuleBasedStateMachine):
     @rule()
     def rewind(self):
         """The partition is read again from the last commit, by the same intake."""
-        self.generation += 1
-        self.position = self.acked = self.committed
+        self._go_back()
 
     @rule(seconds=st.sampled_from([1.0, TIMEOUT + 1]))
     def pass_time(self, seconds):
@@ -351,11 +398,11 @@ class World(RuleBasedStateMachine):
             await self.intake.expire(highwater=len(self.log))
 
         self.clock.now += seconds
-        before = {s.attempt for s in self.sendings} - self.over
+        before = {s.attempt for s in self.sendings} - self.over - self.done
         self._run(look())
         for sending in self.sendings:  # what is late and not open here is given up unheard
             if sending.attempt in before and sending.first_offset < self.committed:
-                assert sending.key in self.persisted or sending.attempt in self.over
+                assert self._is_done(sending)
 
     @rule(error=st.sampled_from([StoreError("gone"), StoreFullError("full")]), count=st.just(2))
     def fail_for_a_while(self, error, count):
@@ -367,6 +414,32 @@ class World(RuleBasedStateMachine):
         """The machine will die before Kafka has its next word."""
         self.dies_telling = True
 
+    # --- a machine that reads other partitions, or had this one
+
+    @rule(meta=st.sampled_from(FILES), forged=st.booleans())
+    def acknowledge_elsewhere(self, meta, forged):
+        """A third machine acknowledges a block."""
+        data = (b"x" if forged else meta.name.encode()) * meta.size
+        claim = Claim("m3", "", hashlib.sha256(data).hexdigest())
+        self.persisted[id_of(meta), 0] = claim
+
+    @precondition(lambda self: any(c.machine == "m3" for c in self.persisted.values()))
+    @rule(data=st.data())
+    def revoke_elsewhere(self, data):
+        """The third machine does not have a block any more, and says so."""
+        keys = sorted(key for key, claim in self.persisted.items() if claim.machine == "m3")
+        del self.persisted[data.draw(st.sampled_from(keys))]
+
+    @rule()
+    def read_claims(self):
+        """The machine reads what others have, as it does all the time."""
+        self.reader.claims.read()
+
+    @rule(count=st.integers(1, 3))
+    def answer_slowly(self, count):
+        """Kafka does not answer the next questions in time."""
+        self.slow_answers = count
+
     # --- what must hold
 
     @invariant()
@@ -374,7 +447,7 @@ class World(RuleBasedStateMachine):
         """What is committed suffices: no block is passed that is neither kept nor over."""
         for sending in self.sendings:
             if sending.first_offset < self.acked:
-                assert sending.key in self.persisted or sending.attempt in self.over, sending
+                assert self._is_done(sending), sending
 
     @invariant()
     def nothing_is_stored_twice(self):
@@ -385,13 +458,12 @@ class World(RuleBasedStateMachine):
     def end(self):
         """After all is read, every block that was sent whole is kept, and all is committed."""
         self.dies_telling = False
+        self.slow_answers = 0
         self.reader.store.failing = []
         self.rewind()
         self.read(len(self.log))
         for sending in self.sendings:
-            assert not sending.is_whole or (
-                sending.key in self.persisted or sending.attempt in self.over
-            )
+            assert not sending.is_whole or self._is_done(sending)
         for _ in range(2):
             self.pass_time(TIMEOUT + 1)
         self.nothing_is_passed()
