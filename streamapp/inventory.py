@@ -1,7 +1,8 @@
 """Compares what a group's acknowledgements place on one machine with what lies on its disks.
 
 The newest acknowledgement of a block says which machine has it, and in which data folder. What
-this machine is said to have and has not is `missing`: it is to be published as ``lost``. What it
+this machine is said to have and has not is `missing`: it is to be published as ``lost``, also
+where another machine has acknowledged another content of the block since. What it
 has, and no acknowledgement says that any machine of the group has, is `unacknowledged`: it is to
 be published as ``persisted`` again. `docs/protocol.md` is normative.
 """
@@ -60,7 +61,8 @@ class Differences:
         is_persisted = ack.outcome == "persisted"
         is_ours = ack.machine == self._machine
         is_right = self._is_in(ack) if is_ours else ack.folder not in self._folders
-        self.missing.pop(key, None)
+        if not self._is_still_missing(key, ack):
+            self.missing.pop(key, None)
         if is_persisted and is_ours and not is_right and not self._has(*key):
             self.missing[key] = ack
         if ack.file_id in self._disks:
@@ -84,6 +86,15 @@ class Differences:
             if block in folder.blocks and (found := folder.block(block)):
                 return found
         return None
+
+    def _is_still_missing(self, key: Key, ack: BlockAck) -> bool:
+        """Whether *ack* makes up for nothing: another machine has another content of the block.
+
+        A producer that has proven ours relies on it, whatever was stored elsewhere later.
+        """
+        ours = self.missing.get(key)
+        is_other = ack.outcome == "persisted" and ack.machine != self._machine
+        return ours is not None and is_other and ack.sha256 != ours.sha256
 
     def _has(self, file_id: str, block: int) -> bool:
         return any(block in folder.blocks for folder in self._disks.get(file_id, ()))

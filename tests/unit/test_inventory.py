@@ -25,11 +25,12 @@ def folder(*blocks, identity=HERE):
     )
 
 
-def ack(block=0, *, machine="m", at=HERE, outcome="persisted", group="g"):
+def ack(block=0, *, machine="m", at=HERE, outcome="persisted", **changes):
     """Return an acknowledgement."""
+    fields = {"group": "g", "sha256": "0" * 64} | changes
     return BlockAck(
-        file_id=FILE, block=block, blocks=3, group=group, machine=machine, outcome=outcome,
-        attempt=7, size=10, sha256="0" * 64, folder=at,
+        file_id=FILE, block=block, blocks=3, machine=machine, outcome=outcome, attempt=7,
+        size=10, folder=at, **fields,
     )  # fmt: skip
 
 
@@ -63,6 +64,20 @@ def differences(disks, acks):
 def test_differences(acks, missing, unacknowledged):
     """The newest acknowledgement of a block counts; a folder is known by its identity."""
     assert (missing, unacknowledged) == differences([folder(0)], acks)
+
+
+def test_other_content_elsewhere():
+    """What is gone here is missing though another machine stored another content since.
+
+    The producer relies on the content that it has proven, and nobody else reports its loss.
+    """
+    gone = ack(1)
+    other = ack(1, machine="n", at=THERE, sha256="1" * 64)
+    assert ([1], [0]) == differences([folder(0)], [gone, other])
+    lost = ack(1, outcome="lost")
+    assert ([], [0]) == differences([folder(0)], [gone, other, lost, other])
+    assert ([], [0]) == differences([folder(0)], [gone, other, ack(1, machine="n", at=THERE)])
+    assert ([], [0]) == differences([folder(0, 1)], [gone, other])
 
 
 def test_no_disk():
