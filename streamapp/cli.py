@@ -293,6 +293,30 @@ def machines_forget(name: str, *, force: bool, **flags: object) -> None:
 
 
 @cli.group()
+def versions() -> None:
+    """Manage earlier versions of files that were changed and sent again."""
+
+
+@versions.command("free")
+@settings_options(*options.VERIFY, "topic_prefix")
+@click.option("--dry-run", is_flag=True, help="List what would be freed, and change nothing.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def versions_free(*, dry_run: bool, as_json: bool, **flags: object) -> None:
+    """Delete the blocks of superseded versions on this machine; its worker must be stopped.
+
+    A version is deleted only while the group has all of the current one. Exit code 0: all that may
+    go is gone, 130: stopped before the end. With --dry-run a worker may run.
+    """
+    from streamapp import verifying  # noqa: PLC0415 - light start
+    from streamapp import versions as all_versions  # noqa: PLC0415
+
+    settings = Settings.load(**flags)
+    folders = verifying.folders_of_machines(settings)
+    stop = ending.event_of_signals()
+    sys.exit(all_versions.free(settings, folders, is_dry_run=dry_run, as_json=as_json, stop=stop))
+
+
+@cli.group()
 def tables() -> None:
     """Bring back the tables that hold the progress; the blocks themselves are not touched."""
 

@@ -1,7 +1,10 @@
 """Whose bytes are delivered: no forged file, no restored backup, no second machine of one name."""
 
+import json
 import os
 import shutil
+import subprocess
+import sys
 
 from tests import checker, harness
 from tests.waiting import wait_for
@@ -36,6 +39,53 @@ def send_nothing(site, *sources, **given):
     for source in sources:
         assert 0 == site.producer(source, **CUT, **given).wait(60)
     assert before == site.records()
+
+
+def free(site, worker, *flags):
+    """Run `streamapp versions free` for the machine of *worker*; return what it says in the end."""
+    command = [sys.executable, "-m", "streamapp", "versions", "free", "--json", *flags]
+    common = ["--brokers", site.brokers, "--group-id", site.group]
+    place = ["--machine-id", worker.name, "--data-dir", str(worker.folder)]
+    done = subprocess.run(
+        [*command, *common, *place], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert 0 == done.returncode, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_changed_file(site):
+    """Of a file that was changed twice all that is current is there; the others can be freed."""
+    rng = harness.seeded()
+    source = a_file(site, rng)
+    (worker,) = site.ready_workers("w1")
+    file = source / "report.csv"
+    for size in (SIZE, SIZE + 1, SIZE + 2):
+        file.write_bytes(rng.randbytes(size))
+        assert 0 == site.producer(source, **CUT).wait(60)
+    newest = file.read_bytes()
+
+    def progress():
+        return worker.get("/progress/")["totals"]
+
+    expected = {"files": 1, "complete": 1, "bytes": SIZE + 2, "persisted_bytes": SIZE + 2}
+    wait_for(lambda: progress() == expected | {"superseded": 2}, within=30, what="exact totals")
+    assert [] == site.verdict({"source": source}, block_size=BLOCK).problems
+    (current,) = (i for i, data in contents(site).items() if data == newest)
+    shown = worker.get("/progress/?state=superseded")["files"]
+    by = {f["file_id"]: f["superseded_by"] for f in shown}
+    assert current in by.values()
+    assert set(by) == set(contents(site)) - {current}
+
+    assert 2 == free(site, worker, "--dry-run")["freed"]
+    assert 3 == len(contents(site))
+    worker.terminate()
+    assert 2 == free(site, worker)["freed"]
+    assert {current: newest} == contents(site)
+    worker.start()
+    worker.wait_until_ready()
+    send_nothing(site, source)
+    assert [] == site.verdict({"source": source}, block_size=BLOCK).problems
+    assert {current: newest} == contents(site)
 
 
 def test_forged_file(site):

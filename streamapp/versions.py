@@ -1,0 +1,182 @@
+"""What `streamapp versions free` does: deletes blocks of superseded versions on this machine.
+
+The order is the promise, for each file: the data folder is locked, the group has all of the
+current version, Kafka has the records that revoke the earlier one's blocks, and then they are
+deleted. What a killed process has revoked and not deleted is deleted by the next run, or
+acknowledged again by the next start of the worker.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from typing import IO, TYPE_CHECKING, Final
+
+import msgspec
+
+from streamapp import inventory, reacknowledge, superseded, topics
+from streamapp.names import printable
+from streamapp.store import BlockStore, listing
+from streamapp.superseded import Versions
+from streamapp.units import counted, format_size
+
+
+if TYPE_CHECKING:
+    import threading
+
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from streamapp.settings import Settings
+    from streamapp.superseded import Superseded
+
+EXIT_STOPPED: Final = 130
+
+FREED: Final = "freed"
+WOULD_FREE: Final = "would be freed"
+KEPT: Final = "not freed"
+INCOMPLETE: Final = "the group does not have all of the current version"
+
+
+class Version(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="version"):
+    """One superseded version of a file that lies here; *reason* says why it is not freed."""
+
+    state: str
+    machine: str
+    file_id: str
+    name: str
+    superseded_by: str
+    blocks: int
+    bytes: int
+    reason: str = ""
+
+    def line(self) -> str:
+        """Return it as a line for people."""
+        text = (
+            f"{self.state}: {printable(self.name)} (file {self.file_id}, superseded by "
+            f"{self.superseded_by}), {counted(self.blocks, 'block')}, {format_size(self.bytes)}"
+        )
+        return f"{text}: {self.reason}" if self.reason else text
+
+
+class Summary(msgspec.Struct, kw_only=True, tag_field="kind", tag="summary"):
+    """How many superseded versions were found, and how many of them were or would be freed."""
+
+    versions: int = 0
+    freed: int = 0
+    freed_bytes: int = 0
+    is_dry_run: bool = False
+    is_whole: bool = True
+
+    def line(self) -> str:
+        """Return it as a line for people."""
+        text = "No superseded version lies here"
+        if self.versions:
+            verb = "would be freed" if self.is_dry_run else "freed"
+            text = (
+                f"{counted(self.versions, 'superseded version')}; {self.freed} {verb}, "
+                f"{format_size(self.freed_bytes)}"
+            )
+        return text if self.is_whole else f"{text}; stopped before the end"
+
+
+def free(  # noqa: PLR0913 - the flags of the command
+    settings: Settings,
+    machines: dict[str, list[Path]],
+    *,
+    is_dry_run: bool,
+    as_json: bool,
+    stop: threading.Event,
+    stream: IO[str] | None = None,
+) -> int:
+    """Delete (or only list) what is superseded in the folders of *machines*; return 0.
+
+    It returns 130 when *stop* was set before the end.
+
+    Raises:
+        StoreError: a folder cannot be read or written, or a worker has it.
+        KafkaError: the broker does not answer, or did not take what is to be published.
+    """
+    topics.check(settings)
+
+    def write(said: Version | Summary) -> None:
+        text = msgspec.json.encode(said).decode() if as_json else said.line()
+        print(text, file=stream or sys.stdout, flush=True)
+
+    summary = Summary(is_dry_run=is_dry_run)
+    for machine, roots in machines.items():
+        store = BlockStore(roots, min_free=0)
+        if not is_dry_run:
+            store.open()
+        try:
+            found = _find(settings, [root.path for root in store.roots], stop)
+            with inventory.followed_acks(settings, found.take, stop) as catch_up:
+                for version in found.superseded():
+                    catch_up(stop)
+                    if stop.is_set():  # then not all was read
+                        break
+                    is_free = found.may_go(version)
+                    if is_free and not is_dry_run:
+                        _free(settings, store, found, version, machine)
+                    _note(summary, write, version, machine, is_free=is_free)
+        finally:
+            store.close()
+    summary.is_whole = not stop.is_set()
+    write(summary)
+    return 0 if summary.is_whole else EXIT_STOPPED
+
+
+def _find(settings: Settings, roots: list[Path], stop: threading.Event) -> Versions:
+    """Return which versions in *roots* are superseded, by the status topic.
+
+    Raises:
+        StoreError: a folder cannot be read.
+        KafkaError: the topic cannot be read.
+    """
+    disks = [folder for root in roots for folder in listing.files(root)]
+    found = Versions(disks, group=settings.group_id)
+    superseded.read_status(settings, found, stop)
+    found.begin()
+    return found
+
+
+def _free(
+    settings: Settings, store: BlockStore, found: Versions, version: Superseded, machine: str
+) -> None:
+    """Revoke the blocks of *version* on *machine*, and delete them when Kafka has that."""
+    reason = f"freed: superseded by {version.by}"
+    lost = [inventory.as_lost(ack, reason) for ack in found.acknowledged(version, machine)]
+    if lost:
+        reacknowledge.write(settings, lost)
+    roots = {root.path: root for root in store.roots}
+    for folder in version.folders:
+        for block in sorted(folder.blocks):
+            roots[folder.root].discard(folder.parts, folder.file, block)
+
+
+def _note(
+    summary: Summary,
+    write: Callable[[Version | Summary], None],
+    version: Superseded,
+    machine: str,
+    *,
+    is_free: bool,
+) -> None:
+    file = version.file
+    size = sum(file.size_of(block) for folder in version.folders for block in folder.blocks)
+    summary.versions += 1
+    summary.freed += is_free
+    summary.freed_bytes += size * is_free
+    done = WOULD_FREE if summary.is_dry_run else FREED
+    write(
+        Version(
+            state=done if is_free else KEPT,
+            machine=machine,
+            file_id=file.file_id,
+            name=file.name,
+            superseded_by=version.by,
+            blocks=len(version.blocks),
+            bytes=size,
+            reason="" if is_free else INCOMPLETE,
+        )
+    )
