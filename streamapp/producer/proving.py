@@ -13,6 +13,7 @@ import contextlib
 import hmac
 import os
 import secrets
+import stat
 import tempfile
 
 from pathlib import Path
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 KEY_BYTES: Final = 32
 KEY_FILE: Final = "producer.key"
+_ROOT: Final = 0
+_OTHERS: Final = 0o077
 
 
 class Prover:
@@ -59,7 +62,7 @@ def own_key(folder: Path) -> bytes:
     """Return the key that is kept in *folder*; make one when there is none.
 
     Raises:
-        OSError: it can be neither read nor made.
+        OSError: it can be neither read nor made, or others may have it.
     """
     path = folder / KEY_FILE
     if (key := _read(path)) is None:
@@ -74,13 +77,30 @@ def own_key(folder: Path) -> bytes:
 
 def _read(path: Path) -> bytes | None:
     try:
-        key = path.read_bytes()
+        # Without O_NONBLOCK, a pipe in its place would be waited for.
+        fd = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except FileNotFoundError:
         return None
-    if len(key) != KEY_BYTES:
-        message = f"{path} has {len(key)} bytes, expected {KEY_BYTES}: remove it, a new one is made"
+    with os.fdopen(fd, "rb") as file:
+        _check(path, os.fstat(fd))
+        return file.read(KEY_BYTES)
+
+
+def _check(path: Path, found: os.stat_result) -> None:
+    """Prove that the key is one, and that nobody else has it: whoever has it makes proofs."""
+    mode = stat.S_IMODE(found.st_mode)
+    wrong = ""
+    if not stat.S_ISREG(found.st_mode):
+        wrong = "is no file"
+    elif found.st_size != KEY_BYTES:
+        wrong = f"has {found.st_size} bytes, expected {KEY_BYTES}"
+    elif hasattr(os, "geteuid") and found.st_uid not in {os.geteuid(), _ROOT}:
+        wrong = f"belongs to user {found.st_uid}, expected {os.geteuid()}"
+    elif hasattr(os, "geteuid") and mode & _OTHERS:
+        wrong = f"has mode {mode:04o}, expected 0600: others may know it"
+    if wrong:
+        message = f"{path} {wrong}: remove it, and a new one is made"
         raise OSError(message)
-    return key
 
 
 def _make(path: Path) -> None:
