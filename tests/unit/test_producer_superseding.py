@@ -1,5 +1,6 @@
 """Which versions of a file a producer calls superseded, when, and which it never does."""
 
+import msgspec
 import pytest
 
 from streamapp import manifest, records
@@ -108,18 +109,11 @@ def test_any_cut(change):
 def test_not_its_own(lie):
     """An id that is not that of this producer's file of this name is never called superseded."""
     made = fed()
-    honest = earlier(made)
-    made.recorded(records.decode_status(records.encode(honest).replace(
-        records.encode(honest), records.encode(status(only_file(made), **_fields(honest) | lie))
-    )))  # fmt: skip
+    made.recorded(msgspec.structs.replace(earlier(made), **lie))
     made.begin()
     acknowledge(made)
 
     assert [only_file(made).file_id] == list(published(made))
-
-
-def _fields(said):
-    return {name: getattr(said, name) for name in said.__struct_fields__ if name != "state"}
 
 
 def test_bounded():
@@ -161,4 +155,27 @@ def test_other_content_is_superseded_already():
     made.acknowledged(ack(file, 0, **said), 0.0)
     made.begin()
 
+    assert {} == published(made)
+
+
+@pytest.mark.parametrize("has_begun", [False, True])
+def test_freed(has_begun):
+    """What is freed of a version with the size and time of the file is not sent again."""
+    made = fed(lambda made: status(only_file(made)))
+    file = only_file(made)
+    other = manifest.file_id(
+        source="m", name="f", size=25, mtime_ns=7, block_size=BLOCK, version=MARK
+    )
+    said = {"file_id": other, "version": MARK, "version_of": file.file_id}
+    made.recorded(status(file, "superseded", superseded_by=file.file_id, **said))
+    acknowledge(made)
+    made.acknowledged(ack(file, 0, **said), 0.0)
+    if has_begun:
+        made.begin()
+    made.acknowledged(ack(file, 0, "lost", **said), 0.0)
+    if not has_begun:
+        made.begin()
+
+    assert made.is_done
+    assert made.take(0.0, ()) is None
     assert {} == published(made)
