@@ -430,6 +430,33 @@ class World(RuleBasedStateMachine):
         keys = sorted(key for key, claim in self.persisted.items() if claim.machine == "m3")
         del self.persisted[data.draw(st.sampled_from(keys))]
 
+    @rule(meta=st.sampled_from(FILES), forged=st.booleans())
+    def send_what_is_elsewhere(self, meta, forged):
+        """A block that the third machine has is sent again, and read as far as it is sent."""
+        self.acknowledge_elsewhere(meta, forged)
+        self.send_block(meta, forged)
+        self.read(len(self.log))
+
+    @precondition(lambda self: self._under_way())
+    @rule(data=st.data(), is_finished=st.booleans())
+    def revoke_what_is_under_way(self, data, is_finished):
+        """The third machine loses a block of which frames wait; the rest of them may come."""
+        sending = data.draw(st.sampled_from(self._under_way()))
+        del self.persisted[sending.key]
+        if is_finished:
+            self.send_frames(sending, len(sending.records))
+            self.read(len(self.log))
+
+    def _under_way(self):
+        """Return what is not sent whole and read as a block that the third machine has."""
+        return [
+            s
+            for s in self.sendings
+            if (*s.key, s.attempt) in self.intake._elsewhere
+            and s.key in self.persisted
+            and self.persisted[s.key].machine == "m3"
+        ]
+
     @rule()
     def read_claims(self):
         """The machine reads what others have, as it does all the time."""
