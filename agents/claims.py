@@ -2,12 +2,15 @@
 
 A block that is said to be lost and lies here (a second copy, or a folder that came from another
 machine) is acknowledged again: then nobody need send it. And a second worker under this machine
-id is noticed, and shown as a reason to hold, because what each of them says hides the other.
+id is noticed and shown as a reason to hold, because the heartbeats of one hide the other's.
+
+Whoever may write to the topics can write any number of such records, so both are bounded.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import threading
 import time
@@ -25,6 +28,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+MAX_LOST: Final = 10_000
+"""Blocks said to be lost that wait to be looked for. Further ones are ignored: their producers
+send them again."""
+
+MAX_OTHERS: Final = 100
+"""Other workers under this machine id that are told apart; one is enough to hold."""
+
 _MACHINE_ID: Final = "machine id"
 _others: dict[str, float] = {}
 
@@ -33,7 +43,7 @@ _others: dict[str, float] = {}
 async def follow_claims() -> None:
     """Follow in a thread of its own, until the worker stops."""
     loop, stop = asyncio.get_running_loop(), threading.Event()
-    lost: asyncio.Queue[BlockAck] = asyncio.Queue()
+    lost: asyncio.Queue[BlockAck] = asyncio.Queue(MAX_LOST)
 
     def in_loop(act: object) -> object:
         return lambda said: loop.call_soon_threadsafe(act, said)  # type: ignore[arg-type]
@@ -41,7 +51,10 @@ async def follow_claims() -> None:
     thread = threading.Thread(
         target=desk().claims.follow,
         args=(stop,),
-        kwargs={"on_lost": in_loop(lost.put_nowait), "on_heartbeat": in_loop(_note)},
+        kwargs={
+            "on_lost": in_loop(functools.partial(_remember, lost)),
+            "on_heartbeat": in_loop(_note),
+        },
         name="claims",
         daemon=True,
     )
@@ -62,6 +75,12 @@ async def forget_others() -> None:
             del _others[start_id]
     if not _others:
         app.vitals.release(_MACHINE_ID)
+
+
+def _remember(lost: asyncio.Queue[BlockAck], ack: BlockAck) -> None:
+    """Put *ack* into the queue *lost*, if it has room."""
+    if not lost.full():
+        lost.put_nowait(ack)
 
 
 async def _acknowledge_if_here(lost: BlockAck) -> None:
@@ -89,6 +108,8 @@ def _note(heartbeat: Heartbeat) -> None:
         f"({machines.described(heartbeat)}): give one of them another --machine-id"
     )
     if heartbeat.start_id not in _others:
+        if len(_others) >= MAX_OTHERS:
+            return
         logger.error("%s", reason)
     _others[heartbeat.start_id] = time.monotonic()
     app.vitals.hold(_MACHINE_ID, reason)

@@ -1,4 +1,4 @@
-"""Says on ``processing-status``, every few seconds, how this worker is."""
+"""Publishes this worker's heartbeat on ``processing-status``, and at once when it changes."""
 
 from __future__ import annotations
 
@@ -17,8 +17,14 @@ from streamapp.own_heartbeat import own_heartbeat
 logger = logging.getLogger(__name__)
 
 LAST_WORD_SECONDS: Final = 2.0
+"""How long the last heartbeat may take: a broker that is away must not delay the stop."""
+
 LOOK_SECONDS: Final = 2.0
+"""How often the data folders are looked at: a few calls of stat."""
+
 CHANGE_SECONDS: Final = 1.0
+"""How late a change of state or partitions is published, at most."""
+
 _FOLDERS: Final = "data folders"
 
 _partitions: list[int] | None = None
@@ -63,8 +69,8 @@ async def say_stopped(*_: Any, **__: Any) -> None:  # noqa: ANN401 - Faust's sig
 
 
 async def _beat() -> None:
-    global _reported  # noqa: PLW0603 - what the last one said
-    _say_what_changed()
+    global _reported  # noqa: PLW0603 - what the last heartbeat reported
+    _log_changes()
     _reported = _report()
     try:
         await channels.tell(await own_heartbeat(app))
@@ -78,9 +84,9 @@ def _report() -> tuple[str, bool, tuple[int, ...]]:
     return app.vitals.state, watching.is_ready(app), partitions
 
 
-def _say_what_changed() -> None:
+def _log_changes() -> None:
     """Log once that the worker is ready, and each time its partitions change."""
-    global _partitions  # noqa: PLW0603 - what was said last
+    global _partitions  # noqa: PLW0603 - what was logged last
     assigned = watching.block_partitions(app)
     if assigned != _partitions:
         _partitions = assigned

@@ -12,7 +12,7 @@ import pytest
 from faust.exceptions import ConsumerNotStarted
 from faust.types import TP
 
-from agents import blocks, guard, heartbeat, progress
+from agents import blocks, claims, guard, heartbeat, progress
 from streamapp import channels, pending, records, topics, watching, wire
 from streamapp import intake as intake_module
 from streamapp.app import app
@@ -470,7 +470,7 @@ async def test_heartbeat(worker, monkeypatch):
     beat = await own_heartbeat(app)
     assert ("holding", watching.RESTORING) == (beat.state, beat.reason)
 
-    monkeypatch.setattr(heartbeat, "_say_what_changed", lambda: None)
+    monkeypatch.setattr(heartbeat, "_log_changes", lambda: None)
     worker.refuses = 1
     await inspect.unwrap(heartbeat.beat)()
     await inspect.unwrap(heartbeat.beat)()
@@ -553,3 +553,34 @@ def test_consumer_refuses_what_is_void(faust_app, monkeypatch, generation, is_ac
 
     assert expected == consumer.ack(message)
     assert ([message] if expected else []) == acked
+
+
+def test_many_lost():
+    """Whoever writes records that revoke blocks fills no memory: those beyond a limit are left."""
+    queue = asyncio.Queue(2)
+    for block in range(3):
+        claims._remember(queue, block)
+
+    assert [0, 1] == [queue.get_nowait() for _ in range(queue.qsize())]
+
+
+def test_many_of_one_machine(monkeypatch, caplog):
+    """Made-up heartbeats under this machine id fill neither memory nor log; the worker holds."""
+    monkeypatch.setattr(claims, "MAX_OTHERS", 2)
+    monkeypatch.setattr(claims, "_others", {})
+    for number in range(4):
+        claims._note(
+            Heartbeat(
+                machine=app.settings.machine_id,
+                group=app.settings.group_id,
+                state="running",
+                at=7.0,
+                start_id=f"{number:032x}",
+            )
+        )
+    try:
+        assert 2 == len(claims._others)
+        assert 2 == sum(record.levelno == logging.ERROR for record in caplog.records)
+        assert "another worker runs as machine" in app.vitals.reason
+    finally:
+        app.vitals.release(claims._MACHINE_ID)
