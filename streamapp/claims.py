@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from confluent_kafka import Message
     from confluent_kafka.admin import AdminClient
 
+    from streamapp.following import Place
     from streamapp.records import BlockAck
     from streamapp.settings import Settings
 
@@ -46,6 +47,9 @@ CONFIRM_SECONDS: Final = 3.0
 """How long a block waits for the newest acknowledgements, at most."""
 
 AGAIN_SECONDS: Final = 5.0
+"""How long after a failure the topics are followed again."""
+
+_TICK_SECONDS: Final = 0.05  # how often `catch_up` looks whether the thread follows yet
 
 
 class Claim(NamedTuple):
@@ -128,9 +132,8 @@ class Claims:
 
     def _follow(self, stop: threading.Event) -> None:
         names = topics.names(self._settings)
-        places = [(names.acks, number) for number in range(topics.FILE_PARTITIONS)]
         heartbeats = names.status, partition_of(self._settings.machine_id.encode())
-        look_back = dict.fromkeys(places, LOOK_BACK) | {heartbeats: 0}
+        look_back = dict.fromkeys(self._ack_places(), LOOK_BACK) | {heartbeats: 0}
         follower = Follower(kafka.consumer(self._settings), look_back, self._take_all)
         try:
             self._is_caught_up = False
@@ -149,15 +152,17 @@ class Claims:
         while (follower := self._follower) is None:
             if time.monotonic() > deadline:
                 return False
-            time.sleep(0.05)
-        names = topics.names(self._settings)
-        places = [(names.acks, number) for number in range(topics.FILE_PARTITIONS)]
+            time.sleep(_TICK_SECONDS)
         try:
-            ends = groups.ends(self._admin, places)
+            ends = groups.ends(self._admin, self._ack_places())
         except KafkaError as error:
             logger.debug("%s", error)
             return False
         return follower.wait_until(ends, max(0.0, deadline - time.monotonic()))
+
+    def _ack_places(self) -> list[Place]:
+        name = topics.names(self._settings).acks
+        return [(name, number) for number in range(topics.FILE_PARTITIONS)]
 
     def _take_all(self, messages: list[Message]) -> None:
         for message in messages:
@@ -184,4 +189,4 @@ class Claims:
 
 
 def _ignore(_: object) -> None:
-    """Nobody is told yet."""
+    """Do nothing: `Claims.follow` was not called yet."""

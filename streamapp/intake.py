@@ -1,12 +1,13 @@
 """What a worker does with the records of one partition: frames in, persisted blocks out.
 
 The promise: a record is acknowledged only when its block is persisted and Kafka has the
-acknowledgement, or when it can never become part of a block and that is on record. What
-cannot be written now is held, not skipped. No Faust here; the agent is a loop around it.
+acknowledgement, or when it can never become part of a block and that is on record. A write
+that fails is retried; no record is skipped. No Faust here; the agent is a loop around it.
 
 A frame whose block was not seen from its first frame is an orphan: it is *not* done because
-it looks useless. It waits until its block is persisted and told of, or is given up. Nor is a
-frame done because its block lies on disk already: whoever kept it may have died before it told.
+it looks useless. It waits until its block is persisted and acknowledged, or has expired. Nor
+is a frame done because its block lies on disk already: the worker that persisted the block may
+have died before it acknowledged it.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ MAX_ATTEMPTS: Final = 1024
 
 
 class Intake:
-    """The blocks of one partition that are begun and not kept yet."""
+    """The blocks of one partition that are begun and not persisted yet."""
 
     def __init__(self, topic: str, partition: int, desk: Desk, *, committed: int = 0) -> None:
         """*committed* is the group's commit: the first record is there, or it was deleted."""
@@ -128,7 +129,7 @@ class Intake:
                         await end(key)
 
     async def forget_older(self, generation: int) -> None:
-        """Throw away what was begun before *generation*: it comes again, or others had it."""
+        """Discard what was begun before *generation*: it is delivered again, here or elsewhere."""
         if self._lock.locked():
             return
         async with self._lock:
@@ -136,7 +137,7 @@ class Intake:
                 self._forget()
 
     def drop(self) -> None:
-        """Throw away what is begun, without a word to Kafka: it will come again."""
+        """Discard what is begun and publish nothing: Kafka delivers it again."""
         self._forget()
         self._holding.go_on()
 
@@ -203,7 +204,7 @@ class Intake:
     async def _refuse(
         self, key: AttemptKey, meta: wire.BlockMeta, reason: str, frame: wire.Frame, record: Record
     ) -> None:
-        """Set the first frame of an attempt aside, from which no block can ever come."""
+        """Quarantine the first frame of an attempt that can never become a block; reject it."""
         await self._answers.set_aside(record, reason, frame)
         await self._answers.rejected(key, meta, reason)
         self._close(key, [record.offset])
@@ -259,7 +260,7 @@ class Intake:
             self._desk.vitals.persisted(meta.size)
             try:
                 await self._answers.persisted(key[2], meta)
-            finally:  # kept it is, even if it is told only when it comes again
+            finally:  # persisted, even if it is acknowledged only when it is delivered again
                 self._desk.kept()
         logger.debug("kept file %s block %d", key[0], key[1])
         self._settle_whole_block(key, block.offsets)
@@ -303,7 +304,7 @@ class Intake:
     async def _end_repeat(
         self, key: AttemptKey, seal: wire.Seal | None = None, record: Record | None = None
     ) -> None:
-        """Tell what became of an attempt at a stored block; only then its frames are done.
+        """Publish the outcome of an attempt at a stored block; only then are its frames done.
 
         Without a *seal* (the rest of it does not come) what is stored counts.
         """
@@ -447,16 +448,13 @@ class Intake:
         )
 
     def _settle_whole_block(self, key: AttemptKey, offsets: list[int]) -> None:
-        """The block is persisted, and Kafka knows: every frame of it, of any attempt, is done."""
+        """Settle every frame, of any attempt, of a block that is persisted and acknowledged."""
         for other in [k for k in self._open if k[:2] == key[:2]]:
             offsets = offsets + self._open[other].offsets
             self._drop_open(other)
-        for other in [k for k in self._orphans if k[:2] == key[:2]]:
-            offsets = offsets + self._orphans.pop(other).offsets
-        for other in [k for k in self._repeats if k[:2] == key[:2]]:
-            offsets = offsets + self._repeats.pop(other).offsets
-        for other in [k for k in self._elsewhere if k[:2] == key[:2]]:
-            offsets = offsets + self._elsewhere.pop(other).offsets
+        for attempts in (self._orphans, self._repeats, self._elsewhere):
+            for other in [k for k in attempts if k[:2] == key[:2]]:
+                offsets = offsets + attempts.pop(other).offsets
         self._ledger.settle(offsets)
 
     def _drop_open(self, key: AttemptKey) -> None:
@@ -494,6 +492,6 @@ class Intake:
 
 
 def _trim(attempts: dict[AttemptKey, Any]) -> None:
-    """Forget the oldest of too many *attempts*: a stranger can make up any number."""
+    """Forget the oldest of too many *attempts*: any producer can make up any number."""
     while len(attempts) > MAX_ATTEMPTS:
         del attempts[next(iter(attempts))]

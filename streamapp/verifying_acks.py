@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Final
 
 import msgspec
 
@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
     from streamapp.settings import Settings
 
-EXIT_DIFFERENT = 1
+EXIT_DIFFERENT: Final = 1
+
+_MISSING: Final = "acknowledged and not on disk"
+_UNACKNOWLEDGED: Final = "on disk and not acknowledged"
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="difference"):
@@ -127,10 +130,6 @@ def _repair(
         summary.published += outcome.lost + outcome.persisted
     finally:
         store.close()
-
-
-_MISSING = "acknowledged and not on disk"
-_UNACKNOWLEDGED = "on disk and not acknowledged"
 
 
 def _differences(found: inventory.Differences, machine: str) -> Iterator[Difference]:
