@@ -1,4 +1,4 @@
-"""Assigns partitions to the workers of the group, and to no member that only says it is one.
+"""Assigns partitions to the workers of the group, and to no other member.
 
 Whoever may join the consumer group hands its metadata to the leader, which is any worker.
 Faust decodes the metadata of every member and trusts it: garbage ends the leader, and the

@@ -1,6 +1,6 @@
 """Keeps a long run going when nobody reads what it writes: a closed pipe, terminal or descriptor.
 
-What a worker or producer did is told by the disks, by Kafka and by its exit code. So what
+The disks, Kafka and the exit code show what a worker or producer did. So what
 cannot be written to standard output or standard error is dropped, and the run goes on.
 """
 

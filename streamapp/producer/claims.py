@@ -1,4 +1,4 @@
-"""Decides what a record on Kafka is worth to the producer whose file it seems to be about.
+"""Decides whether a record on Kafka counts for the file of this producer that it names.
 
 Pure code. A record counts only when all that it says of the file is the file's own, and its id
 is the digest of that. Whether the content that it names is the source's is another question:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from streamapp.records import BlockAck
 
 MAX_VERSIONS: Final = 16
-"""Versions of a file that are remembered: a stranger can make up any number."""
+"""Versions of a file that are remembered: the topics may name any number."""
 
 
 class Claims:

@@ -1,4 +1,4 @@
-"""Lets a producer know its own work again: the proofs that only it can make.
+"""Makes and checks the proofs by which a producer recognizes its own work.
 
 An acknowledgement says which SHA-256 is stored. Whether that is the file's, its producer knows
 without reading only if it can prove that it hashed these bytes itself, while the file had the
@@ -34,7 +34,7 @@ _OTHERS: Final = 0o077
 
 
 class Prover:
-    """Makes the proofs of one key, and knows them again."""
+    """Makes the proofs of one key; equal proofs were made with the same key."""
 
     def __init__(self, key: bytes) -> None:
         self._key = key

@@ -54,7 +54,7 @@ class FileFolder(msgspec.Struct, frozen=True, kw_only=True):
 def files(root: Path) -> Iterator[FileFolder]:
     """Yield each file's folder below the data folder *root*, with the numbers of its blocks.
 
-    Only names are looked at; whether a block is whole says `FileFolder.block`.
+    Only names are looked at; `FileFolder.block` finds out whether a block is whole.
 
     Raises:
         StoreError: the folder cannot be read.

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 ADVANCE_BYTES: Final = 4 * MIB
-"""What is promised to a block of which nothing came: four frames of the default size."""
+"""What is promised to a block of which nothing has come: four frames of the default size."""
 
 SHARE_BYTES: Final = 32 * MIB
 """The advances of one source at most: more than a producer of ours has blocks on their way."""
@@ -141,7 +141,7 @@ class Room:
                 claim.came, claim.last = end, self._clock()
 
     def release(self, claim: Claim) -> None:
-        """Note that the block is kept or thrown away."""
+        """Note that the block is persisted or aborted."""
         with self._lock:
             self._claims.pop(claim, None)
 
