@@ -126,7 +126,7 @@ def _files(files: list[Answer], width: int) -> Table:
         "source": [cut_middle(printable(f["source"]), source_cells) for f in files],
         "size": [format_size(f["size"]) for f in files],
         "blocks": [f"{f['persisted_blocks']}/{f['blocks']}" for f in files],
-        "done": [f"{f['percent']:.0f} %" for f in files],
+        "done": [f"{int(f['percent'])} %" for f in files],
         "rate": [format_rate(f["rate"]) if f["rate"] else "" for f in files],
     }
     if is_narrow:

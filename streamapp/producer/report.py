@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Final, Protocol
 import msgspec
 
 from rich.console import Console
-from rich.progress import BarColumn, TaskProgressColumn, TextColumn
+from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bars
 from rich.text import Text
 
@@ -114,13 +114,13 @@ class BarReporter(LineReporter):
         self._bars = _Bars(
             TextColumn("{task.description:9}"),
             BarColumn(),
-            TaskProgressColumn(),
+            TextColumn("{task.fields[part]:>3}%"),
             TextColumn("{task.fields[note]}"),
             console=Console(file=stream),
             refresh_per_second=4,
         )
         self._tasks = [
-            self._bars.add_task(name, total=None, note="") for name in ("sent", "persisted")
+            self._bars.add_task(name, total=None, part=0, note="") for name in ("sent", "persisted")
         ]
 
     def __call__(self, event: Event) -> None:
@@ -133,19 +133,19 @@ class BarReporter(LineReporter):
         self._bars.reason = event.waiting
         self._bars.update(self._tasks[1], visible=event.waits)
         self._bars.start()
-        files = f"{event.files_done} of {counted(event.files, 'file')}"
+        files = f"{event.files_done} of {counted(event.files, 'file')} done"
         speed = f"{format_rate(event.rate)}, {_left(event)}"
         of = format_size(event.bytes)
-        if not event.waits:
-            files += f", {speed}"
+        sent = f"{format_size(event.bytes_sent)} of {of}"
         notes = (
-            f"{format_size(event.bytes_sent)} of {of}, {files}",
+            f"{sent}, {files}" if event.waits else f"{sent}, {files}, {speed}",
             f"{format_size(event.bytes_persisted)} of {of}, {speed}",
         )
         for task, done, note in zip(
             self._tasks, (event.bytes_sent, event.bytes_persisted), notes, strict=True
         ):
-            self._bars.update(task, total=max(event.bytes, 1), completed=done, note=note)
+            part = _part(done, event.bytes)
+            self._bars.update(task, total=max(event.bytes, 1), completed=done, part=part, note=note)
 
     def write(self, line: str) -> None:
         """Write *line* above the bars."""
@@ -179,7 +179,7 @@ def line_of(event: Event) -> str:
 def progress_line(event: Progress) -> str:
     """Return how far it is, in one line."""
     done = event.bytes_persisted if event.waits else event.bytes_sent
-    part = 100 * done // event.bytes if event.bytes else 100
+    part = _part(done, event.bytes)
     sent = f"{format_size(event.bytes_sent)} sent, " if event.waits else ""
     return (
         f"{event.files_done} of {counted(event.files, 'file')}; {sent}{format_size(done)} of "
@@ -207,6 +207,11 @@ def summary_line(event: Summary) -> str:
         f"{format_size(event.bytes_persisted)} persisted in {format_duration(event.seconds)}, "
         f"{format_rate(event.rate)}"
     )
+
+
+def _part(done: int, size: int) -> int:
+    """Return how many per cent are done: 100 when all is, and not before."""
+    return 100 * done // size if size else 100
 
 
 def _left(event: Progress) -> str:

@@ -3,6 +3,7 @@
 import io
 import itertools
 import json
+import re
 
 import msgspec
 import pytest
@@ -184,6 +185,25 @@ def test_bars():
     assert r"evil\x1b[2J\u202egpj" in stream.getvalue()
     assert "persisted" in stream.getvalue()
     assert "\u202e" not in stream.getvalue()
+
+
+@pytest.mark.parametrize("columns", ["80", "120"])
+def test_done_is_all(columns, monkeypatch):
+    """Nothing is at 100 % before all of it is; all has room, and the files are those done."""
+    monkeypatch.setenv("COLUMNS", columns)
+    nearly = msgspec.structs.replace(
+        PROGRESS, files=2000, files_done=617, bytes_sent=100 << 20, bytes_persisted=(100 << 20) - 1
+    )
+    stream = Terminal()
+    report = reporter(as_json=False, stream=stream)
+    report(nearly)
+    report.close()
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue())
+    sent, persisted = (line.strip() for line in shown.splitlines()[-2:])
+
+    assert sent.endswith("100% 100.0 MiB of 100.0 MiB, 617 of 2000 files done")
+    assert persisted.startswith("persisted ")
+    assert persisted.endswith(" 99% 100.0 MiB of 100.0 MiB, 1.0 MiB/s, 1 min 15 s left")
 
 
 def test_waiting():

@@ -65,6 +65,15 @@ def test_one_line_for_a_file(width, state):
     assert "5 B/s" in found[0]
 
 
+@pytest.mark.parametrize(("percent", "said"), [(99.9, "99 %"), (100.0, "100 %"), (0.0, "0 %")])
+def test_done_is_all(percent, said):
+    """Nothing is at 100 % before all of it is."""
+    file = FILE | NOISY | {"percent": percent}
+    answer = NOTHING | {"files": [file], "matching": 1, "machines": []}
+
+    assert any(f" {said} " in line for line in drawn(answer, 80))
+
+
 def test_reasons_have_room():
     """Where the terminal is narrow a reason has lines of its own."""
     file = FILE | {"name": "a", "reason": "no right to read it"}
