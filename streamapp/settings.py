@@ -42,7 +42,7 @@ from pydantic_settings import (
 from streamapp import manifest
 from streamapp.codec import Compression
 from streamapp.errors import SettingsError
-from streamapp.units import GIB, KIB, MIB, format_size, parse_size
+from streamapp.units import GIB, KIB, MIB, SIZE_WORDS, format_size, parse_size
 from streamapp.wire import MAX_BLOCK_BYTES, MAX_FRAME_BYTES, MAX_FRAMES
 from streamapp.wording import expectation, shown, without_passwords
 
@@ -81,7 +81,7 @@ def _size(value: object) -> int:
     try:
         return parse_size(str(value))
     except SettingsError as error:
-        raise ValueError(error) from error
+        raise ValueError(f"expected {SIZE_WORDS}") from error
 
 
 def _rate(value: object) -> int:
@@ -113,9 +113,8 @@ def _addresses(brokers: str) -> str:
     for address in brokers.split(","):
         host, _, port = address.rpartition(":")
         if not _HOST.fullmatch(host) or not _PORT.fullmatch(port) or int(port) >= 1 << 16:
-            message = (
-                f"{shown(address):.100} is no broker address: write host:port, several with commas"
-            )
+            one = "" if address == brokers else f" ({shown(address):.100} is none)"
+            message = f"expected host:port, several with commas{one}"
             raise ValueError(message)
     return brokers
 
@@ -123,8 +122,8 @@ def _addresses(brokers: str) -> str:
 def _mode(value: str) -> str:
     if not _MODE.fullmatch(value):
         message = (
-            f"{value!r:.20} is no file mode: write three octal digits, the owner's a 6, "
-            "those of group and others 0, 4 or 6, as in 0640"
+            "expected three octal digits, the owner's a 6, those of group and others 0, 4 or 6, "
+            "as in 0640"
         )
         raise ValueError(message)
     return value

@@ -17,6 +17,9 @@ KIB: Final = 1 << 10
 MIB: Final = 1 << 20
 GIB: Final = 1 << 30
 
+SIZE_WORDS: Final = "bytes, or a number with KiB, MiB, GiB, TiB, KB, MB, GB or TB"
+"""How a size is written, for a message."""
+
 _FACTORS: Final[dict[str, int]] = {
     "": 1,
     "B": 1,
@@ -37,10 +40,7 @@ def parse_size(text: str | int) -> int:
     found = _SIZE.fullmatch(str(text))
     factor = _FACTORS.get(found[3].upper(), 0) if found else 0
     if not found or not factor or (found[2] and factor == 1):
-        message = (
-            f"{text!r:.100} is no size: write bytes, or a number with KiB, MiB, GiB, KB, MB or GB"
-        )
-        raise SettingsError(message)
+        raise SettingsError(f"{text!r:.100} is no size: write {SIZE_WORDS}")
     return int(found[1]) * factor + round(float(found[2] or 0) * factor)
 
 

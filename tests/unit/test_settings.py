@@ -144,6 +144,9 @@ def test_plain_words(name, value):
     [
         ("block_size", "1", "expected 1.0 KiB or more, found '1'"),
         ("block_size", "5GiB", "expected 4.0 GiB or less"),
+        ("block_size", "12x", "KiB, MiB, GiB, TiB, KB, MB, GB or TB, found '12x'"),
+        ("file_mode", "777", "expected three octal digits, the owner's a 6, those"),
+        ("brokers", "localhost", "expected host:port, several with commas, found 'localhost'"),
         ("web_port", "65536", "expected less than 65536"),
         ("max_blocks", "x", "expected a whole number"),
         ("ack_grace", "0", "expected more than 0,"),
@@ -153,7 +156,8 @@ def test_plain_words(name, value):
         ("links", "x", "expected 'fail', 'skip' or 'follow'"),
         ("web_token", "x", "expected at least 8 characters, found a secret"),
         ("data_dir", ("a", "./a"), "a folder is given twice, found 'a', './a'"),
-        ("brokers", "user:canary-99@host:1", "'***@host:1' is no broker address"),
+        ("brokers", "user:canary-99@host:1", "several with commas, found '***@host:1'"),
+        ("brokers", "a:1,user:canary-99@b:1", "commas ('***@b:1' is none), found"),
         ("data_folder", "s3://user:canary-99@host\0", "found 's3://***@host"),
     ],
 )
