@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _PORT: Final = re.compile(r":[0-9]*\Z")
+NO_VIEW: Final = "no such view; there are /progress/, /machines/, /health/ and /metrics"
 READING: Final = frozenset({"GET", "HEAD"})
 SECURITY_HEADERS: Final = {
     "Content-Security-Policy": "default-src 'self'; script-src 'self'; object-src 'none'; "
@@ -68,7 +69,9 @@ def guard(settings: Settings, *, clock: Callable[[], float] = time.time) -> Midd
             response = await handler(request)
         except RequestRefusedError as error:
             response = _refusal(error)
-        except web.HTTPException as error:  # a page that is not there, for example
+        except web.HTTPNotFound:
+            response = _refusal(RequestRefusedError(NO_VIEW, status=404))
+        except web.HTTPException as error:
             _secure(error)
             raise
         except Exception:

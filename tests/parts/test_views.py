@@ -862,6 +862,12 @@ async def test_without_slash(client, path):
     assert found.keys() == expected.keys()
 
 
+async def test_no_such_page(client):
+    """A path that is no view is refused as all is: in JSON, with what there is."""
+    found = await get(client, "/nowhere/", status=404)
+    assert found["error"].startswith("no such view; there are /progress/, ")
+
+
 @pytest.mark.parametrize(
     ("path", "status"),
     [("/progress/", 200), ("/nowhere", 404), ("/progress/x/", 404), ("/broken", 500)],
