@@ -82,10 +82,12 @@ class Vitals:
 
     @property
     def reason(self) -> str:
-        """Why the worker holds; empty when it does not."""
+        """Why the worker holds, each kind of reason once; empty when it does not."""
         no_broker = self.contact.reason if self.contact is not None else ""
-        reasons = (no_broker, *self._holds.values())
-        return "; ".join(dict.fromkeys(filter(None, reasons)))
+        kinds: dict[str, str] = {}
+        for reason in filter(None, (no_broker, *self._holds.values())):
+            kinds.setdefault(reason.partition(": ")[0], reason)
+        return "; ".join(kinds.values())
 
     @property
     def state(self) -> Literal["running", "holding", "stopping"]:

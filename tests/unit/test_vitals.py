@@ -31,6 +31,19 @@ def test_rate(clock):
     assert 0 == len(vitals._recent)
 
 
+def test_same_kind():
+    """Six partitions that wait for one disk say so once, though each needs another number."""
+    vitals = Vitals()
+    for number in range(6):
+        vitals.hold(f"p{number}", f"disk full: 8 MiB free in /d, needs {number + 1} KiB")
+    vitals.hold("p6", "cannot write /d/x: I/O error")
+    expected = "disk full: 8 MiB free in /d, needs 1 KiB; cannot write /d/x: I/O error"
+    assert expected == vitals.reason
+
+    vitals.release("p0")
+    assert vitals.reason.startswith("disk full: 8 MiB free in /d, needs 2 KiB; ")
+
+
 def test_holds():
     """It holds as long as anything holds; a reason that several have is said once."""
     vitals = Vitals()
