@@ -33,7 +33,7 @@ def cli() -> None:
     """
 
 
-@cli.command()
+@cli.command(short_help="Send the files of a folder, until all is on disk.")
 @settings_options(*options.PRODUCER, "replication", "retention_hours", "retention_size")
 @click.option(
     "--no-wait",
@@ -68,7 +68,7 @@ def producer(
     )
 
 
-@cli.command()
+@cli.command(short_help="Receive blocks on this machine, and keep them.")
 @settings_options(*options.WORKER, "replication", "retention_hours", "retention_size")
 @click.option(
     "--loglevel",
@@ -119,7 +119,7 @@ def topics_check(**flags: object) -> None:
     _print_topics(all_topics.check(Settings.load(**flags)))
 
 
-@cli.group()
+@cli.group(short_help="Run an Apache Kafka on this machine, for trials.")
 def broker() -> None:
     """Run the embedded Apache Kafka: one node on this machine, for trials and development."""
 
@@ -170,7 +170,7 @@ def broker_status(folder: Path | None) -> None:
         sys.exit(1)
 
 
-@cli.command()
+@cli.command(short_help="Read this machine's blocks again, and compare.")
 @settings_options(*options.VERIFY)
 @click.option("--rate", metavar="SIZE/s", default="0", help="Read no faster.  [default: no limit]")
 @click.option(
@@ -275,7 +275,7 @@ def machines() -> None:
     """Manage the machines of a group."""
 
 
-@machines.command("forget")
+@machines.command("forget", short_help="Give up a machine that never returns.")
 @settings_options(*options.MACHINES)
 @click.argument("name")
 @click.option("--force", is_flag=True, help="Also while the machine is up.")
@@ -289,15 +289,18 @@ def machines_forget(name: str, *, force: bool, **flags: object) -> None:
 
     settings = Settings.load(**flags)
     count = all_machines.forget(settings, name, force=force)
+    if count is None:
+        click.echo(f"Group {settings.group_id} knows no machine {name}: nothing to forget")
+        return
     click.echo(f"Machine {name} is forgotten; to be sent again: {counted(count, 'block')} of it")
 
 
-@cli.group()
+@cli.group(short_help="Manage earlier versions of files.")
 def versions() -> None:
     """Manage earlier versions of files that were changed and sent again."""
 
 
-@versions.command("free")
+@versions.command("free", short_help="Delete this machine's superseded blocks.")
 @settings_options(*options.VERIFY, "topic_prefix")
 @click.option("--dry-run", is_flag=True, help="List what would be freed, and change nothing.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
@@ -316,7 +319,7 @@ def versions_free(*, dry_run: bool, as_json: bool, **flags: object) -> None:
     sys.exit(all_versions.free(settings, folders, is_dry_run=dry_run, as_json=as_json, stop=stop))
 
 
-@cli.group()
+@cli.group(short_help="Bring back the tables that hold the progress.")
 def tables() -> None:
     """Bring back the tables that hold the progress; the blocks themselves are not touched."""
 
@@ -345,7 +348,7 @@ def tables_rebuild(*, source: str, **flags: object) -> None:
         click.echo("The tables come back when the workers start: start them now")
 
 
-@cli.command()
+@cli.command(short_help="Show the files' progress and the machines.")
 @settings_options("web_host", "web_port")
 @click.option(
     "--limit", default=50, show_default=True, type=click.IntRange(1, 1000), help="Most files shown."
@@ -375,7 +378,7 @@ def status(
         views.show(settings, Console(highlight=False), question)
 
 
-@cli.command()
+@cli.command(short_help="Try it: a Kafka, two workers and some files.")
 @click.option(
     "--data",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
@@ -396,7 +399,7 @@ def demo(data: Path | None, folder: Path, *, keep: bool) -> None:
     sys.exit(show.run(folder.resolve(), data=data and data.resolve(), keep=keep))
 
 
-@cli.command()
+@cli.command(short_help="Try the promises on your own cluster.")
 @settings_options("brokers", "replication")
 @click.option("--keep", is_flag=True, help="Leave topics, group and folder for a closer look.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
@@ -418,7 +421,7 @@ def selftest(*, keep: bool, as_json: bool, **flags: object) -> None:
     sys.exit(chaos.run(settings, keep=keep, report=Report(as_json=as_json), stop=stop))
 
 
-@cli.command("config")
+@cli.command("config", short_help="Print the settings in force, and where from.")
 def show_config() -> None:
     """Print the settings in force and where each came from; secrets are hidden."""
     settings = Settings.load()

@@ -105,8 +105,10 @@ def described(heartbeat: Heartbeat) -> str:
     return f"data folder {printable(heartbeat.data_dir)}, views at {printable(heartbeat.web_url)}"
 
 
-def forget(settings: Settings, machine: str, *, force: bool) -> int:
+def forget(settings: Settings, machine: str, *, force: bool) -> int | None:
     """Revoke all that *machine* has, and remove its row; return how many blocks were revoked.
+
+    None: the group knows no such machine, by heartbeat or acknowledgement.
 
     Raises:
         MachineInUseError: it is up, and *force* was not asked for.
@@ -129,7 +131,7 @@ def forget(settings: Settings, machine: str, *, force: bool) -> int:
     lost = [inventory.as_lost(ack, FORGOTTEN) for ack in found.missing.values()]
     reacknowledge.write(settings, lost)
     _remove_row(settings, machine)
-    return len(lost)
+    return len(lost) if lost or newest else None
 
 
 def _remove_row(settings: Settings, machine: str) -> None:

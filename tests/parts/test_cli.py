@@ -10,7 +10,7 @@ import pytest
 
 from click.testing import CliRunner
 
-from streamapp import errors, options, settings
+from streamapp import errors, machines, options, settings
 from streamapp.cli import cli
 from streamapp.errors import SettingsError, StreamAppError
 from streamapp.reporting import DEBUG_VARIABLE, ReportingGroup
@@ -81,6 +81,33 @@ def test_help(words, command):
         for option in command.params
         if isinstance(option, click.Option) and not (option.help or option.hidden)
     ]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [(), *(words for words, command in commands() if isinstance(command, click.Group))],
+    ids=" ".join,
+)
+def test_list_of_commands(words):
+    """What a command is for is said in whole where commands are listed."""
+    _, _, listed = invoke(*words, "--help").output.partition("Commands:")
+
+    assert listed
+    assert "..." not in listed
+
+
+@pytest.mark.parametrize(
+    ("count", "said"),
+    [
+        (None, "Group distributed-processors knows no machine store-9: nothing to forget\n"),
+        (0, "Machine store-9 is forgotten; to be sent again: 0 blocks of it\n"),
+    ],
+)
+def test_forget(count, said, monkeypatch):
+    """A mistyped machine is not said to be forgotten."""
+    monkeypatch.setattr(machines, "forget", lambda *_, **__: count)
+
+    assert said == invoke("machines", "forget", "store-9").stdout
 
 
 @pytest.mark.parametrize(("words", "command"), list(commands()), ids=lambda value: str(value)[:40])
