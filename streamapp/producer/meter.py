@@ -10,6 +10,9 @@ WINDOW_SECONDS: Final = 30.0
 """Long enough to even out single blocks, short enough to follow a change within a minute."""
 SHORTEST_SECONDS: Final = 1.0
 """What came within less time is a burst, and no rate: it counts for as long as this."""
+SETTLED_SECONDS: Final = 5.0
+"""How long something is watched before the time for the rest is told: small files come first,
+and the first seconds told 16 minutes for half a minute."""
 LONGEST_SECONDS: Final = 30 * 24 * 3600.0
 """A rate that gives a longer time says nothing: a few bytes came, and then none."""
 
@@ -35,8 +38,12 @@ class Meter:
         return max(0.0, (after - before) / max(now - since, SHORTEST_SECONDS))
 
     def seconds_for(self, missing: int) -> float | None:
-        """Return how long the *missing* rest takes at this rate; None while nothing much moves."""
-        seconds = missing / self.rate if self.rate else LONGEST_SECONDS
+        """Return how long the *missing* rest takes at this rate; None while that is not known.
+
+        It is not while nothing much moves, nor in the first seconds.
+        """
+        is_settled = self._samples and self._samples[-1][0] - self._samples[0][0] >= SETTLED_SECONDS
+        seconds = missing / self.rate if self.rate and is_settled else LONGEST_SECONDS
         return seconds if seconds < LONGEST_SECONDS else None
 
 

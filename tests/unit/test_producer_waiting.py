@@ -126,3 +126,17 @@ def test_burst():
     meter.note(0.001, 1 << 24)
 
     assert 1 << 24 == meter.rate
+
+
+def test_first_seconds():
+    """The time left is not known before what moves was watched for five seconds."""
+    meter = Meter()
+    meter.note(0.0, 0)
+    meter.note(4.9, 490)
+
+    assert 100 == pytest.approx(meter.rate)
+    assert meter.seconds_for(1000) is None
+
+    meter.note(5.0, 500)
+
+    assert 10 == pytest.approx(meter.seconds_for(1000))
