@@ -19,7 +19,7 @@ from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 
-FILES = 100_000
+FILES = 50_000
 VIEWERS = 60
 FLAGS = {"block_size": "1MiB", "frame_size": "256KiB"}
 TABLES_SECONDS = 900  # some hundred records a second are folded
@@ -66,7 +66,7 @@ def look(url, path, stop, codes):
 
 
 def test_many_viewers(site):
-    """60 clients ask for the largest lists of 100,000 files: a delivery arrives meanwhile."""
+    """60 clients ask for the largest lists of 50,000 files: a delivery arrives meanwhile."""
     rng = harness.seeded()
     worker = site.worker("w1", watchdog_patience=30).wait_until_ready(range(harness.PARTITIONS))
     pid = worker.pid
