@@ -51,6 +51,7 @@ NAMED = {  # commands that no fenced block has
     "broker": "",  # a group of commands
     "demo": "tests/broker/test_documents.py: test_demo",
     "machines forget": "tests/faults/test_lost_folders.py: test_machine_that_never_returns",
+    "versions free": "tests/broker/test_versions.py: test_changed_file",
 }
 ELSEWHERE = {
     "kafka-acls.sh ": "Kafka's own script, for a cluster that gives rights",

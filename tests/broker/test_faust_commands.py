@@ -30,7 +30,8 @@ def run(site):
 
     def start(worker, command):
         name = f"faust-{command.split()[0]}"
-        return site.process(name, [*APP, *command.split()], worker.settings)
+        own_port = {"STREAMAPP_WEB_PORT": str(harness.free_port())}
+        return site.process(name, [*APP, *command.split()], worker.settings | own_port)
 
     return start
 
