@@ -1,5 +1,7 @@
 """What all tests share: where the project is, and a real Apache Kafka where one is needed."""
 
+import signal
+
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,10 @@ from tests import harness
 HERE = Path(__file__).resolve().parent
 ON_KAFKA = {HERE / "broker", HERE / "faults"}
 FAILED = pytest.StashKey[bool]()
+
+# Where a shell started the tests with `&`, it has them ignore Ctrl-C, and so would all that
+# they start; what a test presses Ctrl-C for must hear it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items):
