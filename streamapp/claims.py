@@ -162,7 +162,7 @@ class Claims:
 
     def _ack_places(self) -> list[Place]:
         name = topics.names(self._settings).acks
-        return [(name, number) for number in range(topics.FILE_PARTITIONS)]
+        return topics.file_places(name)
 
     def _take_all(self, messages: list[Message]) -> None:
         for message in messages:

@@ -154,7 +154,7 @@ def followed_acks(
                 take(ack)
 
     name = topics.names(settings).acks
-    places = [(name, number) for number in range(topics.FILE_PARTITIONS)]
+    places = topics.file_places(name)
     follower = Follower(kafka.consumer(settings), places, on_records)
     try:
         follower.read_to(follower.begin(stop), stop)

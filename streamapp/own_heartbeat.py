@@ -29,7 +29,7 @@ async def own_heartbeat(app: StreamApp) -> Heartbeat:
         machine=settings.machine_id,
         group=settings.group_id,
         state=state,
-        reason=reason[:2000],
+        reason=reason,
         started_at=vitals.started_at,
         at=time.time(),
         blocks=vitals.blocks,

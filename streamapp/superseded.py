@@ -161,7 +161,7 @@ def read_status(settings: Settings, versions: Versions, stop: threading.Event) -
                 versions.take_status(status.file_id, status)
 
     name = topics.names(settings).status
-    places = [(name, number) for number in range(topics.FILE_PARTITIONS)]
+    places = topics.file_places(name)
     follower = Follower(kafka.consumer(settings), places, on_records)
     try:
         follower.read_to(follower.begin(stop), stop)

@@ -75,6 +75,11 @@ def names(settings: Settings) -> Names:
     return Names(prefix + DATA_BLOCKS, prefix + STATUS, prefix + ACKS)
 
 
+def file_places(topic: str) -> list[tuple[str, int]]:
+    """Return the partitions of *topic*, one of the two that the files' tables are folded from."""
+    return [(topic, number) for number in range(FILE_PARTITIONS)]
+
+
 class TopicSpec(msgspec.Struct, frozen=True):
     """What a topic must be: *config* holds Kafka's own setting names."""
 
