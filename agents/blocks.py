@@ -49,7 +49,7 @@ class WorkerDesk:
         self.vitals = app.vitals
         self.turns = Turns()
         self.without_room: set[str] = set()
-        self.claims = Claims(self.settings)
+        self.claims = Claims(self.settings, app.roster)
         self._begun = 0
         self._kept = 0
         self._given_up = asyncio.Event()

@@ -19,6 +19,7 @@ from streamapp.changelogs import Changelogs, SafeTable
 from streamapp.errors import SettingsError
 from streamapp.flow import FETCHED_RECORDS, FlowControl, StreamQueue
 from streamapp.kafka import BATCH_BYTES
+from streamapp.presence import Roster
 from streamapp.reporting import ReportedError
 from streamapp.settings import Settings
 from streamapp.store import BlockStore
@@ -74,6 +75,7 @@ class StreamApp(faust.App):
     settings: Settings
     block_store: BlockStore
     vitals: Vitals
+    roster: Roster
     changelogs: Changelogs
     watchdog: WatchdogThread
     web_sockets: list[socket.socket]
@@ -162,6 +164,7 @@ def create_app(settings: Settings) -> StreamApp:
         settings.data_roots, min_free=settings.min_free, file_mode=int(settings.file_mode, 8)
     )
     created.vitals = Vitals()
+    created.roster = Roster(settings.group_id)
     created.changelogs = Changelogs()
     created.web_sockets = []
     created.flow_control = FlowControl()

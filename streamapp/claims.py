@@ -20,7 +20,6 @@ from streamapp import groups, inventory, kafka, machines, records, topics
 from streamapp.errors import BlockMalformedError, KafkaError
 from streamapp.following import Follower
 from streamapp.records import Heartbeat
-from streamapp.routing import partition_of
 
 
 if TYPE_CHECKING:
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from confluent_kafka.admin import AdminClient
 
     from streamapp.following import Place
+    from streamapp.presence import Roster
     from streamapp.records import BlockAck
     from streamapp.settings import Settings
 
@@ -42,6 +42,9 @@ MAX_CLAIMS: Final = 100_000
 
 LOOK_BACK: Final = 50_000
 """Records of each partition that are read at the start: what is delivered again is in them."""
+
+HEARTBEATS_BACK: Final = 1000
+"""Records of each partition in which the machines' last heartbeats are looked for."""
 
 CONFIRM_SECONDS: Final = 3.0
 """How long a block waits for the newest acknowledgements, at most."""
@@ -61,10 +64,14 @@ class Claim(NamedTuple):
 
 
 class Claims:
-    """The claims of other machines, kept up to date by a thread."""
+    """The claims of other machines, kept up to date by a thread.
 
-    def __init__(self, settings: Settings) -> None:
+    The same thread notes in *roster* which machines of the group are heard.
+    """
+
+    def __init__(self, settings: Settings, roster: Roster) -> None:
         self._settings = settings
+        self._roster = roster
         self._on_lost: Callable[[BlockAck], object] = _ignore
         self._on_heartbeat: Callable[[Heartbeat], object] = _ignore
         self._claims: dict[tuple[str, int], Claim] = {}
@@ -132,8 +139,8 @@ class Claims:
 
     def _follow(self, stop: threading.Event) -> None:
         names = topics.names(self._settings)
-        heartbeats = names.status, partition_of(self._settings.machine_id.encode())
-        look_back = dict.fromkeys(self._ack_places(), LOOK_BACK) | {heartbeats: 0}
+        look_back = dict.fromkeys(self._ack_places(), LOOK_BACK)
+        look_back |= dict.fromkeys(topics.file_places(names.status), HEARTBEATS_BACK)
         follower = Follower(kafka.consumer(self._settings), look_back, self._take_all)
         try:
             self._is_caught_up = False
@@ -175,11 +182,18 @@ class Claims:
             self._hand_on_lost()
 
     def _take_heartbeat(self, message: Message) -> None:
+        if message.value() is None:
+            self._roster.forget((message.key() or b"").decode(errors="replace"))
+            return
         try:
             status = records.decode_status(message.value())
         except BlockMalformedError:
             return
-        if isinstance(status, Heartbeat) and machines.is_of(status, self._settings):
+        if not isinstance(status, Heartbeat):
+            return
+        self._roster.receive(status, now=time.time())
+        # The last heartbeat of this worker's earlier run is no second worker.
+        if self._is_caught_up and machines.is_of(status, self._settings):
             self._on_heartbeat(status)
 
     def _hand_on_lost(self) -> None:

@@ -113,6 +113,10 @@ class Roster:
         elif len(self._machines) < MAX_MACHINES:
             self._machines[heartbeat.machine] = Presence.first(heartbeat, now=now)
 
+    def forget(self, machine: str) -> None:
+        """Remove *machine*: its heartbeats were deleted from the topic."""
+        self._machines.pop(machine, None)
+
     @property
     def machines(self) -> list[Presence]:
         """All machines of which a heartbeat was read, in order of their names."""

@@ -1,7 +1,7 @@
 """The view of the group's machines: who is up, what each one does, and what keeps them from it.
 
-A worker answers for itself first: its own heartbeat may be in a partition of the table that
-another worker holds, or that nobody holds just now.
+A worker answers for itself first, and then from what it hears of the others: the row of a
+machine may be in a partition of the table that a silent worker holds, or nobody.
 """
 
 from __future__ import annotations
@@ -52,7 +52,9 @@ async def all_machines(view: View, request: Request) -> Response:
             "/machines/", {}, read_machines, own=held & held_here(), everyone=True
         )
     now = time.time()
-    found = merged([own, *(_read(answer.machines, now=now) for answer in others)], now=now)
+    found = merged(
+        [own, app.roster.machines, *(_read(answer.machines, now=now) for answer in others)], now=now
+    )
     reasons = reasons_to_wait(found, partitions=topics.BLOCK_PARTITIONS, now=now)
     return json_of(
         view,

@@ -68,7 +68,11 @@ def test_true_reason(cluster, site):
     )
     assert "others take over within 60 s" in last["waiting"]
     assert last["eta"] is None
-    assert any(SILENT in reason for reason in w1.get("/machines/")["waiting"])
+    wait_for(
+        lambda: any(SILENT in reason for reason in w1.get("/machines/")["waiting"]),
+        within=WITHIN,
+        what="the same in the view of w1, also when w2 holds its own row",
+    )
     assert w1.health["ready"]
 
     cluster.kill(1)

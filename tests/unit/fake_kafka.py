@@ -24,9 +24,9 @@ class Message:
     def __init__(self, topic, partition, offset, **fields):
         self._fields = {"topic": topic, "partition": partition, "offset": offset} | fields
 
-    topic, partition, offset, value, headers, error = (
+    topic, partition, offset, key, value, headers, error = (
         (lambda self, name=name: self._fields.get(name))
-        for name in ("topic", "partition", "offset", "value", "headers", "error")
+        for name in ("topic", "partition", "offset", "key", "value", "headers", "error")
     )
 
 

@@ -3,16 +3,19 @@
 import asyncio
 import hashlib
 import threading
+import time
 
 from types import SimpleNamespace
 
 import pytest
 
 from streamapp import claims as claims_module
-from streamapp import groups
+from streamapp import groups, records, topics
 from streamapp.claims import Claims
-from streamapp.records import BlockAck
+from streamapp.presence import Roster
+from streamapp.records import BlockAck, Heartbeat
 from streamapp.settings import Settings
+from tests.unit.fake_kafka import Message
 from tests.unit.test_intake import (  # noqa: F401 - fixtures
     DATA,
     FILE_ID,
@@ -40,7 +43,7 @@ def ack(block=0, *, machine="other", outcome="persisted", group="g", sha256=SHA2
 @pytest.fixture
 def known():
     """The claims of a worker that is called m, of group g."""
-    return Claims(Settings(machine_id="m", group_id="g"))
+    return Claims(Settings(machine_id="m", group_id="g"), Roster("g"))
 
 
 # --- which claims are known
@@ -64,6 +67,31 @@ def test_memory_is_bounded(known, monkeypatch):
     for block in (0, 1, 2, 0, 3):
         known.take(ack(block))
     assert [0, 2, 3] == [block for block in range(4) if known.of(FILE_ID, block)]
+
+
+def test_machines_are_heard(known):
+    """All machines of the group are known by their heartbeats until they are forgotten.
+
+    Another worker under this machine id is told of only while it speaks: what lies on the topic
+    at the start may be this worker's own earlier run.
+    """
+    own, spoken = [], {"state": "running", "at": time.time()}
+    known._on_heartbeat = own.append
+    earlier = Heartbeat(machine="m", group="g", **spoken)
+    known._take_all([heartbeat(earlier), heartbeat(Heartbeat(machine="w2", group="g", **spoken))])
+    known._is_caught_up = True
+    later = Heartbeat(machine="m", group="g", start_id="f" * 32, **spoken)
+    known._take_all([heartbeat(later), heartbeat(Heartbeat(machine="h", group="h", **spoken))])
+
+    assert [later] == own
+    assert ["m", "w2"] == [m.heartbeat.machine for m in known._roster.machines]
+    known._take_all([Message(topics.STATUS, 0, 5, key=b"w2")])
+    assert ["m"] == [m.heartbeat.machine for m in known._roster.machines]
+
+
+def heartbeat(record):
+    """Return *record* as a message of the status topic."""
+    return Message(topics.STATUS, 0, 0, key=record.machine.encode(), value=records.encode(record))
 
 
 async def test_kafka_that_does_not_answer(known, monkeypatch):
