@@ -2,9 +2,11 @@
 
 An acknowledgement says which SHA-256 is stored. Whether that is the file's, its producer knows
 without reading only if it can prove that it hashed these bytes itself, while the file had the
-status change time that it has now: a file's id, times and name can be read or guessed by
-whoever may write to the topics. So each block, and each whole file, has a keyed digest (HMAC)
-of its id, its content and that time; the key does not leave the producer's machine.
+inode and the status change time that it has now: a file's id, times and name can be read or
+guessed by whoever may write to the topics. So each block, and each whole file, has a keyed
+digest (HMAC) of its id, its content, that inode and that time; the key does not leave the
+producer's machine. The time alone would not do: files that are written within one tick of the
+file system's clock share it, and their folders may change places.
 """
 
 from __future__ import annotations
@@ -41,16 +43,24 @@ class Prover:
 
     def of_block(self, file_id: str, block: int, source: Source, sha256: bytes) -> bytes:
         """Return the proof that *block* of *source* has this *sha256*."""
-        return self._proof("block", file_id, block, source.ctime_ns, sha256.hex())
+        return self._proof("block", file_id, block, *_state(source), sha256.hex())
 
     def of_file(self, file_id: str, source: Source, digest: str) -> bytes:
         """Return the proof that *source* has this file *digest*."""
-        return self._proof("file", file_id, source.ctime_ns, digest)
+        return self._proof("file", file_id, *_state(source), digest)
 
     def _proof(self, *fields: object) -> bytes:
         # None of the fields can have a space.
         text = " ".join(map(str, fields)).encode()
         return hmac.digest(self._key, text, "sha256")[:PROOF_BYTES]
+
+
+def _state(source: Source) -> tuple[int, int | None]:
+    """Return what shows that *source* is the file that was hashed, and as it was then.
+
+    Not its device: that number may be another one after each start of the machine.
+    """
+    return source.inode, source.ctime_ns
 
 
 def default_folder() -> Path:

@@ -119,17 +119,35 @@ def test_unproven(proof):
     assert [file] == list(made.touched.values())
 
 
-@pytest.mark.parametrize("is_changed", [False, True])
-def test_status_change_time(is_changed):
-    """A proof speaks of a file as it was: with another status change time it is read again."""
+@pytest.mark.parametrize("change", [{}, {"ctime_ns": 10}, {"inode": 10}])
+def test_proof_of_another_file(change):
+    """A proof speaks of one file as it was: of another one, or a changed one, it says nothing.
+
+    Two folders whose files have equal sizes and times may change places.
+    """
     _, file = begun()
     source_then = source()
-    if is_changed:
-        source_then = type(source_then)(**{**_fields(source_then), "ctime_ns": 10})
+    source_then = type(source_then)(**{**_fields(source_then), **change})
     proof = PROVER.of_block(file.file_id, 0, source_then, digest(0)).hex()
     _, file = begun(told(0, proof=proof))
 
-    assert is_changed == file.version.is_unchecked(0) == (not file.is_persisted(0))
+    assert bool(change) == file.version.is_unchecked(0) == (not file.is_persisted(0))
+
+
+@pytest.mark.parametrize("change", [{"ctime_ns": 10}, {"inode": 10}])
+def test_record_of_another_file(change):
+    """The same holds for what is recorded of a whole file."""
+    made = delivery(begun=False)
+    file = only_file(made)
+    said = status(file)
+    source_then = type(file.source)(**{**_fields(file.source), **change})
+    proof = PROVER.of_file(file.file_id, source_then, said.digest).hex()
+    for number in range(3):
+        made.acknowledged(ack(file, number, proof=""), 0.0)
+    made.recorded(status(file, proof=proof))
+    made.begin()
+
+    assert not made.is_done
 
 
 def _fields(struct):
