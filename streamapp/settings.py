@@ -42,7 +42,7 @@ from pydantic_settings import (
 from streamapp import manifest
 from streamapp.codec import Compression
 from streamapp.errors import SettingsError
-from streamapp.units import GIB, KIB, MIB, SIZE_WORDS, format_size, parse_size
+from streamapp.units import GIB, KIB, MIB, SIZE_WORDS, exact_size, format_size, parse_size
 from streamapp.wire import MAX_BLOCK_BYTES, MAX_FRAME_BYTES, MAX_FRAMES
 from streamapp.wording import expectation, shown, without_passwords
 
@@ -409,9 +409,7 @@ class Settings(BaseSettings):
                 origin = variable_of(name)
             elif name in in_file:
                 origin = str(config_file())
-            value = getattr(self, name)
-            text = os.pathsep.join(map(str, value)) if isinstance(value, list) else str(value)
-            found[name] = ("" if value is None else without_passwords(text), origin)
+            found[name] = (without_passwords(_written(name, getattr(self, name))), origin)
         return found
 
 
@@ -477,9 +475,16 @@ def default_text(name: str) -> str:
     default = field.default
     if isinstance(default, list):
         return "the current folder"
-    if isinstance(default, int) and default >= KIB and name != "web_port":
-        return format_size(default).replace(".0 ", "")
-    return "" if default is None else str(default)
+    return _written(name, default)
+
+
+def _written(name: str, value: object) -> str:
+    """Return the setting's *value* as a flag or a variable takes it; empty for none."""
+    if value is None:
+        return ""
+    if isinstance(value, list):
+        return os.pathsep.join(map(str, value))
+    return exact_size(value) if name in SIZES and isinstance(value, int) else str(value)
 
 
 def is_loopback(host: str) -> bool:

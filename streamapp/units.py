@@ -69,6 +69,14 @@ def format_size(size: float) -> str:
     return f"{value:.1f} PiB"
 
 
+def exact_size(size: int) -> str:
+    """Return *size* bytes as `parse_size` reads them back: ``128MiB``, or a bare number."""
+    for unit, factor in (("TiB", 1 << 40), ("GiB", GIB), ("MiB", MIB), ("KiB", KIB)):
+        if size and size % factor == 0:
+            return f"{size // factor}{unit}"
+    return str(size)
+
+
 def format_rate(bytes_per_second: float) -> str:
     """Return a rate in bytes per second as people read it."""
     return f"{format_size(bytes_per_second)}/s"

@@ -50,6 +50,17 @@ def test_precedence(monkeypatch):
     }.items() <= found.origins().items()
 
 
+def test_origins_can_be_typed():
+    """The value of every setting, as it is printed, is the same setting when it is given again."""
+    found = Settings.load(window=1536, min_free="1.5GiB", data_dir=[Path("a"), Path("b")])
+    texts = {name: text for name, (text, _) in found.origins().items()}
+
+    assert ("128MiB", "1536", "1536MiB") == tuple(
+        texts[name] for name in ("block_size", "window", "min_free")
+    )
+    assert found.model_dump() == Settings.load(**texts).model_dump()
+
+
 @pytest.mark.parametrize("nothing", [None, "", ()])
 def test_not_given(monkeypatch, nothing):
     """A flag or variable that is empty counts as not given, and is not the current folder."""

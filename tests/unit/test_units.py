@@ -33,6 +33,30 @@ def test_size(text, size):
 
 
 @pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (0, "0"),
+        (1000, "1000"),
+        (1024, "1KiB"),
+        (1536, "1536"),
+        (128 << 20, "128MiB"),
+        (3 << 29, "1536MiB"),
+        (5 << 30, "5GiB"),
+        (2048 << 40, "2048TiB"),
+    ],
+)
+def test_exact_size(size, text):
+    """A size in the largest unit of which it is a whole number."""
+    assert text == units.exact_size(size)
+
+
+@given(st.integers(0, 10**15), st.integers(0, 50))
+def test_exact_size_is_read_back(number, shift):
+    """What is printed can be typed, and means the same."""
+    assert number << shift == units.parse_size(units.exact_size(number << shift))
+
+
+@pytest.mark.parametrize(
     "text",
     [
         *("", " ", "-1", "+1", "1e3", "1K", "1M", "MiB", "1 Mi B", "1,5MiB", "0x10", "1_000"),
