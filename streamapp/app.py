@@ -26,7 +26,7 @@ from streamapp.store import BlockStore
 from streamapp.units import KIB, MIB
 from streamapp.vitals import Vitals
 from streamapp.web import guard
-from streamapp.web_client import base_url
+from streamapp.web_client import base_url, in_url
 from streamapp.web_server import LimitedWeb
 
 
@@ -149,7 +149,7 @@ def create_app(settings: Settings) -> StreamApp:
         broker_max_poll_records=FETCHED_RECORDS,
         broker_commit_interval=1.0,
         web_bind=settings.web_host,
-        web_host=settings.web_advertise or settings.web_host,
+        web_host=in_url(settings.web_advertise or settings.web_host),  # Faust joins a URL of it
         web_port=settings.web_port,
         canonical_url=base_url(settings),
         web_tables_enabled=False,

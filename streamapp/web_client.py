@@ -30,8 +30,13 @@ def local_url(settings: Settings) -> str:
     return _url(_LOOPBACK.get(settings.web_host, settings.web_host), settings.web_port)
 
 
+def in_url(host: str) -> str:
+    """Return *host* as it stands in a URL: an IPv6 address in brackets."""
+    return f"[{host}]" if ":" in host else host
+
+
 def _url(host: str, port: int) -> str:
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    return f"http://{in_url(host)}:{port}"
 
 
 def token_headers(settings: Settings) -> dict[str, str]:

@@ -18,6 +18,7 @@ from aiohttp import web
 from faust.web.drivers import aiohttp as driver
 
 from streamapp import descriptors, listening
+from streamapp.web_client import in_url
 
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ class LimitedSite(web.BaseSite):
     def name(self) -> str:
         """Where it listens."""
         host, port = self._sock.getsockname()[:2]
-        return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        return f"http://{in_url(host)}:{port}"
 
     async def start(self) -> None:
         """Begin to serve."""

@@ -96,6 +96,7 @@ def test_application(session_timeout):
         conf.web_stats_enabled,
     )
     assert ("::1", "http://[::1]:6066") == (conf.web_bind, str(conf.canonical_url).rstrip("/"))
+    assert f"http://{conf.web_host}:{conf.web_port}" == str(conf.canonical_url).rstrip("/")
     # Faust does not start otherwise.
     assert conf.broker_request_timeout > conf.broker_session_timeout == session_timeout
     assert conf.broker_heartbeat_interval < session_timeout / 3
