@@ -162,7 +162,9 @@ def ensure(settings: Settings, *, with_changelogs: bool = False) -> dict[str, To
     missing = [spec for spec in wanted if spec.name not in found]
     if missing:
         _create(admin, missing, replicas=settings.replication or min(WANTED_REPLICAS, brokers))
-    return check(settings, patience=SPREAD_SECONDS if missing else 0.0)
+    # Patience also with what was there: another worker may have made it a moment ago, and each
+    # question may go to another broker.
+    return check(settings, patience=SPREAD_SECONDS)
 
 
 def check(settings: Settings, *, patience: float = 0.0) -> dict[str, TopicState]:

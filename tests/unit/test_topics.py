@@ -135,6 +135,17 @@ def test_cluster_stays_silent(monkeypatch):
         topics._config(FailingOver(KafkaError.TOPIC_AUTHORIZATION_FAILED), "data-blocks")
 
 
+@pytest.mark.usefixtures("hurry")
+def test_broker_that_has_not_heard_yet(settings, states, monkeypatch):
+    """Topics that another worker has just made, and one broker does not know yet, are there."""
+    monkeypatch.setattr(topics.kafka, "brokers", lambda *_: 3)
+    known = {n: [s.replicas] * s.partitions for n, s in states.items()}
+    answers = iter([known, {}, {}])
+    monkeypatch.setattr(topics.kafka, "topics", lambda *_: next(answers, known))
+
+    assert set(states) == set(topics.ensure(settings))
+
+
 def test_missing(settings, states):
     """Topics that are missing are named, with the command that makes them."""
     del states["data-blocks"], states["processing-status"]
