@@ -6,10 +6,12 @@ is gone, leaves a row that one machine alone has: nobody folds its record again.
 waits for the changelogs (`streamapp.transport`), and what Kafka refused is written again.
 
 Nor does Faust ask who else writes. A worker that was cut off or frozen may have a row on its
-way that arrives only when another has long gone on from there. So each row says which record it
-was folded from: one that is older than the rows before it counts for nothing when tables are
-restored, and whoever wrote it reads again what the others wrote before it. What it hides in
-the changelog is written once more, because compaction would keep the late row alone.
+way that arrives only when another has long gone on from there. So each row says how far its
+table had been folded: one that is older than the rows before it counts for nothing when tables
+are restored, and whoever wrote it reads again what the others wrote before it. What it hides in
+the changelog is written once more, because compaction would keep the late row alone. A record
+that is folded again, because a crash came before its commit, makes a row of that table, and not
+a late one: the row that was made of it first may never have arrived.
 """
 
 from __future__ import annotations
@@ -80,7 +82,7 @@ class SafeTable(faust.Table[Any, Any]):
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - Faust's signature
         super().__init__(*args, **kwargs)
         self._folded: dict[int, bytes] = {}
-        self._restored: dict[tuple[int, str], int] = {}
+        self._newest: dict[tuple[int, str], int] = {}  # what is folded, by partition and topic
         self._hidden: dict[bytes, tuple[int, str]] = {}
 
     def persisted_offset(self, tp: TP) -> int | None:
@@ -99,7 +101,9 @@ class SafeTable(faust.Table[Any, Any]):
         """Write a row to the changelog, again and again until Kafka has it."""
         number = cast("int", partition)
         if (event := current_event()) is not None:
-            self._folded[number] = f"{event.message.topic}:{event.message.offset}".encode()
+            self._folded[number] = self._note_folded(
+                number, event.message.topic, event.message.offset
+            )
         serializers = (
             key_serializer or self.key_serializer,
             value_serializer or self.value_serializer,
@@ -108,7 +112,7 @@ class SafeTable(faust.Table[Any, Any]):
 
     async def on_rebalance(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - Faust's
         """Begin anew: what is restored now is read from before the end of the database."""
-        self._restored.clear()
+        self._newest.clear()
         self._hidden.clear()
         await super().on_rebalance(*args, **kwargs)
 
@@ -124,8 +128,7 @@ class SafeTable(faust.Table[Any, Any]):
         await super().on_recovery_completed(active_tps, standby_tps)
         for key, (partition, topic) in self._hidden.items():
             if (row := self.data.get(key)) is not None:
-                newest = self._restored[partition, topic]
-                self._folded[partition] = f"{topic}:{newest}".encode()
+                self._folded[partition] = self._note_folded(partition, topic)
                 self._write(partition, key, row, self.key_serializer, self.value_serializer)
         self._hidden.clear()
 
@@ -139,13 +142,19 @@ class SafeTable(faust.Table[Any, Any]):
         if not (topic and offset.isdecimal()):
             return False  # of an older version, or nobody knows whose
         source = (message.partition, topic)
-        newest = self._restored.get(source, -1)
-        self._restored[source] = max(newest, int(offset))
-        if int(offset) >= newest:
+        known = self._newest.get(source, -1)
+        self._note_folded(*source, int(offset))
+        if int(offset) >= known:
             return False
         logger.warning("%s: the row at %d came late, and is not taken", message.tp, message.offset)
         self._hidden[key] = source
         return True
+
+    def _note_folded(self, partition: int, topic: str, offset: int = -1) -> bytes:
+        """Note that the record at *offset* is folded; return the header that a row has now."""
+        newest = max(offset, self._newest.get((partition, topic), -1))
+        self._newest[partition, topic] = newest
+        return f"{topic}:{newest}".encode()
 
     def _on_changelog_sent(self, fut: FutureMessage) -> None:
         """Note how far of the changelog we have: up to our row, if no other one is before it."""
