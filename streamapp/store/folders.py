@@ -160,6 +160,20 @@ def open_path(parts: tuple[str, ...], *, at: int, create: bool = False) -> int:
     return fd
 
 
+def found_path(parts: tuple[str, ...], *, at: int) -> int | None:
+    """Return what `open_path` does; None where a component is missing, or no folder any more.
+
+    Raises:
+        OSError: a component cannot be opened.
+    """
+    try:
+        return open_path(parts, at=at)
+    except OSError as error:
+        if error.errno in NO_FOLDER:
+            return None
+        raise
+
+
 def remove_empty(parts: tuple[str, ...], *, at: int) -> None:
     """Remove the folder *parts* below *at* and those above it, as far as they are empty; durably.
 

@@ -116,7 +116,7 @@ def _free_name(part: str, file: FileFile, parent: int, *, first: bool, last: boo
                 continue
             raise
         with folders.closing(fd):
-            if not last or _is_free_for(file, fd):
+            if not last or is_free_for(file, fd):
                 return chosen
     message = f"no folder is left for {file.name[:200]!r}: each that it may have is taken"
     raise BlockMalformedError(message)
@@ -133,7 +133,12 @@ def _made_up(part: str) -> str:
     return names.cut(part, f"~{secrets.token_hex(_MADE_UP_BYTES)}")
 
 
-def _is_free_for(file: FileFile, folder: int) -> bool:
+def is_free_for(file: FileFile, folder: int) -> bool:
+    """Return whether blocks of *file* may be kept in *folder*: it is no other file's.
+
+    Raises:
+        OSError: it cannot be looked at.
+    """
     found = mending.said(folder)
     if found is not None:
         return found.file_id == file.file_id

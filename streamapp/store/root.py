@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from streamapp.errors import StoreError
 from streamapp.store import (
     discarding,
     folders,
@@ -121,6 +122,22 @@ class Root:
         """
         identity.check_place(self.path, self._fd)
 
+    def check_folder(self, file_id: str, fd: int) -> None:
+        """Prove that the folder *fd* is where the blocks of a file are looked for.
+
+        Raises:
+            OSError: its path cannot be looked at.
+            StoreError: the folder was moved or replaced.
+        """
+        parts = self._folders.get(file_id, ())
+        found = folders.found_path(parts, at=self._fd)
+        if found is not None:
+            with folders.closing(found):
+                if os.path.samestat(os.fstat(found), os.fstat(fd)):
+                    return
+        message = f"the folder of file {file_id} in {self.path} was moved or replaced"
+        raise StoreError(message)
+
     @property
     def free(self) -> int:
         """Bytes that may be written here: less what must stay free and what is promised."""
@@ -138,9 +155,8 @@ class Root:
         self.check_place()
         # The lock: a block has its name a moment before that is durable.
         with self.naming, folders.as_store_errors(f"cannot read {self.path}"):
-            try:
-                fd = folders.open_path(parts, at=self._fd)
-            except FileNotFoundError:
+            fd = folders.found_path(parts, at=self._fd)
+            if fd is None:
                 self._folders.pop(file_id, None)
                 return None
             with folders.closing(fd):
@@ -366,13 +382,7 @@ class Root:
     def _file_folder(self, file_id: str, meta: BlockMeta) -> int:
         """Return a descriptor of the file's folder, making it and its ``file.json`` if need be."""
         file = metadata.file_of(file_id, meta)
-        parts = self._folders.get(file_id)
-        fd = -1
-        if parts is not None:
-            with contextlib.suppress(FileNotFoundError):
-                fd = folders.open_path(parts, at=self._fd)
-        if parts is None or fd < 0:
-            parts, fd = placing.new_folder(self._fd, file)
+        parts, fd = self._own_folder(file) or placing.new_folder(self._fd, file)
         try:
             placing.identify(fd, file)
         except BaseException:
@@ -382,6 +392,24 @@ class Root:
             raise
         self._folders[file_id] = parts
         return fd
+
+    def _own_folder(self, file: metadata.FileFile) -> tuple[tuple[str, ...], int] | None:
+        """Return where the file's blocks were, and a descriptor; None if that is its no more.
+
+        Whoever may write here can remove its folder, or put a link or another folder there.
+        """
+        parts = self._folders.get(file.file_id)
+        if parts is None or (fd := folders.found_path(parts, at=self._fd)) is None:
+            return None
+        try:
+            is_its = placing.is_free_for(file, fd)
+        except BaseException:
+            os.close(fd)
+            raise
+        if is_its:
+            return parts, fd
+        os.close(fd)
+        return None
 
 
 def _passed_over(error: OSError) -> None:

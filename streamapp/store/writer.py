@@ -81,7 +81,7 @@ class BlockWriter:
         A block that is there already with the same SHA-256 is left as it is.
 
         Raises:
-            StoreError: it cannot be made durable now, or its data folder is not in its place.
+            StoreError: it cannot be made durable now, or its folder is not in its place.
             BlockConflictError: another content has the name already.
             BlockCorruptError: after a failed fsync the bytes could not be read back.
         """
@@ -96,7 +96,8 @@ class BlockWriter:
                 raise
             with self._root.naming:
                 self._name(meta)
-            # A block that was moved away with its folder must not be acknowledged.
+                # A block that was moved away with its folder must not be acknowledged.
+                self._root.check_folder(self._file_id, self._folder)
             self._root.check_place()
             self._close()
 

@@ -1073,6 +1073,52 @@ def test_folder_that_is_gone(root):
     assert root.stored(FILE_ID, 0)
 
 
+def test_folder_that_holds_another_file(root):
+    """Folders of two files that changed places: a block goes where its own file is, or anew."""
+    other = msgspec.structs.replace(meta_of(len(DATA)), name="other")
+    keep(root)
+    keep(root, file_id=OTHER_ID, meta=other)
+    here, there = root.path / "a/b.csv", root.path / "other"
+    here.rename(root.path / "aside")
+    there.rename(here)
+    (root.path / "aside").rename(there)
+    assert root.stored(FILE_ID, 0) is None
+
+    keep(root)
+
+    assert root.stored(FILE_ID, 0)
+    assert OTHER_ID == json.loads((here / "file.json").read_text())["file_id"]
+    assert_whole(root.path)
+
+
+@pytest.mark.parametrize("place", ["a", "a/b.csv"])
+def test_symlink_for_a_folder_that_was_there(root, outside, place):
+    """A symlink that takes the place of a file's folder is passed by: the block is kept anew."""
+    keep(root)
+    (root.path / place).rename(root.path / "aside")
+    (root.path / place).symlink_to(outside)
+    assert root.stored(FILE_ID, 0) is None
+
+    keep(root)
+
+    assert root.stored(FILE_ID, 0)
+    assert (root.path / place).is_symlink()
+
+
+def test_folder_that_is_moved_while_a_block_is_written(root, tmp_path):
+    """A block whose folder was moved meanwhile is not kept: nobody finds it by its name."""
+    meta = meta_of(len(DATA))
+    writer = root.begin(FILE_ID, 0, meta)
+    writer.write(DATA, offset=0)
+    (root.path / "a").rename(tmp_path / "elsewhere")
+    with pytest.raises(StoreError, match="moved"):
+        writer.commit(block_file(DATA))
+    writer.abort()
+
+    keep(root)
+    assert root.stored(FILE_ID, 0)
+
+
 def test_unknown(root):
     """What was never kept is not stored."""
     keep(root)
