@@ -1,24 +1,31 @@
-"""Faust's commands that need more than Faust gives them: `reset` and `completion`.
+"""Faust's commands that need more than Faust gives them.
 
 Faust finds a command by its class's name; these take the place of its own.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
+import sys
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 
+import click
+import faust.cli.base
 import faust.cli.completion
+import faust.cli.model
 import faust.cli.reset
+import faust.cli.send
 
 from click.shell_completion import get_completion_class
 from faust.cli.faust import cli
 
-from streamapp import tablestate
-from streamapp.reporting import reporting
+from streamapp import kafka, tablestate
+from streamapp.errors import KafkaError, SettingsError, StreamAppError, TopicError
+from streamapp.reporting import ReportedError, reporting
 from streamapp.store import BlockStore
 
 
@@ -29,6 +36,69 @@ if TYPE_CHECKING:
     from streamapp.settings import Settings
 
 DEFAULT_SHELL: Final = "bash"
+
+SEND_SECONDS: Final = 30.0
+"""How long Kafka may take to accept a record of `send`; without it Faust waits for ever."""
+
+
+class _InOneLine(faust.cli.base.AppCommand):
+    """A command whose failure is one line and an exit code, not a traceback of Faust's."""
+
+    _failure: StreamAppError | None = None
+
+    async def execute(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - Faust's signature
+        """Execute the command; what it raises is reported when Faust has stopped."""
+        try:
+            await super().execute(*args, **kwargs)
+        except StreamAppError as error:
+            self._failure = error
+        except click.UsageError as error:
+            self._failure = SettingsError(error.format_message())
+        except TimeoutError:
+            self._failure = KafkaError(f"Kafka did not accept it within {SEND_SECONDS:.0f} s")
+        except Exception as error:  # noqa: BLE001 - what Faust and aiokafka raise has no parent
+            self._failure = KafkaError(str(error) or type(error).__name__)
+
+    def run_using_worker(self, *args: Any, **kwargs: Any) -> NoReturn:  # noqa: ANN401 - Faust's
+        """Run the command, and report what it raised."""
+        try:
+            super().run_using_worker(*args, **kwargs)
+        finally:
+            if self._failure is not None:
+                ReportedError(self._failure).show()
+                sys.exit(self._failure.exit_code)
+
+
+class model(_InOneLine, faust.cli.model.model):  # noqa: N801 - the command's name
+    """Show model detail."""
+
+
+class send(_InOneLine, faust.cli.send.send):  # noqa: N801 - the command's name
+    """Send a record to a topic or an agent; the topic must exist."""
+
+    async def run(self, entity: str, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - Faust's
+        """Send it, and wait no longer than `SEND_SECONDS`."""
+        await asyncio.to_thread(self._check, entity)
+        async with asyncio.timeout(SEND_SECONDS):
+            await super().run(entity, *args, **kwargs)
+
+    def _check(self, entity: str) -> None:
+        """Prove that the agent or topic exists: aiokafka waits for ever for one that does not.
+
+        Raises:
+            SettingsError: there is no such agent.
+            TopicError: there is no such topic.
+            KafkaError: no broker answers.
+        """
+        settings = cast("StreamApp", self.app).settings
+        if entity.startswith("@"):
+            try:
+                self.to_topic(entity)
+            except (AttributeError, ImportError, ValueError) as error:
+                message = f"there is no agent {entity!r}: see `faust -A streamapp.app agents`"
+                raise SettingsError(message) from error
+        elif entity not in kafka.topics(kafka.admin(settings), settings):
+            raise TopicError(f"there is no topic {entity!r}")
 
 
 class reset(faust.cli.reset.reset):  # noqa: N801 - the command's name

@@ -21,6 +21,9 @@ REFUSED = {
     "reset": (22, "belongs to another worker"),
     "worker": (22, "belongs to another worker"),
     "livecheck": (2, "not associated with LiveCheck"),
+    "model nonsense": (2, "No model 'nonsense'"),
+    "send nonsense {}": (33, "there is no topic 'nonsense'"),
+    "send @nonsense {}": (2, "there is no agent '@nonsense'"),
 }
 
 
@@ -29,7 +32,7 @@ def run(site):
     """Return a function that starts a command of Faust's with the settings of a worker."""
 
     def start(worker, command):
-        name = f"faust-{command.split()[0]}"
+        name = f"faust-{command.replace(' ', '-').replace('/', '-')}"
         own_port = {"STREAMAPP_WEB_PORT": str(harness.free_port())}
         return site.process(name, [*APP, *command.split()], worker.settings | own_port)
 
