@@ -18,6 +18,7 @@ import streamapp
 
 from streamapp import ending, logs, options, outputs
 from streamapp.options import settings_options
+from streamapp.records import STATES
 from streamapp.reporting import ReportingGroup
 from streamapp.settings import Settings, flag_of
 from streamapp.units import counted, parse_rate
@@ -354,11 +355,19 @@ def tables_rebuild(*, source: str, **flags: object) -> None:
     "--limit", default=50, show_default=True, type=click.IntRange(1, 1000), help="Most files shown."
 )
 @click.option("--search", default="", help="Only files whose name has this in it.")
-@click.option("--failed", is_flag=True, help="Only files of which blocks were given up, and why.")
+@click.option("--state", type=click.Choice(STATES), help="Only files in this state.")
+@click.option("--failed", is_flag=True, help="The same as --state failed: blocks were given up.")
 @click.option("--watch", "is_watching", is_flag=True, help="Once a second, until Ctrl-C.")
 @click.option("--json", "as_json", is_flag=True, help="The web views' JSON.")
-def status(
-    *, limit: int, search: str, failed: bool, is_watching: bool, as_json: bool, **flags: object
+def status(  # noqa: PLR0913 - the flags of the command
+    *,
+    limit: int,
+    search: str,
+    state: str | None,
+    failed: bool,
+    is_watching: bool,
+    as_json: bool,
+    **flags: object,
 ) -> None:
     """Show the files' progress and the machines, as any worker of the group knows them.
 
@@ -368,8 +377,12 @@ def status(
 
     from streamapp import status as views  # noqa: PLC0415
 
+    if failed and state not in {None, "failed"}:
+        message = f"--failed and --state {state} exclude each other: give one"
+        raise click.UsageError(message)
     settings = Settings.load(**flags)
-    question = views.Question(limit=limit, search=search, state="failed" if failed else "")
+    wanted = "failed" if failed else state or ""
+    question = views.Question(limit=limit, search=search, state=wanted)
     if as_json:
         views.write_json(settings, question, is_watching=is_watching, write=click.echo)
     elif is_watching:

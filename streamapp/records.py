@@ -107,6 +107,12 @@ class BlockAck(_Record, frozen=True, kw_only=True, tag="block"):
         return f"{self.file_id}:{self.block}:{self.group}{suffix}".encode()
 
 
+STATES: Final = (
+    "announced", "sent", "arriving", "complete", "failed", "changed", "superseded"
+)  # fmt: skip
+"""What the views say of a file; `arriving` is said by acknowledgements alone."""
+
+
 class FailedBlock(msgspec.Struct, frozen=True):
     """A block that was given up after the last attempt, and why."""
 

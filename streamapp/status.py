@@ -17,14 +17,14 @@ from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
-from streamapp.errors import ViewError
+from streamapp.errors import RequestRefusedError, ViewError
 from streamapp.settings import label_of
 from streamapp.status_page import line, page
 from streamapp.web_client import local_url, token_headers
 
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from rich.console import Console
 
@@ -32,6 +32,12 @@ if TYPE_CHECKING:
 
 ASK_SECONDS: Final = 10.0
 WATCH_SECONDS: Final = 1.0
+
+BUSY_TRIES: Final = 6
+"""How often a worker is asked that answers 429: too many lists are asked for at once."""
+
+BUSY_SECONDS: Final = 5.0
+"""Most seconds between two of these tries, whatever the worker asks for."""
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -46,11 +52,20 @@ _OPENER: Final = urllib.request.build_opener(urllib.request.ProxyHandler({}), _N
 
 
 def ask(settings: Settings, path: str, **query: object) -> dict[str, Any]:
-    """Return what a worker of the group answers to *path*.
+    """Return what a worker of the group answers to *path*; one that is busy is asked again.
 
     Raises:
         ViewError: no worker answers, or it refuses.
     """
+    for _ in range(BUSY_TRIES - 1):
+        try:
+            return _ask(settings, path, query)
+        except RequestRefusedError as busy:
+            time.sleep(min(busy.retry_seconds or 1, BUSY_SECONDS))
+    return _ask(settings, path, query)
+
+
+def _ask(settings: Settings, path: str, query: Mapping[str, object]) -> dict[str, Any]:
     url = f"{local_url(settings)}{path}"
     request = urllib.request.Request(  # noqa: S310 - it begins with http
         f"{url}?{urllib.parse.urlencode(query)}", headers=token_headers(settings)
@@ -62,6 +77,10 @@ def ask(settings: Settings, path: str, **query: object) -> dict[str, Any]:
         error.close()
         hint = f": set {label_of('web_token')}" if error.code == HTTPStatus.UNAUTHORIZED else ""
         message = f"{url} refuses: {error.code} {error.reason}{hint}"
+        if error.code == HTTPStatus.TOO_MANY_REQUESTS:
+            wanted = error.headers.get("Retry-After", "")
+            seconds = int(wanted) if wanted.isdecimal() else None
+            raise RequestRefusedError(message, status=error.code, retry_seconds=seconds) from error
         raise ViewError(message) from error
     except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error

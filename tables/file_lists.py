@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from streamapp.records import STATES
 from streamapp.web_client import LOCAL
 from tables import listing, rows
 from tables.deliveries import Deliveries, Delivery
@@ -82,7 +83,7 @@ def wanted_by(query: Mapping[str, str]) -> Wanted:
         limit=_number(query.get("limit", str(PAGE_ROWS)), "limit", most),
         after=(name, file_id) if after else ("", ""),
         search=query.get("search", "").lower(),
-        state=_one_of(query.get("state", ""), "state", rows.STATES) if query.get("state") else "",
+        state=_one_of(query.get("state", ""), "state", STATES) if query.get("state") else "",
         order=order,
     )
 

@@ -34,11 +34,6 @@ from streamapp.wire import MAX_BLOCKS
 RUN_BLOCKS: Final = 1024
 """Blocks whose bits share one row: 128 bytes to write for one acknowledgement."""
 
-STATES: Final = (
-    "announced", "sent", "arriving", "complete", "failed", "changed", "superseded"
-)  # fmt: skip
-"""What `FileRow.state` can be."""
-
 SHORTEST_SECONDS: Final = 1.0
 """A rate is not taken over less time than this."""
 

@@ -148,6 +148,8 @@ def test_settings_that_have_a_flag():
         (["worker", "--brokers", "nowhere"], "--brokers, STREAMAPP_BROKERS"),
         (["status", "--web-port", "x"], "--web-port, STREAMAPP_WEB_PORT"),
         (["status", "--limit", "0"], "--limit"),
+        (["status", "--state", "lost"], "superseded"),
+        (["status", "--state", "sent", "--failed"], "exclude each other"),
         (["topics", "check", "--brokers", ","], "--brokers, STREAMAPP_BROKERS"),
         (["topics", "create", "--replication", "0"], "--replication, STREAMAPP_REPLICATION"),
         (["broker", "start", "--port", "70000"], "--port"),

@@ -66,8 +66,13 @@ def serve():
                 def do_GET(self):
                     asked.append(self)
                     found = answers.get(self.path.partition("?")[0], (404, "x"))
-                    code, body = found if isinstance(found, tuple) else (200, json.dumps(found))
+                    found = found() if callable(found) else found
+                    if not isinstance(found, tuple):
+                        found = (200, json.dumps(found))
+                    code, body, *headers = found
                     self.send_response(code)
+                    for header in headers[0].items() if headers else ():
+                        self.send_header(*header)
                     if code == 302:
                         self.send_header("Location", "http://127.0.0.1:1/")
                     self.end_headers()
@@ -138,6 +143,37 @@ def test_nothing(serve):
     assert "0 of 0 files complete" in shown(settings)
     assert "No file is failed" in shown(settings, state="failed")
     assert "No file has that name" in shown(settings, search="x")
+
+
+@pytest.fixture
+def waits(monkeypatch):
+    """How long was waited, in seconds, without waiting."""
+    waits = []
+    monkeypatch.setattr(status.time, "sleep", waits.append)
+    return waits
+
+
+@pytest.mark.parametrize(
+    ("wanted", "seconds"), [("2", 2), (None, 1), ("x", 1), ("99", status.BUSY_SECONDS)]
+)
+def test_busy_is_asked_again(serve, waits, wanted, seconds):
+    """A worker that answers too many lists is asked again when it wants to be."""
+    headers = {} if wanted is None else {"Retry-After": wanted}
+    busy = [(429, "{}", headers)] * 2
+    answers = {"/progress/": lambda: busy.pop() if busy else NOTHING}
+    settings, _ = serve(answers | {"/machines/": {"machines": [], "silent": []}})
+
+    assert "0 of 0 files" in shown(settings)
+    assert [seconds, seconds] == waits
+
+
+def test_busy_for_ever(serve, waits):
+    """One that stays busy is reported, and is not asked for ever."""
+    settings, asked = serve({"/progress/": (429, "{}", {"Retry-After": "1"})})
+    with pytest.raises(ViewError, match="refuses: 429"):
+        shown(settings)
+
+    assert len(asked) == status.BUSY_TRIES == len(waits) + 1
 
 
 @pytest.fixture
