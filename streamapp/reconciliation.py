@@ -40,8 +40,10 @@ class Outcome(msgspec.Struct, frozen=True):
     persisted: int = 0
 
 
-def before_start(settings: Settings, store: BlockStore) -> bool:
+def before_start(settings: Settings, store: BlockStore, *, is_alone: bool = False) -> bool:
     """Compare all before the worker begins, if something changed; return whether it did.
+
+    *is_alone*: no other worker runs under this machine id, by `refuse_if_up` just now.
 
     Raises:
         MachineInUseError: another worker runs under this machine id.
@@ -53,8 +55,8 @@ def before_start(settings: Settings, store: BlockStore) -> bool:
         newest = watch.read()
         if newest is not None and _is_last_start(newest, store):
             return False
-        if newest is not None and newest.state != "stopped":
-            _refuse_if_up(settings, watch, newest.start_id)
+        if newest is not None and not is_alone:
+            _refuse_if_up(settings, watch, newest)
     finally:
         watch.close()
     if newest is not None:
@@ -71,6 +73,22 @@ def before_start(settings: Settings, store: BlockStore) -> bool:
             outcome.persisted,
         )
     return True
+
+
+def refuse_if_up(settings: Settings) -> None:
+    """Prove that no other worker runs under this machine id; for one that has no data folder yet.
+
+    Raises:
+        MachineInUseError: another one runs.
+        KafkaError: the broker does not answer.
+    """
+    watch = machines.MachineWatch(settings, settings.machine_id)
+    try:
+        newest = watch.read()
+        if newest is not None:
+            _refuse_if_up(settings, watch, newest)
+    finally:
+        watch.close()
 
 
 def publish_differences(settings: Settings, store: BlockStore, machine: str) -> Outcome:
@@ -124,8 +142,10 @@ def _is_last_start(newest: Heartbeat, store: BlockStore) -> bool:
     )
 
 
-def _refuse_if_up(settings: Settings, watch: machines.MachineWatch, start_id: str) -> None:
-    if watch.is_up(lambda heartbeat: heartbeat.start_id == start_id):
+def _refuse_if_up(settings: Settings, watch: machines.MachineWatch, newest: Heartbeat) -> None:
+    if newest.state == "stopped":
+        return
+    if watch.is_up(lambda heartbeat: heartbeat.start_id == newest.start_id):
         seen = machines.described(watch.newest) if watch.newest else ""
         message = (
             f"another worker of group {settings.group_id} runs as machine {settings.machine_id} "

@@ -33,9 +33,12 @@ def prepare(app: StreamApp) -> None:
     if app.conf.web_enabled:
         app.web_sockets = listening.listen(app.conf.web_bind, app.conf.web_port)
     states = topics.ensure(settings, with_changelogs=True)
+    has_folders = all(path.exists() for path in settings.data_roots)
+    if not has_folders:  # one that is refused leaves none
+        reconciliation.refuse_if_up(settings)
     app.block_store.open()
     tablestate.make_usable(settings)
-    _start(app)
+    _start(app, is_alone=not has_folders)
     # Faust declares the changelogs again: another number of replicas than they have would
     # make it wait for ever.
     app.vitals.contact = BrokerContact(settings.brokers, time.monotonic)
@@ -46,12 +49,12 @@ def prepare(app: StreamApp) -> None:
     app.conf.topic_replication_factor = min(state.replicas for state in states.values())
 
 
-def _start(app: StreamApp) -> None:
+def _start(app: StreamApp, *, is_alone: bool) -> None:
     """Give this start its number, in the data folders and in every heartbeat.
 
     What changed since the last start is published before: if that fails, it shows again.
     """
-    app.is_compared = reconciliation.before_start(app.settings, app.block_store)
+    app.is_compared = reconciliation.before_start(app.settings, app.block_store, is_alone=is_alone)
     app.vitals.folders = app.block_store.identities
     app.vitals.start_id = identity.new_id()
     app.block_store.note_start(app.vitals.start_id)

@@ -230,6 +230,7 @@ def test_one_machine_id_twice(site, tmp_path):
     site.workers.remove(second)
     assert 24 == second.wait(60)
     assert "another --machine-id" in second.said()
+    assert not (tmp_path / "machines" / "other").exists()
     assert BLOCKS == len(placed(site))
     worker.kill()
     worker.start().wait_until_ready()
