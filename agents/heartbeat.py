@@ -37,6 +37,19 @@ async def beat() -> None:
     await _beat()
 
 
+async def beat_until_ready() -> None:
+    """Send heartbeats from the start of the worker to the first time that it has its tables.
+
+    The timers begin only then. Whoever waits for the group knows by them what it waits for.
+    """
+    while not (app.should_stop or watching.is_ready(app)):
+        await _send()
+        await app.sleep(app.settings.heartbeat)
+
+
+app.early_tasks.append(beat_until_ready)
+
+
 @app.timer(CHANGE_SECONDS)  # type: ignore[untyped-decorator]
 async def beat_on_change() -> None:
     """Send one between two when this worker begins or ceases to hold, or has other partitions."""
@@ -72,6 +85,10 @@ async def _beat() -> None:
     global _reported  # noqa: PLW0603 - what the last heartbeat reported
     _log_changes()
     _reported = _report()
+    await _send()
+
+
+async def _send() -> None:
     try:
         await channels.tell(await own_heartbeat(app))
     except Exception as error:  # noqa: BLE001 - Kafka's clients raise what they like

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     import logging
     import socket
 
+    from collections.abc import Awaitable, Callable
+
     from faust.types.transports import ConsumerT, TransportT
     from faust.types.web import Web
 
@@ -79,6 +81,7 @@ class StreamApp(faust.App):
     changelogs: Changelogs
     watchdog: WatchdogThread
     web_sockets: list[socket.socket]
+    early_tasks: list[Callable[[], Awaitable[None]]]
     is_compared = False
     """Whether all acknowledgements of this machine were compared with its disks at the start."""
 
@@ -86,6 +89,12 @@ class StreamApp(faust.App):
         """Start the watchdog with the application: a recovery may be what does not end."""
         await super().on_start()
         self.watchdog = watching.start(self, asyncio.get_running_loop())
+
+    async def _wait_for_table_recovery_completed(self) -> bool:
+        """Do what a worker does before it has its tables: Faust's timers begin only then."""
+        for task in self.early_tasks:
+            self.add_future(task())
+        return bool(await super()._wait_for_table_recovery_completed())
 
     async def on_stop(self) -> None:
         """Stop the watchdog. The data folders stay locked: threads may still write to them."""
@@ -167,6 +176,7 @@ def create_app(settings: Settings) -> StreamApp:
     created.roster = Roster(settings.group_id)
     created.changelogs = Changelogs()
     created.web_sockets = []
+    created.early_tasks = []
     created.flow_control = FlowControl()
     return created
 

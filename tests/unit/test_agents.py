@@ -477,6 +477,28 @@ async def test_heartbeat(worker, monkeypatch):
     assert 1 == len(worker.told)
 
 
+async def test_heartbeats_before_the_tables(worker, monkeypatch):
+    """A worker reports that it restores its tables, until it has them: the timers begin then."""
+    looks = [False, False, False, True]
+    monkeypatch.setattr(watching, "is_ready", lambda _: looks[0])
+    monkeypatch.setattr(watching, "block_partitions", lambda _: [])
+
+    async def sleep(seconds):
+        assert app.settings.heartbeat == seconds
+        looks.pop(0)
+
+    monkeypatch.setattr(app, "sleep", sleep)
+    monkeypatch.setattr(app, "add_future", asyncio.ensure_future)
+    recovered = asyncio.Event()
+    monkeypatch.setattr(app.tables, "wait_until_recovery_completed", recovered.wait)
+    waiting = asyncio.ensure_future(app._wait_for_table_recovery_completed())
+    await eventually(lambda: looks == [True])
+    recovered.set()
+
+    assert await waiting
+    assert [("holding", watching.RESTORING)] * 3 == [(b.state, b.reason) for b in worker.told]
+
+
 async def test_heartbeat_on_change(worker, monkeypatch):
     """What others must know at once does not wait for the next heartbeat, and is said once."""
     partitions = [1]
