@@ -78,6 +78,7 @@ class Claims:
         self._lost: dict[tuple[str, int], BlockAck] = {}
         self._follower: Follower | None = None
         self._is_caught_up = False
+        self._is_stale = False  # of a topic that was deleted, or lost its newest records
         # A thread of its own: while Kafka is slow to answer, nobody else waits for one.
         self._asking = ThreadPoolExecutor(1, "claims-ask")
 
@@ -143,13 +144,14 @@ class Claims:
         look_back |= dict.fromkeys(topics.file_places(names.status), HEARTBEATS_BACK)
         follower = Follower(kafka.consumer(self._settings), look_back, self._take_all)
         try:
-            self._is_caught_up = False
+            self._is_caught_up = self._is_stale = False
             self._claims.clear()
             follower.read_to(follower.begin(stop, look_back=look_back), stop)
             self._is_caught_up = True
             self._follower = follower
             self._hand_on_lost()
-            follower.follow(stop)
+            while not (stop.is_set() or self._is_stale):
+                follower.read_some()
         finally:
             self._follower = None
             follower.close()
@@ -160,10 +162,14 @@ class Claims:
             if time.monotonic() > deadline:
                 return False
             time.sleep(_TICK_SECONDS)
+        read = follower.positions
         try:
             ends = groups.ends(self._admin, self._ack_places())
         except KafkaError as error:
             logger.debug("%s", error)
+            return False
+        if any(read[place] > end for place, end in ends.items()):
+            self._is_stale = True
             return False
         return follower.wait_until(ends, max(0.0, deadline - time.monotonic()))
 

@@ -107,6 +107,12 @@ class Follower:
                 self._move(message)
             self._moved.notify_all()
 
+    @property
+    def positions(self) -> dict[Place, int]:
+        """Up to where each partition was read."""
+        with self._moved:
+            return dict(self._positions)
+
     def wait_until(self, ends: dict[Place, int], within: float) -> bool:
         """Wait until everything before *ends* was read; return whether it was *within* seconds."""
         deadline = time.monotonic() + within

@@ -10,12 +10,12 @@ from types import SimpleNamespace
 import pytest
 
 from streamapp import claims as claims_module
-from streamapp import groups, records, topics
+from streamapp import groups, kafka, records, topics
 from streamapp.claims import Claims
 from streamapp.presence import Roster
 from streamapp.records import BlockAck, Heartbeat
 from streamapp.settings import Settings
-from tests.unit.fake_kafka import Message
+from tests.unit.fake_kafka import FakeKafka, Message
 from tests.unit.test_intake import (  # noqa: F401 - fixtures
     DATA,
     FILE_ID,
@@ -27,6 +27,7 @@ from tests.unit.test_intake import (  # noqa: F401 - fixtures
     pieces,
     store,
 )
+from tests.waiting import eventually
 
 
 SHA256 = hashlib.sha256(DATA).hexdigest()
@@ -100,13 +101,43 @@ async def test_kafka_that_does_not_answer(known, monkeypatch):
     answered = threading.Event()
     monkeypatch.setattr(groups, "ends", lambda *_: answered.wait(30))
     monkeypatch.setattr(Claims, "_admin", None)
-    known._follower = object()
+    known._follower = SimpleNamespace(positions={})
     waiting = [asyncio.ensure_future(known.catch_up()) for _ in range(40)]
     try:
         assert await asyncio.wait_for(asyncio.to_thread(lambda: True), 10)
         assert [False] * 40 == await asyncio.wait_for(asyncio.gather(*waiting), 10)
     finally:
         answered.set()
+
+
+@pytest.fixture
+def followed(known, monkeypatch):
+    """A Kafka in memory whose acknowledgements *known* follows in a thread."""
+    fake, stop = FakeKafka(group="g"), threading.Event()
+    monkeypatch.setattr(kafka, "consumer", fake.consumer)
+    monkeypatch.setattr(kafka, "admin", fake.admin)
+    fake.append(topics.ACKS, 0, records.encode(ack(1)))
+    fake.append(topics.ACKS, 0, records.encode(ack()))
+    silent = {"on_lost": lambda _: None, "on_heartbeat": lambda _: None}
+    thread = threading.Thread(target=lambda: known.follow(stop, **silent))
+    thread.start()
+    yield fake
+    stop.set()
+    thread.join()
+
+
+async def test_topic_that_is_another_one(known, followed):
+    """What was on a topic that was deleted confirms nothing; the one in its place is followed."""
+    assert await known.catch_up()
+    assert known.of(FILE_ID, 0)
+
+    followed.logs.clear()
+    followed.append(topics.ACKS, 0, records.encode(ack(2)))
+
+    assert not await known.catch_up()
+    await eventually(lambda: known.of(FILE_ID, 0) is None)
+    assert await known.catch_up()
+    assert known.of(FILE_ID, 2)
 
 
 # --- what an intake makes of them
