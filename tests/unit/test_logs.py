@@ -6,16 +6,7 @@ import logging
 import pytest
 
 from streamapp import logs
-
-
-class Clock:
-    """A clock that a test moves."""
-
-    now = 0.0
-
-    def __call__(self):
-        """Return the time."""
-        return self.now
+from tests.clock import Clock
 
 
 @pytest.fixture

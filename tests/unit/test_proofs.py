@@ -4,28 +4,20 @@ import pytest
 
 from streamapp import proofs
 from streamapp.errors import PeerError
+from tests.clock import Clock
 
 
 TOKEN = "t" * 20
 KEY = proofs.group_key(TOKEN, "g1")
 PEER = "http://w2:6066"
+NOW = 1_700_000_000.0
 ASKED = {"method": "GET", "path": "/progress/?limit=5&local=1"}
-
-
-class Clock:
-    """A clock that a test sets."""
-
-    now = 1_700_000_000.0
-
-    def __call__(self):
-        """Return the time."""
-        return self.now
 
 
 @pytest.fixture
 def clock():
     """The answering worker's clock."""
-    return Clock()
+    return Clock(NOW)
 
 
 @pytest.fixture
@@ -36,7 +28,7 @@ def reader(clock):
 
 def question(nonce="0" * 32, **fields):
     """Return a question to w2."""
-    given = {"peer": PEER, "at": int(Clock.now), "nonce": nonce, **ASKED} | fields
+    given = {"peer": PEER, "at": int(NOW), "nonce": nonce, **ASKED} | fields
     return proofs.Question(**given)
 
 
