@@ -35,8 +35,12 @@ send them again."""
 MAX_OTHERS: Final = 100
 """Other workers under this machine id that are told apart; one is enough to hold."""
 
+LOOK_SECONDS: Final = 1.0
+"""How late it is noticed that the other worker is silent."""
+
 _MACHINE_ID: Final = "machine id"
 _others: dict[str, float] = {}
+"""By start id: until when the next heartbeat of another worker is waited for."""
 
 
 @app.task  # type: ignore[untyped-decorator]
@@ -66,12 +70,15 @@ async def follow_claims() -> None:
         stop.set()  # it ends within a moment
 
 
-@app.timer(machines.BEATS * app.settings.heartbeat)  # type: ignore[untyped-decorator]
-async def forget_others() -> None:
+@app.timer(LOOK_SECONDS)  # type: ignore[untyped-decorator]
+async def look_at_others() -> None:
     """Hold no longer when the second worker under this machine id is silent."""
-    since = time.monotonic() - machines.BEATS * app.settings.heartbeat
-    for start_id, seen in list(_others.items()):
-        if seen < since:
+    _forget_silent(time.monotonic())
+
+
+def _forget_silent(now: float) -> None:
+    for start_id, until in list(_others.items()):
+        if until < now:
             del _others[start_id]
     if not _others:
         app.vitals.release(_MACHINE_ID)
@@ -111,5 +118,5 @@ def _note(heartbeat: Heartbeat) -> None:
         if len(_others) >= MAX_OTHERS:
             return
         logger.error("%s", reason)
-    _others[heartbeat.start_id] = time.monotonic()
+    _others[heartbeat.start_id] = time.monotonic() + machines.wait_seconds(heartbeat)
     app.vitals.hold(_MACHINE_ID, reason)

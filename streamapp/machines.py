@@ -14,6 +14,7 @@ from streamapp import inventory, kafka, reacknowledge, records, topics
 from streamapp.errors import BlockMalformedError, MachineInUseError
 from streamapp.following import Follower
 from streamapp.names import printable
+from streamapp.presence import interval_of
 from streamapp.records import Heartbeat
 from streamapp.routing import partition_of
 
@@ -31,6 +32,12 @@ LOOK_BACK: Final = 5000
 BEATS: Final = 3
 """Heartbeats that are waited for before a machine counts as gone."""
 
+MIN_WAIT_SECONDS: Final = 3.0
+"""A broker may be slower than heartbeats that come very often."""
+
+MAX_WAIT_SECONDS: Final = 300.0
+"""Anybody may write any interval into a heartbeat."""
+
 FORGOTTEN: Final = "the machine was forgotten (streamapp machines forget)"
 
 
@@ -39,22 +46,29 @@ class MachineWatch:
 
     def __init__(self, settings: Settings, machine: str) -> None:
         self._group, self._machine = settings.group_id, machine
-        self._beat_seconds = settings.heartbeat
+        self._key, self._old_key = records.machine_key(machine, self._group), machine.encode()
         self._stop = threading.Event()
         self._place = topics.names(settings).status, partition_of(machine.encode())
         self._follower = Follower(kafka.consumer(settings), [self._place], self._take)
         self._count = 0
+        self._is_newest_old = True
         self.newest: Heartbeat | None = None
+        self.has_old = False
 
-    def read(self) -> Heartbeat | None:
+    def read(self, *, whole: bool = False) -> Heartbeat | None:
         """Read up to now; return the newest heartbeat, None when there is none.
+
+        With *whole* `has_old` is known as well: whether a heartbeat of the machine lies under the
+        key that an older version gave it.
 
         Raises:
             KafkaError: the topic cannot be read.
         """
-        self._follower.read_to(
-            self._follower.begin(self._stop, look_back={self._place: LOOK_BACK}), self._stop
-        )
+        if not whole:
+            look_back = {self._place: LOOK_BACK}
+            self._follower.read_to(
+                self._follower.begin(self._stop, look_back=look_back), self._stop
+            )
         if not self._count:  # it is silent for long, or was never there
             self._follower.read_to(self._follower.begin(self._stop), self._stop)
         return self.newest
@@ -62,10 +76,12 @@ class MachineWatch:
     def is_up(self, is_other: Callable[[Heartbeat], bool] = lambda _: True) -> bool:
         """Wait for some beats; return whether a heartbeat came for which *is_other* holds.
 
+        They are as far apart as the newest one says.
+
         Raises:
             KafkaError: the topic cannot be read.
         """
-        deadline = time.monotonic() + BEATS * self._beat_seconds
+        deadline = time.monotonic() + (wait_seconds(self.newest) if self.newest else 0.0)
         seen = self._count
         while time.monotonic() < deadline:
             if self._count > seen and self.newest is not None:
@@ -81,15 +97,30 @@ class MachineWatch:
 
     def _take(self, messages: list[Message]) -> None:
         for message in messages:
-            if message.value() is None and message.key() == self._machine.encode():
-                self.newest, self._count = None, self._count + 1
+            if message.value() is None:
+                self._take_end(message.key())
                 continue
             try:
                 status = records.decode_status(message.value())
             except BlockMalformedError:
                 continue
-            if isinstance(status, Heartbeat) and self._is_ours(status):
-                self.newest, self._count = status, self._count + 1
+            if isinstance(status, Heartbeat) and status.machine == self._machine:
+                self._take_heartbeat(status, is_old=message.key() == self._old_key)
+
+    def _take_heartbeat(self, heartbeat: Heartbeat, *, is_old: bool) -> None:
+        is_ours = self._is_ours(heartbeat)
+        if is_old:
+            self.has_old = is_ours
+        if is_ours:
+            self.newest, self._count = heartbeat, self._count + 1
+            self._is_newest_old = is_old
+
+    def _take_end(self, key: bytes | None) -> None:
+        """Take a record without a value; one under the old key may be of any group."""
+        if key == self._old_key:
+            self.has_old = False
+        if key == self._key or (key == self._old_key and self._is_newest_old):
+            self.newest, self._count = None, self._count + 1
 
     def _is_ours(self, heartbeat: Heartbeat) -> bool:
         return (heartbeat.machine, heartbeat.group) == (self._machine, self._group)
@@ -98,6 +129,11 @@ class MachineWatch:
 def is_of(heartbeat: Heartbeat, settings: Settings) -> bool:
     """Return whether *heartbeat* is one of this machine id and group."""
     return (heartbeat.machine, heartbeat.group) == (settings.machine_id, settings.group_id)
+
+
+def wait_seconds(heartbeat: Heartbeat) -> float:
+    """Return how long to wait for the next heartbeats of who sent *heartbeat*."""
+    return min(MAX_WAIT_SECONDS, max(MIN_WAIT_SECONDS, BEATS * interval_of(heartbeat)))
 
 
 def described(heartbeat: Heartbeat) -> str:
@@ -117,7 +153,7 @@ def forget(settings: Settings, machine: str, *, force: bool) -> int | None:
     topics.check(settings)
     watch = MachineWatch(settings, machine)
     try:
-        newest = watch.read()
+        newest = watch.read(whole=True)
         if newest and newest.state != "stopped" and not force and watch.is_up():
             message = (
                 f"machine {machine} of group {settings.group_id} is up ({described(newest)}): "
@@ -130,11 +166,16 @@ def forget(settings: Settings, machine: str, *, force: bool) -> int | None:
     inventory.read_acks(settings, found.take, threading.Event())
     lost = [inventory.as_lost(ack, FORGOTTEN) for ack in found.missing.values()]
     reacknowledge.write(settings, lost)
-    _remove_row(settings, machine)
+    _remove_row(settings, machine, with_old=watch.has_old)
     return len(lost) if lost or newest else None
 
 
-def _remove_row(settings: Settings, machine: str) -> None:
-    """Write a tombstone over the machine's heartbeats: the tables remove its row."""
-    key = machine.encode()
-    reacknowledge.produce(settings, [(topics.names(settings).status, key, None, partition_of(key))])
+def _remove_row(settings: Settings, machine: str, *, with_old: bool) -> None:
+    """Write a tombstone over the machine's heartbeats: the tables remove its row.
+
+    *with_old*: also over the one that lies under the key of an older version.
+    """
+    key, old_key = records.machine_key(machine, settings.group_id), machine.encode()
+    status, partition = topics.names(settings).status, partition_of(old_key)
+    keys = [key, old_key] if with_old else [key]
+    reacknowledge.produce(settings, [(status, each, None, partition) for each in keys])

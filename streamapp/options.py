@@ -47,7 +47,7 @@ PRODUCER: Final = (
     "links",
     "special",
 )
-MACHINES: Final = ("group_id", "brokers", "topic_prefix", "heartbeat")
+MACHINES: Final = ("group_id", "brokers", "topic_prefix")
 VERIFY: Final = ("machine_id", "data_dir", "group_id", "brokers")
 WORKER: Final = (
     *COMMON,

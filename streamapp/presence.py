@@ -92,7 +92,7 @@ class Presence(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     def is_up(self, now: float) -> bool:
         """Return whether the machine is up: it did not stop, and few heartbeats are missing."""
-        patience = MISSED_HEARTBEATS * (self.heartbeat.interval or DEFAULT_INTERVAL)
+        patience = MISSED_HEARTBEATS * interval_of(self.heartbeat)
         return self.heartbeat.state != "stopped" and self.silent_seconds(now) < patience
 
 
@@ -126,7 +126,12 @@ class Roster:
 
 def silent_after(heartbeat: Heartbeat) -> float:
     """Return the seconds after which the next heartbeat is overdue: 5 with the default."""
-    return 1.5 * (heartbeat.interval or DEFAULT_INTERVAL) + 0.5
+    return 1.5 * interval_of(heartbeat) + 0.5
+
+
+def interval_of(heartbeat: Heartbeat) -> float:
+    """Return how far apart its sender says that its heartbeats are, in seconds."""
+    return heartbeat.interval or DEFAULT_INTERVAL
 
 
 def reasons_to_wait(machines: Iterable[Presence], *, partitions: int, now: float) -> list[Reason]:

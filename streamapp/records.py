@@ -154,7 +154,7 @@ class FileStatus(_Record, frozen=True, kw_only=True, tag="file"):
 
 
 class Heartbeat(_Record, frozen=True, kw_only=True, tag="machine"):
-    """What a worker says of itself; keyed by the machine id, the newest counts."""
+    """What a worker says of itself; keyed by machine id and group, the newest counts."""
 
     machine: Identifier
     group: Identifier
@@ -184,8 +184,8 @@ class Heartbeat(_Record, frozen=True, kw_only=True, tag="machine"):
 
     @property
     def key(self) -> _Key:
-        """The record's key, the machine id."""
-        return self.machine.encode()
+        """The record's key: one for each machine of a group; groups share the topic."""
+        return machine_key(self.machine, self.group)
 
 
 class Quarantined(_Record, frozen=True, kw_only=True, tag="quarantined"):
@@ -211,6 +211,11 @@ Status = FileStatus | Heartbeat | Quarantined
 _R = TypeVar("_R")
 _ACK: Final = msgspec.json.Decoder(BlockAck)
 _STATUS: Final[msgspec.json.Decoder[Status]] = msgspec.json.Decoder(Status)
+
+
+def machine_key(machine: str, group: str) -> bytes:
+    """Return the key of a machine's heartbeats; an older version wrote *machine* alone."""
+    return f"{machine}:{group}".encode()
 
 
 def encode(record: _Record) -> bytes:

@@ -219,7 +219,7 @@ def test_machine_that_never_returns(site):
 def forget(site, name):
     """Start `streamapp machines forget`."""
     command = [sys.executable, "-m", "streamapp", "machines", "forget", name]
-    command += ["--brokers", site.brokers, "--group-id", site.group, "--heartbeat", "1"]
+    command += ["--brokers", site.brokers, "--group-id", site.group]
     return site.process("forget", command)
 
 

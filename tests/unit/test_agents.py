@@ -5,6 +5,7 @@ import inspect
 import logging
 import os
 import signal
+import time
 import types
 
 import pytest
@@ -377,6 +378,18 @@ async def test_folds_status(run, monkeypatch):
     assert [file, ours] == seen
 
 
+async def test_machine_is_forgotten(run, monkeypatch):
+    """A record without a value ends the row of its group's machine; an older one has no group."""
+    forgotten = []
+    monkeypatch.setattr(progress, "forget_machine", forgotten.append)
+    for key in ("m:g1", "m:g2", "m", "g1:data-blocks:1:2"):
+        event = small_event(None, key.partition(":")[0])
+        event.key = key.encode()
+        await run(progress.fold_statuses, event)
+
+    assert [b"m", b"m"] == forgotten
+
+
 @pytest.mark.parametrize("off", [0, 1, 2])
 async def test_record_on_another_partition(run, monkeypatch, caplog, off):
     """What came on a partition that is not its own would make a second row on another worker."""
@@ -584,6 +597,20 @@ def test_many_lost():
         claims._remember(queue, block)
 
     assert [0, 1] == [queue.get_nowait() for _ in range(queue.qsize())]
+
+
+def test_other_worker_is_silent(monkeypatch):
+    """A second worker under this machine id counts for as long as its own heartbeats take."""
+    monkeypatch.setattr(claims, "_others", {})
+    ids = {"machine": app.settings.machine_id, "group": app.settings.group_id}
+    began = time.monotonic()
+    claims._note(Heartbeat(**ids, state="running", start_id="0" * 32, interval=60.0))
+    try:
+        for later, is_held in [(100.0, True), (179.0, True), (300.0, False)]:
+            claims._forget_silent(began + later)
+            assert is_held == ("another worker runs" in app.vitals.reason)
+    finally:
+        app.vitals.release(claims._MACHINE_ID)
 
 
 def test_many_of_one_machine(monkeypatch, caplog):

@@ -107,7 +107,7 @@ def test_keys():
     assert f"{FILE_ID}:0:g".encode() == ACK.key == lost.key
     assert f"{FILE_ID}:0:g:rejected".encode() == rejected.key
     assert FILE_ID.encode() == FILE.key
-    assert b"m" == MACHINE.key
+    assert b"m:g" == MACHINE.key
     assert b"g:data-blocks:1:2" == SET_ASIDE.key
 
 
