@@ -294,6 +294,28 @@ def machines_forget(name: str, *, force: bool, **flags: object) -> None:
         click.echo(f"Group {settings.group_id} knows no machine {name}: nothing to forget")
         return
     click.echo(f"Machine {name} is forgotten; to be sent again: {counted(count, 'block')} of it")
+    if count:
+        click.echo("What its source no longer has cannot be sent: streamapp files forget ends it")
+
+
+@cli.group(short_help="Manage what is announced of files.")
+def files() -> None:
+    """Manage what producers have announced of files."""
+
+
+@files.command("forget", short_help="End files that can never be complete.")
+@settings_options("machine_id", "data_folder", "brokers", "topic_prefix")
+@click.option("--dry-run", is_flag=True, help="List what would be forgotten, and change nothing.")
+def files_forget(*, dry_run: bool, **flags: object) -> None:
+    """End files that were deleted at their source before a group had all of them.
+
+    Run it where the producer runs, with its --machine-id and --data-folder. A file is forgotten
+    only if it is not in the folder and no group has all of it. No block is deleted. If the file
+    comes back, the producer's next run sends it.
+    """
+    from streamapp import gone_files  # noqa: PLC0415 - light start
+
+    gone_files.forget(Settings.load(**flags), is_dry_run=dry_run, write=click.echo)
 
 
 @cli.group(short_help="Manage earlier versions of files.")

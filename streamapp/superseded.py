@@ -22,7 +22,7 @@ from streamapp.store.metadata import FileFile
 if TYPE_CHECKING:
     import threading
 
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from confluent_kafka import Message
 
@@ -140,8 +140,10 @@ def _is_version(file: FileFile, ack: BlockAck) -> bool:
     ).identifies_itself
 
 
-def read_status(settings: Settings, versions: Versions, stop: threading.Event) -> None:
-    """Hand every FileStatus that is on its topic now to *versions*, in order.
+def read_status(
+    settings: Settings, take: Callable[[str, FileStatus | None], None], stop: threading.Event
+) -> None:
+    """Hand every FileStatus that is on its topic now to *take*, in order; None ends a file id's.
 
     Raises:
         KafkaError: they cannot be read.
@@ -151,14 +153,14 @@ def read_status(settings: Settings, versions: Versions, stop: threading.Event) -
         for message in messages:
             key = (message.key() or b"").decode("ascii", "replace")
             if message.value() is None:
-                versions.take_status(key, None)
+                take(key, None)
                 continue
             try:
                 status = records.decode_status(message.value())
             except BlockMalformedError:
                 continue
             if isinstance(status, FileStatus):
-                versions.take_status(status.file_id, status)
+                take(status.file_id, status)
 
     name = topics.names(settings).status
     places = topics.file_places(name)

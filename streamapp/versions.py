@@ -135,7 +135,7 @@ def _find(settings: Settings, roots: list[Path], stop: threading.Event) -> Versi
     """
     disks = [folder for root in roots for folder in listing.files(root)]
     found = Versions(disks, group=settings.group_id)
-    superseded.read_status(settings, found, stop)
+    superseded.read_status(settings, found.take_status, stop)
     found.begin()
     return found
 

@@ -105,8 +105,11 @@ class FileRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def is_superseded(self) -> bool:
-        """Whether another version of the file is the current one."""
-        return self.announced == "superseded"
+        """Whether another version of the file is the current one, or none is any more.
+
+        One that none took the place of is a file like others again when it is complete.
+        """
+        return self.announced == "superseded" and bool(self.superseded_by or not self.is_complete)
 
     @property
     def rate(self) -> float:

@@ -156,3 +156,46 @@ def test_machines_of_one_id(site):
         send_nothing(site, source, state_dir=key)
     shutil.rmtree(keys[1])  # without its key a producer reads, and finds what is its own
     send_nothing(site, sources[1], state_dir=keys[1])
+
+
+def test_forgotten_file(site):
+    """A file that was deleted, and lost with its machine, is ended; its producer may send it."""
+    rng = harness.seeded()
+    source = site.source({"gone": SIZE, "here": SIZE}, rng)
+    (lost,) = site.ready_workers("w1")
+    assert 0 == site.producer(source, **CUT).wait(60)
+    lost.terminate()
+    site.workers.remove(lost)
+    shutil.rmtree(lost.folder)
+    (worker,) = site.ready_workers("w2")
+    streamapp(site, "machines", "forget", "w1", "--group-id", site.group, "--heartbeat", "1")
+    content = (source / "gone").read_bytes()
+    (source / "gone").unlink()
+    assert 0 == site.producer(source, **CUT).wait(60)
+
+    def totals():
+        return worker.get("/progress/")["totals"]
+
+    complete = {"files": 1, "complete": 1, "bytes": SIZE, "persisted_bytes": SIZE}
+    stays = {"files": 2, "complete": 1, "bytes": 2 * SIZE, "persisted_bytes": SIZE}
+    wait_for(lambda: totals() == stays | {"superseded": 0}, within=30, what="the file to be there")
+    forget = ["files", "forget", "--data-folder", str(source), "--machine-id", "source"]
+    assert "would be forgotten: gone" in streamapp(site, *forget, "--dry-run")
+    assert "forgotten: gone" in streamapp(site, *forget)
+    wait_for(lambda: totals() == complete | {"superseded": 1}, within=30, what="its end")
+    (shown,) = worker.get("/progress/?state=superseded")["files"]
+    assert ("gone", "") == (shown["name"], shown["superseded_by"])
+    assert "no longer has it" in shown["reason"]
+    assert "No file" in streamapp(site, *forget)
+
+    (source / "gone").write_bytes(content)
+    assert 0 == site.producer(source, **CUT).wait(60)
+    wait_for(lambda: 2 == totals()["complete"], within=30, what="the file that came back")
+
+
+def streamapp(site, *arguments):
+    """Run a command of streamapp's; return what it says."""
+    command = [sys.executable, "-m", "streamapp", *arguments, "--brokers", site.brokers]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert 0 == done.returncode, done.stderr
+    return done.stdout

@@ -57,10 +57,10 @@ class Kafka:
             take(ack)
         yield lambda _stop: [take(ack) for ack in self.late]
 
-    def read_status(self, _settings, versions, _stop):
+    def read_status(self, _settings, take, _stop):
         """Hand on every status."""
         for status in self.statuses:
-            versions.take_status(status.file_id, status)
+            take(status.file_id, status)
 
     @property
     def state(self):

@@ -242,6 +242,22 @@ def test_superseded():
     assert ("complete", "") == (back.state, back.superseded_by)
 
 
+def test_superseded_by_none():
+    """A file that its source no longer has is superseded until all of it is persisted."""
+    tables = Tables()
+    for block in range(BLOCKS):
+        tables.fold(ack_of(block, blocks=BLOCKS))
+    whole = tables.row()
+    tables.fold(ack_of(0, "lost", blocks=BLOCKS))
+    lost = tables.row()
+    ended = status_of("superseded", reason="gone", name=lost.name, source=lost.source)
+
+    row = lost.with_status(ended)
+    assert ("superseded", True, "gone") == (row.state, row.is_superseded, row.reason)
+    row = whole.with_status(ended)
+    assert ("complete", False) == (row.state, row.is_superseded)
+
+
 @pytest.mark.parametrize("lie", [{"name": "x"}, {"source": "x"}])
 def test_forged_superseded(lie):
     """A record that names the file otherwise than workers do cannot call it superseded."""

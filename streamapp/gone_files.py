@@ -1,0 +1,128 @@
+"""What `streamapp files forget` does: ends files that no group can ever have all of.
+
+Such a file was announced, its source no longer has it, and a machine that had blocks of it was
+forgotten. Nothing is deleted and no block is revoked: its newest status becomes ``superseded``,
+with no version that took its place. If all of it is acknowledged again after all, it is complete.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from streamapp import inventory, reacknowledge, records, superseded, topics
+from streamapp.errors import SettingsError, SourceError
+from streamapp.names import printable
+from streamapp.producer import scan
+from streamapp.routing import partition_of
+from streamapp.settings import label_of
+
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+    from pathlib import Path
+
+    from streamapp.records import BlockAck, FileStatus
+    from streamapp.settings import Settings
+
+REASON: Final = "its source no longer has it, and no group has all of it"
+
+
+class GoneFiles:
+    """Finds the files of *source* that are not *at_source* and that no group has all of.
+
+    Feed it every FileStatus, then every acknowledgement, each in order. Pure.
+    """
+
+    def __init__(self, source: str, at_source: Collection[str]) -> None:
+        self._source, self._at_source = source, at_source
+        self._status: dict[str, FileStatus] = {}
+        self._blocks: dict[tuple[str, str], set[int]] = {}  # by file id and group
+
+    def take_status(self, file_id: str, status: FileStatus | None) -> None:
+        """Take the next status of a file; None ends what was said."""
+        self._status.pop(file_id, None)
+        is_ours = status is not None and status.source == self._source
+        if status is not None and is_ours and status.name not in self._at_source:
+            self._status[file_id] = status
+
+    def take(self, ack: BlockAck) -> None:
+        """Take the next acknowledgement."""
+        if ack.file_id not in self._status or ack.outcome == "rejected":
+            return
+        blocks = self._blocks.setdefault((ack.file_id, ack.group), set())
+        (blocks.add if ack.outcome == "persisted" else blocks.discard)(ack.block)
+
+    def found(self) -> list[FileStatus]:
+        """Return the newest status of each, by name; without those that were ended before."""
+        whole = {
+            file_id
+            for (file_id, _), blocks in self._blocks.items()
+            if len(blocks) >= self._status[file_id].blocks
+        }
+        found = (s for s in self._status.values() if s.state != "superseded")
+        return sorted((s for s in found if s.file_id not in whole), key=lambda s: s.name)
+
+
+def forget(settings: Settings, *, is_dry_run: bool, write: Callable[[str], None]) -> None:
+    """End (or only list) the files of this source that can never be complete.
+
+    Raises:
+        SettingsError: no data folder is given.
+        SourceError: the data folder cannot be read, or something in it.
+        KafkaError: the broker does not answer, or did not take what is to be published.
+    """
+    if settings.data_folder is None:
+        raise SettingsError(f"{label_of('data_folder')}: which folder's files are there still?")
+    topics.check(settings)
+    gone = GoneFiles(settings.machine_id, _names(settings, settings.data_folder))
+    stop = threading.Event()
+    superseded.read_status(settings, gone.take_status, stop)
+    inventory.read_acks(settings, gone.take, stop)
+    found = gone.found()
+    if not is_dry_run:
+        _publish(settings, found)
+    done = "would be forgotten" if is_dry_run else "forgotten"
+    for status in found:
+        write(f"{done}: {printable(status.name)} (file {status.file_id})")
+    if not found:
+        write(f"No file of {settings.machine_id} is to be forgotten: each is there, or complete")
+
+
+def _names(settings: Settings, folder: Path) -> set[str]:
+    """Return the names of all files below *folder*.
+
+    Raises:
+        SourceError: something cannot be read: what it has in it is not known to be gone.
+    """
+    scan.check_folder(folder)
+    names = set()
+    for found in scan.scan(
+        folder, machine=settings.machine_id, block_size=settings.block_size, links="follow"
+    ):
+        if isinstance(found, scan.Problem) and not found.is_special:
+            raise SourceError(f"{folder}: {printable(found.name)}: {found.reason}")
+        names.add(found.name)
+    return names
+
+
+def _publish(settings: Settings, found: list[FileStatus]) -> None:
+    name = topics.names(settings).status
+    ended = [
+        msgspec.structs.replace(
+            status,
+            state="superseded",
+            superseded_by="",
+            reason=REASON,
+            failed_blocks=(),
+            at=time.time(),
+        )
+        for status in found
+    ]
+    reacknowledge.produce(
+        settings, ((name, s.key, records.encode(s), partition_of(s.key)) for s in ended)
+    )
