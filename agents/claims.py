@@ -17,7 +17,6 @@ import time
 
 from typing import TYPE_CHECKING, Final
 
-from agents.blocks import desk
 from streamapp import machines
 from streamapp.app import app
 from streamapp.errors import StoreError
@@ -53,7 +52,7 @@ async def follow_claims() -> None:
         return lambda said: loop.call_soon_threadsafe(act, said)  # type: ignore[arg-type]
 
     thread = threading.Thread(
-        target=desk().claims.follow,
+        target=app.claims.follow,
         args=(stop,),
         kwargs={
             "on_lost": in_loop(functools.partial(_remember, lost)),
@@ -94,10 +93,10 @@ async def _acknowledge_if_here(lost: BlockAck) -> None:
     """Acknowledge a block again that is said to be lost, if it lies here."""
     settings = app.settings
     try:
-        async with desk().turns.of(lost.file_id, lost.block):
+        async with app.context.locks.of(lost.file_id, lost.block):
             block = await asyncio.to_thread(app.block_store.stored, lost.file_id, lost.block)
             if block is not None:
-                await desk().tell(
+                await app.context.publish(
                     block.acknowledgement(
                         group=settings.group_id, machine=settings.machine_id, at=time.time()
                     )

@@ -16,7 +16,6 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from streamapp.app import app
-from streamapp.lease import Lease
 from streamapp.routing import partition_of, routing_key_of
 
 
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-lease: Final = Lease(app.settings.session_timeout)
-
 EXIT_UNFORESEEN: Final = 70
 """EX_SOFTWARE of sysexits.h: an internal error."""
 
@@ -38,7 +35,7 @@ EXIT_UNFORESEEN: Final = 70
 @app.timer(1.0)  # type: ignore[untyped-decorator]
 async def look_at_the_clock() -> None:
     """Let the lease see that time passes: an idle worker is not a frozen one."""
-    lease.doubt()
+    app.lease.doubt()
 
 
 @contextlib.contextmanager
@@ -62,7 +59,7 @@ async def is_ours(event: EventT[bytes]) -> bool:
 
     What a worker writes to a table that others fold by now is never taken back.
     """
-    while doubt := lease.doubt():  # noqa: ASYNC110 - time is all there is to wait for
+    while doubt := app.lease.doubt():  # noqa: ASYNC110 - time is all there is to wait for
         await asyncio.sleep(doubt)
     is_current = event.message.generation_id == app.consumer_generation_id
     return is_current and app.flow_control.is_active()

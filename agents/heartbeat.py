@@ -76,7 +76,7 @@ async def say_stopped(*_: Any, **__: Any) -> None:  # noqa: ANN401 - Faust's sig
     """Say that the worker stops on purpose: it is not missed then."""
     try:
         last = msgspec.structs.replace(await own_heartbeat(app), state="stopped", partitions=())
-        await asyncio.wait_for(channels.tell(last), LAST_WORD_SECONDS)
+        await asyncio.wait_for(channels.publish(last), LAST_WORD_SECONDS)
     except Exception as error:  # noqa: BLE001 - Kafka's clients raise what they like
         logger.debug("no last heartbeat: %r", error)
 
@@ -90,7 +90,7 @@ async def _beat() -> None:
 
 async def _send() -> None:
     try:
-        await channels.tell(await own_heartbeat(app))
+        await channels.publish(await own_heartbeat(app))
     except Exception as error:  # noqa: BLE001 - Kafka's clients raise what they like
         logger.debug("no heartbeat: %r", error)
 

@@ -12,7 +12,6 @@ import threading
 
 from typing import TYPE_CHECKING
 
-from agents.blocks import desk
 from streamapp import inventory, reconciliation
 from streamapp.app import app
 from streamapp.errors import StreamAppError
@@ -45,9 +44,9 @@ async def compare_with_acknowledgements() -> None:
 
 async def _publish_if_lost(ack: BlockAck) -> bool:
     """Publish that a block is lost, unless it has been persisted again; return whether it was."""
-    async with desk().turns.of(ack.file_id, ack.block):
+    async with app.context.locks.of(ack.file_id, ack.block):
         store = app.block_store
         if await asyncio.to_thread(store.stored, ack.file_id, ack.block) is not None:
             return False
-        await desk().tell(inventory.as_lost(ack, reconciliation.LOST))
+        await app.context.publish(inventory.as_lost(ack, reconciliation.LOST))
     return True

@@ -12,7 +12,6 @@ import threading
 
 from typing import Final
 
-from agents.blocks import desk
 from streamapp.app import app
 from streamapp.scrubbing import Scrub
 
@@ -27,7 +26,7 @@ AGAIN_SECONDS: Final = 600.0
 async def scrub_blocks() -> None:
     """Tell what was not told; then read all blocks again and again, until the worker stops."""
     stop = threading.Event()
-    scrub = Scrub(desk(), stop, app.settings.tables_dir / NOTE)
+    scrub = Scrub(app.context, stop, app.settings.tables_dir / NOTE)
     try:
         while True:
             try:

@@ -7,19 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 
 from typing import TYPE_CHECKING, Any, Final
-
-import msgspec
 
 from streamapp.errors import StoreError
 from streamapp.records import BlockAck, Quarantined
 
 
 if TYPE_CHECKING:
-    from streamapp.desk import AttemptKey, Desk, Record
-    from streamapp.store.metadata import BlockFile
+    from streamapp.desk import AttemptId, InboundRecord, WorkerContext
+    from streamapp.store.metadata import BlockFile, Rejection
     from streamapp.wire import BlockMeta, Frame
 
 logger = logging.getLogger(__name__)
@@ -33,30 +30,42 @@ MAX_QUARANTINED_BYTES: Final = 64 * 1024
 class Answers:
     """Speaks for one partition."""
 
-    def __init__(self, topic: str, partition: int, desk: Desk) -> None:
+    def __init__(self, topic: str, partition: int, context: WorkerContext) -> None:
         self._topic, self._partition = topic, partition
-        self._desk = desk
+        self._context = context
 
-    async def persisted(self, attempt: int, stored: BlockFile) -> None:
-        """Say that a block is persisted."""
-        await self._desk.tell(self._ack(attempt, stored))
+    async def stored(
+        self, attempt: int, stored: BlockFile, rejection: Rejection | None = None
+    ) -> None:
+        """Publish that a block is persisted; or, with *rejection*, that *attempt* is over."""
+        if rejection:
+            self._context.vitals.rejected += 1
+        await self._context.publish(
+            stored.acknowledgement(
+                group=self._context.settings.group_id,
+                machine=self._context.settings.machine_id,
+                at=self._context.clock.wall(),
+                attempt=attempt,
+                rejection=rejection,
+            )
+        )
 
     async def rejected(
-        self, key: AttemptKey, meta: BlockMeta, reason: str, *, sha256: str = ""
+        self, attempt_id: AttemptId, meta: BlockMeta, reason: str, *, sha256: str = ""
     ) -> None:
         """Say that an attempt at a block is over, and why: it is sent again.
 
         *sha256* is what another machine has stored instead.
         """
-        self._desk.vitals.rejected += 1
-        await self._desk.tell(
+        self._context.vitals.rejected += 1
+        await self._context.publish(
             BlockAck(
-                file_id=key[0],
-                block=key[1],
-                attempt=key[2],
+                file_id=attempt_id.file_id,
+                block=attempt_id.block,
+                attempt=attempt_id.attempt,
                 blocks=meta.blocks,
-                group=self._desk.settings.group_id,
-                machine=self._desk.settings.machine_id,
+                group=self._context.settings.group_id,
+                machine=self._context.settings.machine_id,
                 outcome="rejected",
                 size=meta.size,
                 sha256=sha256,
@@ -65,21 +74,8 @@ class Answers:
                 block_size=meta.block_size,
                 source=meta.source,
                 reason=reason,
-                at=time.time(),
+                at=self._context.clock.wall(),
             )
-        )
-
-    async def rejected_repeat(
-        self, attempt: int, stored: BlockFile, reason: str, *, sha256: str = ""
-    ) -> None:
-        """Say that an attempt at a block that was stored is over, and why.
-
-        *sha256* is what is stored instead: the producer sends a new version of its file then.
-        """
-        self._desk.vitals.rejected += 1
-        ack = self._ack(attempt, stored)
-        await self._desk.tell(
-            msgspec.structs.replace(ack, outcome="rejected", reason=reason, sha256=sha256, proof="")
         )
 
     async def deleted_unread(self, first: int, end: int) -> None:
@@ -89,15 +85,17 @@ class Answers:
             "its retention is too short for this group; their blocks are sent again"
         )
         logger.error("%s-%d: %s", self._topic, self._partition, reason)
-        self._desk.vitals.deleted_unread += end - first
+        self._context.vitals.deleted_unread += end - first
         await self._tell_quarantined(first, reason)
 
-    async def set_aside(self, record: Record, reason: str, frame: Frame | None = None) -> None:
+    async def set_aside(
+        self, record: InboundRecord, reason: str, frame: Frame | None = None
+    ) -> None:
         """Put a bad record on record: counted, logged, kept under ``quarantine/``, told."""
-        self._desk.vitals.quarantined += 1
+        self._context.vitals.quarantined += 1
         where = f"{self._topic}-{self._partition}-{record.offset}"
         logger.warning("set aside %s: %s", where, reason)
-        if self._desk.vitals.quarantined > MAX_QUARANTINED:
+        if self._context.vitals.quarantined > MAX_QUARANTINED:
             return
         described: dict[str, Any] = {
             "topic": self._topic,
@@ -106,11 +104,13 @@ class Answers:
             "reason": reason,
             "key": repr((record.key or b"")[:200]),
             "value_bytes": len(record.value),
-            "at": time.time(),
+            "at": self._context.clock.wall(),
         }
         value = b"" if frame else record.value[:MAX_QUARANTINED_BYTES]
         try:
-            path = str(await asyncio.to_thread(self._desk.store.set_aside, where, described, value))
+            path = str(
+                await asyncio.to_thread(self._context.store.set_aside, where, described, value)
+            )
         except StoreError as error:
             logger.warning("could not keep %s under quarantine: %s", where, error)
             path = ""
@@ -119,10 +119,10 @@ class Answers:
     async def _tell_quarantined(
         self, offset: int, reason: str, *, path: str = "", frame: Frame | None = None
     ) -> None:
-        await self._desk.tell(
+        await self._context.publish(
             Quarantined(
-                machine=self._desk.settings.machine_id,
-                group=self._desk.settings.group_id,
+                machine=self._context.settings.machine_id,
+                group=self._context.settings.group_id,
                 topic=self._topic,
                 partition=self._partition,
                 offset=offset,
@@ -130,14 +130,6 @@ class Answers:
                 path=path,
                 file_id=frame.file_id if frame else "",
                 block=frame.block if frame else 0,
-                at=time.time(),
+                at=self._context.clock.wall(),
             )
-        )
-
-    def _ack(self, attempt: int, stored: BlockFile) -> BlockAck:
-        return stored.acknowledgement(
-            group=self._desk.settings.group_id,
-            machine=self._desk.settings.machine_id,
-            at=time.time(),
-            attempt=attempt,
         )

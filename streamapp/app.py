@@ -16,9 +16,11 @@ from yarl import URL
 
 from streamapp import assignor, ending, logs, outputs, topics, transport, watching
 from streamapp.changelogs import Changelogs, SafeTable
+from streamapp.claims import Claims
 from streamapp.errors import SettingsError
 from streamapp.flow import FETCHED_RECORDS, FlowControl, StreamQueue
 from streamapp.kafka import BATCH_BYTES
+from streamapp.lease import Lease
 from streamapp.presence import Roster
 from streamapp.reporting import ReportedError
 from streamapp.settings import Settings
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
     from faust.types.transports import ConsumerT, TransportT
     from faust.types.web import Web
 
+    from streamapp.desk import WorkerContext
+    from streamapp.intake import Intake
     from streamapp.watchdog import WatchdogThread
 
 AUTODISCOVER: Final = ("tables", "agents", "streamapp.commands")
@@ -76,8 +80,13 @@ class StreamApp(faust.App):
 
     settings: Settings
     block_store: BlockStore
+    context: WorkerContext  # given by the agent that receives blocks
+    intakes: dict[Intake, None]
+    """Those of the partitions that this worker reads now."""
+    lease: Lease
     vitals: Vitals
     roster: Roster
+    claims: Claims
     changelogs: Changelogs
     watchdog: WatchdogThread
     web_sockets: list[socket.socket]
@@ -173,7 +182,10 @@ def create_app(settings: Settings) -> StreamApp:
         settings.data_roots, min_free=settings.min_free, file_mode=int(settings.file_mode, 8)
     )
     created.vitals = Vitals()
+    created.intakes = {}
+    created.lease = Lease(settings.session_timeout)
     created.roster = Roster(settings.group_id)
+    created.claims = Claims(settings, created.roster)
     created.changelogs = Changelogs()
     created.web_sockets = []
     created.early_tasks = []

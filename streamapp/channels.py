@@ -36,7 +36,7 @@ acks = _raw(_names.acks, topics.FILE_PARTITIONS)
 status = _raw(_names.status, topics.FILE_PARTITIONS)
 
 
-async def tell(record: records.BlockAck | records.Heartbeat | records.Quarantined) -> None:
+async def publish(record: records.BlockAck | records.Heartbeat | records.Quarantined) -> None:
     """Write *record* to its topic; return when all in-sync replicas have it.
 
     Raises:

@@ -1,11 +1,21 @@
-"""What the records of all partitions share: the worker around an intake, seen from there."""
+"""What the receivers of all partitions share: the worker around them, seen from there.
+
+No Faust and no Kafka client: how a record is published, and how the worker is stopped, is given.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Protocol
+import asyncio
+import dataclasses
+import logging
+import time
+
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 import msgspec
+
+from streamapp.turns import Turns
 
 
 if TYPE_CHECKING:
@@ -13,14 +23,42 @@ if TYPE_CHECKING:
     from streamapp.records import BlockAck, Quarantined
     from streamapp.settings import Settings
     from streamapp.store import BlockStore
-    from streamapp.turns import Turns
     from streamapp.vitals import Vitals
 
-AttemptKey = tuple[str, int, int]
-"""One attempt at a block: file id, block, attempt."""
+logger = logging.getLogger(__name__)
+
+RETRY_SECONDS: Final = 2.0
+"""How long Kafka is left alone before a record that it did not take is published again."""
+
+BlockId = tuple[str, int]
+"""A block: file id, number."""
 
 
-class Record(msgspec.Struct, kw_only=True):
+class AttemptId(NamedTuple):
+    """One attempt of a producer to send a block."""
+
+    file_id: str
+    block: int
+    attempt: int
+
+    @property
+    def block_id(self) -> BlockId:
+        """The block that it is an attempt at."""
+        return self.file_id, self.block
+
+    def __str__(self) -> str:
+        """As it stands in log lines."""
+        return f"file {self.file_id} block {self.block}"
+
+
+class Clock(NamedTuple):
+    """Where the time comes from; both in seconds."""
+
+    monotonic: Callable[[], float] = time.monotonic
+    wall: Callable[[], float] = time.time
+
+
+class InboundRecord(msgspec.Struct, kw_only=True):
     """One record as it came from the stream; *ack* acknowledges it to Kafka."""
 
     offset: int
@@ -42,32 +80,68 @@ class OthersClaims(Protocol):
         """Wait a moment until all is known that is acknowledged by now; return whether it is."""
 
 
-class Desk(Protocol):
-    """What the records of all partitions share: the worker around them."""
+@dataclasses.dataclass(kw_only=True, eq=False)
+class WorkerContext:
+    """What the receivers of all partitions share in one worker.
+
+    *send* writes a record to its topic, and raises when Kafka did not take it. *on_limit* is
+    called once, when as many blocks are persisted as ``--max-blocks`` allows.
+    """
 
     settings: Settings
     store: BlockStore
     vitals: Vitals
-    turns: Turns
-    without_room: set[str]
+    claims: OthersClaims
+    send: Callable[[BlockAck | Quarantined], Awaitable[None]]
+    on_limit: Callable[[], object]
+    clock: Clock = dataclasses.field(default_factory=Clock)
+    locks: Turns = dataclasses.field(default_factory=Turns)
+    without_room: set[str] = dataclasses.field(default_factory=set)
     """The partitions that wait for room: all others give up for them what is idle."""
+    begun: int = 0
+    """Blocks that were begun, and are persisted or open."""
+    persisted: int = 0
+    _abandoned: asyncio.Event = dataclasses.field(default_factory=asyncio.Event, init=False)
 
-    @property
-    def claims(self) -> OthersClaims:
-        """Which blocks other machines of the group have."""
+    async def publish(self, record: BlockAck | Quarantined) -> None:
+        """Write *record* to its topic; return when Kafka has it.
 
-    async def tell(self, record: BlockAck | Quarantined) -> None:
-        """Write *record* to its topic; return when the broker has it."""
+        While Kafka does not take it, the worker holds, and it is written again.
+        """
+        while True:
+            try:
+                await self.send(record)
+            except Exception as error:  # noqa: BLE001 - whatever Kafka's client raises: it is not written
+                reason = f"Kafka does not take acknowledgements: {error!r}"
+                logger.warning("%s", reason)
+                self.vitals.hold("acknowledging", reason)
+                await asyncio.sleep(RETRY_SECONDS)
+            else:
+                self.vitals.release("acknowledging")
+                return
 
     @property
     def is_full(self) -> bool:
-        """Whether no further block may be begun until one is given up."""
+        """Whether as many blocks are begun as ``--max-blocks`` allows."""
+        return self.settings.max_blocks is not None and self.begun >= self.settings.max_blocks
 
-    async def may_begin(self) -> None:
-        """Wait until one more block may be begun."""
+    async def begin_block(self) -> None:
+        """Wait until one more block may be begun: ``--max-blocks`` is exact."""
+        while self.is_full:
+            self.vitals.hold("max-blocks", "as many blocks are begun as --max-blocks allows")
+            self._abandoned.clear()
+            await self._abandoned.wait()
+        self.vitals.release("max-blocks")
+        self.begun += 1
 
-    def begun_in_vain(self) -> None:
-        """Take back a block that was begun and is not kept."""
+    def abandon_block(self) -> None:
+        """Note that a block that was begun is not persisted: another one may begin."""
+        self.begun -= 1
+        self._abandoned.set()
 
-    def kept(self) -> None:
-        """Note a block that was begun and is kept."""
+    def finish_block(self) -> None:
+        """Note that a block that was begun is persisted."""
+        self.persisted += 1
+        if self.persisted == self.settings.max_blocks:
+            logger.info("persisted %d blocks (--max-blocks): stopping", self.persisted)
+            self.on_limit()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -19,7 +18,7 @@ from streamapp.units import counted
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from streamapp.desk import Desk
+    from streamapp.desk import WorkerContext
 
 logger = logging.getLogger(__name__)
 
@@ -35,10 +34,12 @@ _REFUSED_WRITES: Final = 3
 class Holding:
     """Does a partition's work on the store, and waits where that cannot do it."""
 
-    def __init__(self, place: str, desk: Desk, *, gone_on: Callable[[float], None]) -> None:
+    def __init__(
+        self, place: str, context: WorkerContext, *, gone_on: Callable[[float], None]
+    ) -> None:
         """*gone_on* is called when the partition goes on, with the seconds that it was held."""
         self._place = place
-        self._desk = desk
+        self._context = context
         self._gone_on = gone_on
         self._reason = ""
         self._since = 0.0
@@ -61,9 +62,9 @@ class Holding:
         if self._reason:
             self._reason = ""
             logger.info("%s goes on", self._place)
-            self._desk.vitals.release(self._place)
-            self._desk.without_room.discard(self._place)
-            self._gone_on(time.monotonic() - self._since)
+            self._context.vitals.release(self._place)
+            self._context.without_room.discard(self._place)
+            self._gone_on(self._context.clock.monotonic() - self._since)
 
     async def _tried(
         self, operation: Callable[[], _T], meanwhile: Callable[[], Awaitable[None]] | None
@@ -74,14 +75,14 @@ class Holding:
                 return await asyncio.to_thread(operation)
             except StoreError as error:
                 is_full = isinstance(error, StoreFullError)
-                if not is_full and await asyncio.to_thread(self._desk.store.is_healthy):
+                if not is_full and await asyncio.to_thread(self._context.store.is_healthy):
                     refused += 1
                 if refused > _REFUSED_WRITES:
                     message = f"the disk refused it {counted(refused, 'time')}: {error}"
                     raise BlockCorruptError(message) from error
                 self._hold(str(error))
                 if is_full:
-                    self._desk.without_room.add(self._place)
+                    self._context.without_room.add(self._place)
                 await asyncio.sleep(HOLD_SECONDS)
                 if meanwhile is not None:
                     await meanwhile()
@@ -89,7 +90,7 @@ class Holding:
     def _hold(self, reason: str) -> None:
         if self._reason != reason:
             if not self._reason:
-                self._since = time.monotonic()
+                self._since = self._context.clock.monotonic()
             self._reason = reason
             logger.error("%s holds: %s", self._place, reason)
-            self._desk.vitals.hold(self._place, reason)
+            self._context.vitals.hold(self._place, reason)

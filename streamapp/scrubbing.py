@@ -12,7 +12,7 @@ import contextlib
 import logging
 import time
 
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -28,12 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from streamapp.records import BlockAck
-    from streamapp.settings import Settings
-    from streamapp.store import BlockStore
+    from streamapp.desk import WorkerContext
     from streamapp.store.root import Root
-    from streamapp.turns import Turns
-    from streamapp.vitals import Vitals
 
 logger = logging.getLogger(__name__)
 
@@ -41,18 +37,6 @@ NOTE_SECONDS: Final = 10.0
 """How often the place is noted: a restart reads so much again."""
 
 _HOUR: Final = 3600.0
-
-
-class Desk(Protocol):
-    """What the scrub shares with the rest of the worker."""
-
-    settings: Settings
-    store: BlockStore
-    vitals: Vitals
-    turns: Turns
-
-    async def tell(self, record: BlockAck) -> None:
-        """Write *record* to its topic; return when the broker has it."""
 
 
 class Place(msgspec.Struct, kw_only=True):
@@ -67,8 +51,8 @@ class Place(msgspec.Struct, kw_only=True):
 class Scrub:
     """The readings of one worker's data folders; *note* keeps the place between two runs."""
 
-    def __init__(self, desk: Desk, stop: threading.Event, note: Path) -> None:
-        self._desk = desk
+    def __init__(self, context: WorkerContext, stop: threading.Event, note: Path) -> None:
+        self._context = context
         self._stop = stop
         self._note = note
         self._place = self._noted()
@@ -81,12 +65,12 @@ class Scrub:
         Raises:
             StoreError: the quarantine cannot be read.
         """
-        for loss in await asyncio.to_thread(repair.untold, self._desk.store):
+        for loss in await asyncio.to_thread(repair.untold, self._context.store):
             await self._tell(loss)
 
     async def run(self) -> None:
         """Begin a pass every ``scrub_every`` hours; a pass that was stopped goes on first."""
-        every = self._desk.settings.scrub_every * _HOUR
+        every = self._context.settings.scrub_every * _HOUR
         while True:
             if self._place.is_done:
                 now = time.time()  # before it began, when somebody set the clock
@@ -107,7 +91,7 @@ class Scrub:
             self._place = Place(started_at=time.time(), is_done=False)
         await self.tell_untold()
         began, found, failure = time.monotonic(), 0, None
-        pace = Pace(self._desk.settings.scrub_rate, self._stop)
+        pace = Pace(self._context.settings.scrub_rate, self._stop)
         for root in self._roots_left():
             verdicts = verify.blocks(root.path, pace, after=self._after(root))
             try:
@@ -142,12 +126,12 @@ class Scrub:
     async def _take_back(self, root: Root, bad: Verdict) -> None:
         log = logger.warning if bad.state is State.FILE_JSON else logger.error
         log("%s is %s: %s", bad.path, bad.state.value, bad.reason)
-        settings = self._desk.settings
+        settings = self._context.settings
         file_id = bad.file.file_id if bad.file else ""
-        async with self._desk.turns.of(file_id, bad.block):
+        async with self._context.locks.of(file_id, bad.block):
             loss = await asyncio.to_thread(
                 lambda: repair.take_back(
-                    self._desk.store,
+                    self._context.store,
                     root,
                     bad,
                     group=settings.group_id,
@@ -155,17 +139,17 @@ class Scrub:
                 )
             )
             if loss is not None:
-                self._desk.vitals.corrupt += 1
+                self._context.vitals.corrupt += 1
                 await self._tell(loss)
 
     async def _tell(self, loss: repair.Loss) -> None:
         for ack in loss.acks:
-            await self._desk.tell(ack)
+            await self._context.publish(ack)
             logger.error("file %s block %d is lost here: %s", ack.file_id, ack.block, ack.reason)
-        await asyncio.to_thread(repair.told, self._desk.store, loss)
+        await asyncio.to_thread(repair.told, self._context.store, loss)
 
     def _roots_left(self) -> list[Root]:
-        roots = sorted(self._desk.store.roots, key=lambda root: str(root.path))
+        roots = sorted(self._context.store.roots, key=lambda root: str(root.path))
         return [root for root in roots if str(root.path) >= self._place.root]
 
     def _after(self, root: Root) -> tuple[str, ...] | None:

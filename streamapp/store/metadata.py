@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from typing import TYPE_CHECKING, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 import msgspec
 
@@ -27,6 +27,13 @@ _MIN_DIGITS: Final = 4
 BIN: Final = re.compile(r"block_(\d{4,})\.bin")
 BLOCK: Final = re.compile(r"(block_(\d{4,}))(?:\.bin|_metadata\.json)")
 """Either file of a block: its stem, and its number."""
+
+
+class Rejection(NamedTuple):
+    """Why an attempt at a stored block is over; *sha256* is what is stored instead, if it is."""
+
+    reason: str
+    sha256: str = ""
 
 
 class BlockFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,19 +73,22 @@ class BlockFile(msgspec.Struct, frozen=True, kw_only=True):
         machine: str,
         at: float,
         attempt: int = 0,
-        outcome: Literal["persisted", "lost"] = "persisted",
+        rejection: Rejection | None = None,
     ) -> BlockAck:
-        """Return what *machine* says of the block; *at* is when, in seconds since 1970."""
+        """Return that *machine* has persisted the block, or why it rejects an *attempt* at it.
+
+        *at* is when, in seconds since 1970.
+        """
         return BlockAck(
             file_id=self.file_id,
             block=self.block,
             blocks=self.blocks,
             group=group,
             machine=machine,
-            outcome=outcome,
+            outcome="rejected" if rejection else "persisted",
             attempt=attempt,
             size=self.size,
-            sha256=self.sha256,
+            sha256=rejection.sha256 if rejection else self.sha256,
             name=self.name,
             file_size=self.file_size,
             block_size=self.block_size,
@@ -88,7 +98,8 @@ class BlockFile(msgspec.Struct, frozen=True, kw_only=True):
             ctime_ns="" if self.ctime_ns is None else str(self.ctime_ns),
             version=self.version,
             version_of=file_of_block(self).version_of,
-            proof=self.proof,
+            proof="" if rejection else self.proof,
+            reason=rejection.reason if rejection else "",
             at=at,
         )
 

@@ -29,13 +29,14 @@ from hypothesis.stateful import (
 from streamapp import answers, holding, pending, wire
 from streamapp import intake as intake_module
 from streamapp.claims import Claim
-from streamapp.desk import Record
+from streamapp.desk import InboundRecord, WorkerContext
 from streamapp.errors import BlockConflictError, StoreError, StoreFullError
 from streamapp.intake import Intake
+from streamapp.pending import Elsewhere
 from streamapp.records import BlockAck
-from streamapp.turns import Turns
 from streamapp.vitals import Vitals
 from streamapp.wire import Frame
+from tests.fakes import FakeClock
 from tests.unit.frames import frames_of, id_of, meta_of
 
 
@@ -141,7 +142,7 @@ class LateClaims:
 
 
 class Machine:
-    """A worker of the group."""
+    """A worker of the group: what is on disk stays, `context` is new at each start."""
 
     def __init__(self, world, name):
         self.settings = types.SimpleNamespace(
@@ -149,18 +150,21 @@ class Machine:
         )
         self.world = world
         self.store = MemoryStore()
-        self.is_full = False
         self.start()
 
     def start(self):
         """Start, with what is on disk and nothing else."""
-        self.vitals = Vitals()
-        self.turns = Turns()
-        self.without_room = set()
-        self.claims = LateClaims(self.world, self.settings.machine_id)
-        self.begun = self.kept_blocks = 0
+        self.context = WorkerContext(
+            settings=self.settings,
+            store=self.store,
+            vitals=Vitals(),
+            claims=LateClaims(self.world, self.settings.machine_id),
+            send=self._send,
+            on_limit=lambda: None,
+            clock=self.world.clock.clock,
+        )
 
-    async def tell(self, record):
+    async def _send(self, record):
         """Give *record* to Kafka, unless the process dies at this very moment."""
         if self.world.dies_telling:
             self.world.dies_telling = False
@@ -173,18 +177,6 @@ class Machine:
                 self.world.persisted[record.file_id, record.block] = claim
             else:
                 self.world.over.add(record.attempt)
-
-    async def may_begin(self):
-        """As `WorkerDesk`."""
-        self.begun += 1
-
-    def begun_in_vain(self):
-        """As `WorkerDesk`."""
-        self.begun -= 1
-
-    def kept(self):
-        """As `WorkerDesk`."""
-        self.kept_blocks += 1
 
 
 @dataclasses.dataclass
@@ -210,10 +202,7 @@ class World(RuleBasedStateMachine):
         super().__init__()
         self.patch = pytest.MonkeyPatch()
         self.loop = asyncio.new_event_loop()
-        self.clock = types.SimpleNamespace(now=0.0, time=lambda: 1.0)
-        self.clock.monotonic = lambda: self.clock.now
-        for module in (intake_module, pending, answers, holding):
-            self.patch.setattr(module, "time", self.clock)
+        self.clock = FakeClock()
         for module in (intake_module, pending):
             self.patch.setattr(module, "in_a_thread", lambda abort: abort())
         self.patch.setattr(holding, "HOLD_SECONDS", 0)
@@ -247,17 +236,17 @@ class World(RuleBasedStateMachine):
 
     def _begin_life(self):
         self._go_back()
-        self.intake = Intake("data-blocks", 0, self.reader)
-        settle = self.intake._settle_whole_block
+        self.intake = Intake("data-blocks", 0, self.reader.context)
+        settle = self.intake._settle_block
 
-        def settle_if_persisted(key, offsets):
-            assert key[:2] in self.persisted, "done, and no machine has it by the newest word"
+        def settle_if_persisted(block_id):
+            assert block_id in self.persisted, "done, and no machine has it by the newest word"
             for sending in self.sendings:
-                if sending.key == key[:2] and sending.first_offset < self.position:
+                if sending.key == block_id and sending.first_offset < self.position:
                     self.done.add(sending.attempt)
-            settle(key, offsets)
+            settle(block_id)
 
-        self.patch.setattr(self.intake, "_settle_whole_block", settle_if_persisted)
+        self.patch.setattr(self.intake, "_settle_block", settle_if_persisted)
 
     def _go_back(self):
         """Begin at the commit: what comes again is to be done again."""
@@ -348,7 +337,7 @@ class World(RuleBasedStateMachine):
             if offset != self.position:
                 return  # it died meanwhile
             frame, value = self.log[offset]
-            record = Record(
+            record = InboundRecord(
                 offset=offset,
                 generation=self.generation,
                 headers=wire.encode(frame) if frame is not None else [],
@@ -379,8 +368,8 @@ class World(RuleBasedStateMachine):
 
         self.commit()
         self.loop.run_until_complete(drop())
-        assert 0 == self.reader.vitals.open_blocks
-        assert self.reader.begun == self.reader.kept_blocks
+        assert 0 == self.reader.context.vitals.open_blocks
+        assert self.reader.context.begun == self.reader.context.persisted
         self.reader = self.machines[number]
         self._begin_life()
 
@@ -449,10 +438,11 @@ class World(RuleBasedStateMachine):
 
     def _under_way(self):
         """Return what is not sent whole and read as a block that the third machine has."""
+        elsewhere = {a.id.attempt for a in self.intake._attempts.within(Elsewhere)}
         return [
             s
             for s in self.sendings
-            if (*s.key, s.attempt) in self.intake._elsewhere
+            if s.attempt in elsewhere
             and s.key in self.persisted
             and self.persisted[s.key].machine == "m3"
         ]
@@ -460,7 +450,7 @@ class World(RuleBasedStateMachine):
     @rule()
     def read_claims(self):
         """The machine reads what others have, as it does all the time."""
-        self.reader.claims.read()
+        self.reader.context.claims.read()
 
     @rule(count=st.integers(1, 3))
     def answer_slowly(self, count):
@@ -496,8 +486,8 @@ class World(RuleBasedStateMachine):
         self.nothing_is_passed()
         assert len(self.log) == self.acked
         assert self.intake.safe_offset is None
-        assert 0 == self.reader.vitals.open_blocks
-        assert "running" == self.reader.vitals.state
+        assert 0 == self.reader.context.vitals.open_blocks
+        assert "running" == self.reader.context.vitals.state
 
 
 EXAMPLES = 2_000

@@ -5,14 +5,12 @@ import asyncio
 import pytest
 
 from streamapp import records, repair, verify, wire
-from streamapp.desk import Record
+from streamapp.desk import InboundRecord
 from streamapp.intake import Intake
 from streamapp.settings import Settings
 from streamapp.store import BlockStore
-from streamapp.turns import Turns
 from streamapp.verify import Pace
-from streamapp.vitals import Vitals
-from tests.claims import FakeClaims
+from tests.fakes import FakeContext
 from tests.parts.keeping import flip
 from tests.unit.frames import frames_of, id_of, meta_of
 from tests.waiting import eventually
@@ -22,37 +20,12 @@ DATA = b"0123456789" * 30
 FILE_ID = id_of(meta_of(len(DATA)))
 
 
-class Desk:
-    """A worker around an intake; what it tells is in `said`."""
-
-    def __init__(self, store):
-        self.settings = Settings(machine_id="m", group_id="g")
-        self.store = store
-        self.vitals = Vitals()
-        self.turns = Turns()
-        self.claims = FakeClaims()
-        self.said = []
-
-    async def tell(self, record):
-        """Remember what was told."""
-        self.said.append(record)
-
-    async def may_begin(self):
-        """As many as there are."""
-
-    def begun_in_vain(self):
-        """Counts nothing."""
-
-    def kept(self):
-        """Counts nothing."""
-
-
 @pytest.fixture
-def desk(tmp_path):
+def context(tmp_path):
     """A worker with an empty data folder."""
     store = BlockStore([tmp_path / "processed_data_m"], min_free=0)
     store.open()
-    yield Desk(store)
+    yield FakeContext(store, settings=Settings(machine_id="m", group_id="g"))
     store.close()
 
 
@@ -63,9 +36,9 @@ def acked():
 
 
 @pytest.fixture
-def send(desk, acked):
+def send(context, acked):
     """Sends frames of an attempt at the one block, as they come from Kafka."""
-    intake = Intake("data-blocks", 0, desk)
+    intake = Intake("data-blocks", 0, context)
     offset = -1
 
     async def send_(attempt, frames):
@@ -75,7 +48,7 @@ def send(desk, acked):
             offset += 1
             frame, value = made[number]
             await intake.take(
-                Record(
+                InboundRecord(
                     offset=offset,
                     generation=1,
                     headers=wire.encode(frame),
@@ -88,58 +61,58 @@ def send(desk, acked):
     return send_
 
 
-def outcomes(desk):
+def outcomes(context):
     """Return what was said: outcome and attempt."""
-    return [(ack.outcome, ack.attempt) for ack in desk.said]
+    return [(ack.outcome, ack.attempt) for ack in context.acks]
 
 
-def take_back(desk):
+def take_back(context):
     """Find the bad block and move it away, as the scrub does."""
-    (root,) = desk.store.roots
+    (root,) = context.store.roots
     (found,) = [v for v in verify.blocks(root.path, Pace()) if not v.is_good]
-    return repair.take_back(desk.store, root, found, group="g", machine="m")
+    return repair.take_back(context.store, root, found, group="g", machine="m")
 
 
-async def test_found_bad_while_it_is_sent_again(desk, send, acked):
+async def test_found_bad_while_it_is_sent_again(context, send, acked):
     """Between the first frame and the last a stored block was found bad: it is not "persisted"."""
     await send(1, range(3))
-    flip(desk.store.roots[0].path / "a/b.csv/block_0000.bin", 9)
+    flip(context.store.roots[0].path / "a/b.csv/block_0000.bin", 9)
     await send(2, [0, 1])
-    take_back(desk)
+    take_back(context)
     await send(2, [2])
-    assert [("persisted", 1), ("rejected", 2)] == outcomes(desk)
-    assert "found bad" in desk.said[-1].reason
+    assert [("persisted", 1), ("rejected", 2)] == outcomes(context)
+    assert "found bad" in context.acks[-1].reason
 
     await send(3, range(3))
-    assert ("persisted", 3) == outcomes(desk)[-1]
-    assert desk.store.stored(FILE_ID, 0)
+    assert ("persisted", 3) == outcomes(context)[-1]
+    assert context.store.stored(FILE_ID, 0)
     assert [*range(9)] == acked
 
 
-async def test_sent_again_after_the_loss(desk, send):
+async def test_sent_again_after_the_loss(context, send):
     """A block that was taken back is kept anew when it comes again, and only then persisted."""
     await send(1, range(3))
-    path = desk.store.roots[0].path / "a/b.csv/block_0000.bin"
+    path = context.store.roots[0].path / "a/b.csv/block_0000.bin"
     good = path.read_bytes()
     flip(path, 9)
-    take_back(desk)
+    take_back(context)
     await send(2, range(3))
 
-    assert [("persisted", 1), ("persisted", 2)] == outcomes(desk)
+    assert [("persisted", 1), ("persisted", 2)] == outcomes(context)
     assert good == path.read_bytes()
 
 
 @pytest.mark.parametrize("is_stored", [True, False])
-async def test_answers_wait_for_their_turn(desk, send, is_stored):
+async def test_answers_wait_for_their_turn(context, send, is_stored):
     """While the loss of a block is being told, nobody calls it persisted."""
     if is_stored:
         await send(1, range(3))
-    said = len(desk.said)
-    async with desk.turns.of(FILE_ID, 0):
+    said = len(context.acks)
+    async with context.locks.of(FILE_ID, 0):
         answer = asyncio.ensure_future(send(2, range(3)))
-        await eventually(lambda: desk.turns._wanted[FILE_ID, 0] == 2)
-        assert said == len(desk.said)
+        await eventually(lambda: context.locks._wanted[FILE_ID, 0] == 2)
+        assert said == len(context.acks)
     await answer
 
-    assert ("persisted", 2) == outcomes(desk)[-1]
-    assert all(isinstance(ack, records.BlockAck) for ack in desk.said)
+    assert ("persisted", 2) == outcomes(context)[-1]
+    assert all(isinstance(ack, records.BlockAck) for ack in context.acks)

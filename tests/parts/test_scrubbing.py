@@ -12,14 +12,14 @@ import time
 
 import pytest
 
-from streamapp import records, repair, verify
+from streamapp import repair, verify
 from streamapp.errors import StoreError
 from streamapp.scrubbing import Scrub
 from streamapp.settings import Settings
 from streamapp.store import BlockStore, quarantine
 from streamapp.turns import Turns
 from streamapp.verify import Pace
-from streamapp.vitals import Vitals
+from tests.fakes import FakeContext
 from tests.parts.keeping import flip, keep_file
 from tests.waiting import eventually
 
@@ -27,20 +27,10 @@ from tests.waiting import eventually
 BLOCK = 1_000
 
 
-class Desk:
-    """A worker around the scrub; what it tells is in `said`."""
-
-    def __init__(self, store, **settings):
-        given = {"machine_id": "m", "group_id": "g", "scrub_rate": "1GiB", "scrub_every": 1}
-        self.settings = Settings(**given | settings)
-        self.store = store
-        self.vitals = Vitals()
-        self.turns = Turns()
-        self.said = []
-
-    async def tell(self, record):
-        """Remember what was told, as a reader of the topic would decode it."""
-        self.said.append(records.decode_ack(records.encode(record)))
+def worker_of(store, **settings):
+    """Return a worker around the scrub."""
+    given = {"machine_id": "m", "group_id": "g", "scrub_rate": "1GiB", "scrub_every": 1}
+    return FakeContext(store, settings=Settings(**given | settings))
 
 
 @pytest.fixture
@@ -61,16 +51,16 @@ def two(tmp_path):
     store.close()
 
 
-def scrub_of(desk, tmp_path):
+def scrub_of(context, tmp_path):
     """Return the scrub of a worker that starts now."""
-    return Scrub(desk, threading.Event(), tmp_path / "scrub.json")
+    return Scrub(context, threading.Event(), tmp_path / "scrub.json")
 
 
 async def scrub(store, tmp_path, **settings):
-    """Let a worker read everything once; return its desk."""
-    desk = Desk(store, **settings)
-    await scrub_of(desk, tmp_path).go_on()
-    return desk
+    """Let a worker read everything once; return its context."""
+    context = worker_of(store, **settings)
+    await scrub_of(context, tmp_path).go_on()
+    return context
 
 
 def bad(store):
@@ -103,13 +93,13 @@ async def test_hundred_flipped_bits(store, tmp_path):
         flip(path, rng.randrange(8 * BLOCK))
     rotten = {f"{ids[p.parent.name]}-{int(p.stem[6:])}": p.read_bytes() for p in chosen}
     good = {p: p.stat() for p in top.rglob("*.bin") if p not in chosen}
-    desk = await scrub(store, tmp_path)
+    context = await scrub(store, tmp_path)
 
     found = quarantined(store)
     assert rotten == {name: content for name, (content, _) in found.items()}
-    assert 100 == desk.vitals.corrupt
-    assert sorted(rotten) == sorted(f"{ack.file_id}-{ack.block}" for ack in desk.said)
-    assert {("lost", "g", "m")} == {(a.outcome, a.group, a.machine) for a in desk.said}
+    assert 100 == context.vitals.corrupt
+    assert sorted(rotten) == sorted(f"{ack.file_id}-{ack.block}" for ack in context.acks)
+    assert {("lost", "g", "m")} == {(a.outcome, a.group, a.machine) for a in context.acks}
     assert {p: (s.st_ino, s.st_mtime_ns) for p, s in good.items()} == {
         p: (p.stat().st_ino, p.stat().st_mtime_ns) for p in top.rglob("f*/*.bin")
     }
@@ -126,7 +116,7 @@ async def test_lost_shares_the_key(store, tmp_path):
     file_id = keep_file(store, "a", size=2_500, block_size=BLOCK)
     stored = store.stored(file_id, 2)
     flip(store.roots[0].path / "a/block_0002.bin", 5)
-    (ack,) = (await scrub(store, tmp_path)).said
+    (ack,) = (await scrub(store, tmp_path)).acks
 
     persisted = stored.acknowledgement(group="g", machine="m", at=1.0)
     assert persisted.key == ack.key
@@ -140,9 +130,9 @@ async def test_machine_that_changed_its_group(store, tmp_path, group):
     """A block is taken back from the group it was persisted for and from the one of today."""
     keep_file(store, "a", size=10, block_size=BLOCK, group=group)
     flip(store.roots[0].path / "a/block_0000.bin", 5)
-    desk = await scrub(store, tmp_path)
+    context = await scrub(store, tmp_path)
 
-    assert sorted({"g", group}) == [ack.group for ack in desk.said]
+    assert sorted({"g", group}) == [ack.group for ack in context.acks]
 
 
 @pytest.mark.parametrize("damage", ["bin", "metadata", "no bin", "no metadata"])
@@ -154,7 +144,7 @@ async def test_sent_again(store, tmp_path, damage):
         if "metadata" in damage:
             path = path.with_name("block_0001_metadata.json")
         path.unlink() if "no" in damage else path.write_bytes(b"rot")
-        (ack,) = (await scrub(store, tmp_path)).said
+        (ack,) = (await scrub(store, tmp_path)).acks
         assert (file_id, 1, "lost") == (ack.file_id, ack.block, ack.outcome)
         assert store.stored(file_id, 1) is None
         assert number == len(quarantined(store))
@@ -170,10 +160,10 @@ async def test_rotten_file_json(store, tmp_path):
     good = path.read_bytes()
     path.write_bytes(b"rot")
     assert store.stored(file_id, 1)
-    desk = await scrub(store, tmp_path)
+    context = await scrub(store, tmp_path)
 
-    assert [] == desk.said
-    assert 0 == desk.vitals.corrupt
+    assert [] == context.acks
+    assert 0 == context.vitals.corrupt
     assert good == path.read_bytes()
 
 
@@ -197,10 +187,10 @@ async def test_nothing_tells_whose_it_was(store, tmp_path):
     content = (folder / "block_0000.bin").read_bytes()
     (folder / "file.json").write_bytes(b"rot")
     (folder / "block_0000_metadata.json").write_bytes(b"rot")
-    desk = await scrub(store, tmp_path)
+    context = await scrub(store, tmp_path)
 
-    assert [] == desk.said
-    assert 1 == desk.vitals.corrupt
+    assert [] == context.acks
+    assert 1 == context.vitals.corrupt
     assert content == quarantined(store)["unknown-0"][0]
 
 
@@ -249,7 +239,7 @@ async def test_crash_while_it_is_taken_back(store, tmp_path, monkeypatch, step):
     store.close()
     again = BlockStore([top], min_free=0)
     again.open()
-    desk = await scrub(again, tmp_path)
+    context = await scrub(again, tmp_path)
     stored = again.stored(file_id, 0)
     kept = [c for c, _ in quarantined(again).values() if c is not None]
     untold = [r for _, r in quarantined(again).values() if r["told_at"] is None]
@@ -258,7 +248,7 @@ async def test_crash_while_it_is_taken_back(store, tmp_path, monkeypatch, step):
     assert stored is None
     assert [content] == kept
     assert [] == untold
-    assert {(file_id, 0, "lost")} == {(a.file_id, a.block, a.outcome) for a in desk.said}
+    assert {(file_id, 0, "lost")} == {(a.file_id, a.block, a.outcome) for a in context.acks}
 
 
 async def test_not_told_when_it_was_sent_again(store, tmp_path):
@@ -268,10 +258,10 @@ async def test_not_told_when_it_was_sent_again(store, tmp_path):
     (found,) = bad(store)
     repair.take_back(store, store.roots[0], found, group="g", machine="m")
     keep_file(store, "a", size=10, block_size=BLOCK)
-    desk = Desk(store)
-    await scrub_of(desk, tmp_path).tell_untold()
+    context = worker_of(store)
+    await scrub_of(context, tmp_path).tell_untold()
 
-    assert [] == desk.said
+    assert [] == context.acks
     assert store.stored(file_id, 0)
     assert [] == repair.untold(store)
 
@@ -282,12 +272,12 @@ async def test_told_by_the_next_worker(store, tmp_path):
     flip(store.roots[0].path / "a/block_0000.bin", 3)
     (found,) = bad(store)
     repair.take_back(store, store.roots[0], found, group="g", machine="m")
-    first, second = Desk(store), Desk(store)
+    first, second = worker_of(store), worker_of(store)
     await scrub_of(first, tmp_path).tell_untold()
     await scrub_of(second, tmp_path).tell_untold()
 
-    assert [(file_id, 0, "lost")] == [(a.file_id, a.block, a.outcome) for a in first.said]
-    assert [] == second.said
+    assert [(file_id, 0, "lost")] == [(a.file_id, a.block, a.outcome) for a in first.acks]
+    assert [] == second.acks
 
 
 async def test_cannot_be_moved(store, tmp_path, monkeypatch):
@@ -305,10 +295,10 @@ async def test_cannot_be_moved(store, tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "rename", refuse)
-        desk = await scrub(store, tmp_path)
+        context = await scrub(store, tmp_path)
         again = await scrub(store, tmp_path)
-    assert [(file_id, 0)] == [(a.file_id, a.block) for a in desk.said]
-    assert [] == again.said
+    assert [(file_id, 0)] == [(a.file_id, a.block) for a in context.acks]
+    assert [] == again.acks
     assert {} == quarantined(store)
     assert path.exists()
     assert store.stored(file_id, 0) is None
@@ -324,9 +314,9 @@ async def test_another_folder_has_it(two, tmp_path):
     for root in two.roots:
         file_id = keep_file(root, name, size=10, block_size=BLOCK)
     flip(two.roots[0].path / "a/block_0000.bin", 3)
-    desk = await scrub(two, tmp_path)
+    context = await scrub(two, tmp_path)
 
-    assert [] == desk.said
+    assert [] == context.acks
     assert 1 == len(quarantined(two))
     assert two.stored(file_id, 0)
 
@@ -338,11 +328,11 @@ async def test_one_folder_cannot_be_read(two, tmp_path):
     flip(two.roots[1].path / "b/block_0000.bin", 3)
     path = two.roots[0].path
     path.rename(tmp_path / "away")
-    desk = Desk(two)
+    context = worker_of(two)
     with pytest.raises(StoreError, match="cannot read"):
-        await scrub_of(desk, tmp_path).go_on()
+        await scrub_of(context, tmp_path).go_on()
 
-    assert [file_id] == [ack.file_id for ack in desk.said]
+    assert [file_id] == [ack.file_id for ack in context.acks]
 
 
 async def test_goes_on_where_it_stopped(store, tmp_path, monkeypatch):
@@ -352,8 +342,8 @@ async def test_goes_on_where_it_stopped(store, tmp_path, monkeypatch):
         keep_file(store, f"f{number}", size=10, block_size=BLOCK)
     read = []
     for _ in range(10):
-        stop, desk = threading.Event(), Desk(store)
-        scrub = Scrub(desk, stop, tmp_path / "scrub.json")
+        stop, context = threading.Event(), worker_of(store)
+        scrub = Scrub(context, stop, tmp_path / "scrub.json")
         real, seen = verify.blocks, []
 
         def some(*args, real=real, seen=seen, stop=stop, **kwargs):
@@ -382,23 +372,23 @@ async def test_goes_on_where_it_stopped(store, tmp_path, monkeypatch):
 async def test_pause_between_readings(store, tmp_path):
     """A reading begins as long after the start of the last one as the settings say."""
     keep_file(store, "a", size=10, block_size=BLOCK)
-    desk = Desk(store, scrub_every=1)
-    first = asyncio.ensure_future(scrub_of(desk, tmp_path).run())
+    context = worker_of(store, scrub_every=1)
+    first = asyncio.ensure_future(scrub_of(context, tmp_path).run())
     note = tmp_path / "scrub.json"
     await eventually(lambda: note.exists() and json.loads(note.read_text())["is_done"])
     first.cancel()
     flip(store.roots[0].path / "a/block_0000.bin", 3)
-    second = asyncio.ensure_future(scrub_of(desk, tmp_path).run())
+    second = asyncio.ensure_future(scrub_of(context, tmp_path).run())
     await asyncio.sleep(0)
     place = json.loads(note.read_text())
-    assert [] == desk.said
+    assert [] == context.acks
     second.cancel()
     note.write_text(json.dumps(place | {"started_at": time.time() - 3_601}))
-    third = asyncio.ensure_future(scrub_of(desk, tmp_path).run())
-    await eventually(lambda: desk.said)
+    third = asyncio.ensure_future(scrub_of(context, tmp_path).run())
+    await eventually(lambda: context.acks)
     third.cancel()
 
-    assert 1 == len(desk.said)
+    assert 1 == len(context.acks)
 
 
 async def test_unreadable_note(store, tmp_path):
@@ -407,16 +397,16 @@ async def test_unreadable_note(store, tmp_path):
     keep_file(store, "a", size=10, block_size=BLOCK)
     flip(store.roots[0].path / "a/block_0000.bin", 3)
 
-    assert 1 == len((await scrub(store, tmp_path)).said)
+    assert 1 == len((await scrub(store, tmp_path)).acks)
 
 
 async def test_answers_take_turns(store, tmp_path):
     """While someone answers for a block it is not taken back: the later word is the true one."""
     file_id = keep_file(store, "a", size=10, block_size=BLOCK)
     flip(store.roots[0].path / "a/block_0000.bin", 3)
-    desk = Desk(store)
-    scrub = scrub_of(desk, tmp_path)
-    async with desk.turns.of(file_id, 0):
+    context = worker_of(store)
+    scrub = scrub_of(context, tmp_path)
+    async with context.locks.of(file_id, 0):
         reading = asyncio.ensure_future(scrub.go_on())
         await eventually(lambda: scrub.blocks)
         await asyncio.sleep(0)
@@ -424,7 +414,7 @@ async def test_answers_take_turns(store, tmp_path):
     await reading
 
     assert store.stored(file_id, 0) is None
-    assert 1 == len(desk.said)
+    assert 1 == len(context.acks)
 
 
 async def test_turns_are_forgotten():

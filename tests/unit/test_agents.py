@@ -1,6 +1,7 @@
 """The agents: nothing escapes them, and nothing is acknowledged that is not done."""
 
 import asyncio
+import dataclasses
 import inspect
 import logging
 import os
@@ -14,9 +15,10 @@ from faust.exceptions import ConsumerNotStarted
 from faust.types import TP
 
 from agents import blocks, claims, guard, heartbeat, progress
-from streamapp import channels, pending, records, topics, watching, wire
-from streamapp import intake as intake_module
+from streamapp import channels, desk, records, topics, watching, wire
 from streamapp.app import app
+from streamapp.desk import Clock
+from streamapp.intake import Intake
 from streamapp.lease import Lease
 from streamapp.own_heartbeat import own_heartbeat
 from streamapp.records import BlockAck, FileStatus, Heartbeat, Quarantined
@@ -92,13 +94,10 @@ def worker(faust_app, tables, tmp_path, monkeypatch):
     """A worker around the agents, whose Kafka is a list."""
     assert tables
     worker = types.SimpleNamespace(told=[], highwater=1000, refuses=0)
-    lease = Lease(app.settings.session_timeout)  # one that did not see the tests before this
-    for module in (blocks, guard):
-        monkeypatch.setattr(module, "lease", lease)
     store = BlockStore([tmp_path / "data"], min_free=0)
     store.open()
 
-    async def tell(record):
+    async def publish(record):
         if worker.refuses:
             worker.refuses -= 1
             raise RuntimeError("Kafka is away")
@@ -111,17 +110,20 @@ def worker(faust_app, tables, tmp_path, monkeypatch):
 
     consumer = types.SimpleNamespace(highwater=highwater, _committed_offset={PLACE: 0})
     monkeypatch.setattr(os, "fsync", lambda _fd: None)
-    monkeypatch.setattr(channels, "tell", tell)
+    monkeypatch.setattr(channels, "publish", publish)
     monkeypatch.setattr(faust_app, "block_store", store)
     monkeypatch.setattr(faust_app, "vitals", type(faust_app.vitals)())
+    # One that did not see the tests before this.
+    monkeypatch.setattr(faust_app, "lease", Lease(app.settings.session_timeout))
+    fields = {"store": store, "vitals": app.vitals, "send": publish, "begun": 0, "persisted": 0}
+    context = dataclasses.replace(app.context, **fields)
+    monkeypatch.setattr(faust_app, "context", context)
     monkeypatch.setattr(type(faust_app), "consumer", consumer)
     monkeypatch.setattr(faust_app, "consumer_generation_id", 1)
-    monkeypatch.setattr(blocks, "HOLD_SECONDS", 0.001)
+    monkeypatch.setattr(desk, "RETRY_SECONDS", 0.001)
     monkeypatch.setattr(progress, "TABLE_RETRY_SECONDS", 0.0)
     faust_app.flow_control.resume()
-    blocks.desk.cache_clear()
     yield worker
-    blocks.desk.cache_clear()
     faust_app.flow_control.suspend()
     store.close()
 
@@ -169,6 +171,7 @@ def limited(monkeypatch, limit):
         max_blocks=limit, group_id="g1", machine_id="m1", block_timeout=60.0
     )
     monkeypatch.setattr(app, "settings", settings)
+    monkeypatch.setattr(app.context, "settings", settings)
     monkeypatch.setattr(blocks.os, "kill", lambda _pid, number: signals.append(number))
     return signals
 
@@ -221,7 +224,7 @@ async def test_unforeseen_error(run, ends, monkeypatch):
     async def fail(*_):
         raise KeyError("unforeseen")
 
-    monkeypatch.setattr(intake_module.Intake, "take", fail)
+    monkeypatch.setattr(Intake, "take", fail)
     events = block_events()
     with pytest.raises(Ended):
         await run(blocks.keep_blocks, *events)
@@ -233,12 +236,12 @@ async def test_unforeseen_error(run, ends, monkeypatch):
 async def test_partition_that_goes(run):
     """When its partition goes, what an agent had begun goes too."""
     task = await run(blocks.keep_blocks, *block_events()[:2])
-    assert 1 == len(blocks._intakes)
+    assert 1 == len(app.intakes)
     assert 1 == app.vitals.open_blocks
 
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    assert {} == blocks._intakes
+    assert {} == app.intakes
     assert 0 == app.vitals.open_blocks
     await eventually(lambda: not app.block_store.roots[0]._writers)
 
@@ -254,26 +257,23 @@ async def test_expiry_while_partitions_move(run, worker, ends, answer):
     assert [] == ends
 
 
-async def test_expiry(run, worker, monkeypatch):
+async def test_expiry(run, worker):
     """A block whose producer died is given up by the clock."""
     await run(blocks.keep_blocks, *block_events()[:2])
     worker.highwater = 2
-    clock = types.SimpleNamespace(monotonic=lambda: 1e12, time=lambda: 1.0)
-    for module in (intake_module, pending):
-        monkeypatch.setattr(module, "time", clock)
+    app.context.clock = Clock(monotonic=lambda: 1e12, wall=lambda: 1.0)
     await inspect.unwrap(blocks.expire_blocks)()
 
     assert ["rejected"] == [record.outcome for record in worker.told]
 
 
-# --- the desk
+# --- the context
 
 
 async def test_tells_until_it_is_told(worker):
     """While Kafka does not take an acknowledgement the worker holds, and says so."""
     worker.refuses = 10_000
-    desk = blocks.desk()
-    task = asyncio.ensure_future(desk.tell(ack_of(0)))
+    task = asyncio.ensure_future(app.context.publish(ack_of(0)))
     await eventually(lambda: app.vitals.state == "holding")
     assert "Kafka is away" in app.vitals.reason
     worker.refuses = 0
@@ -286,18 +286,17 @@ async def test_tells_until_it_is_told(worker):
 async def test_max_blocks(monkeypatch):
     """After exactly so many blocks the worker stops, once."""
     signals = limited(monkeypatch, 2)
-    desk = blocks.desk()
     for _ in range(2):
-        assert not desk.is_full
-        await desk.may_begin()
-    assert desk.is_full
-    waiting = asyncio.ensure_future(desk.may_begin())
-    desk.kept()
+        assert not app.context.is_full
+        await app.context.begin_block()
+    assert app.context.is_full
+    waiting = asyncio.ensure_future(app.context.begin_block())
+    app.context.finish_block()
     await asyncio.sleep(0)
     assert [] == signals
     assert not waiting.done()
 
-    desk.kept()
+    app.context.finish_block()
     assert [signal.SIGTERM] == signals
     waiting.cancel()
 
@@ -305,30 +304,28 @@ async def test_max_blocks(monkeypatch):
 async def test_begun_in_vain(monkeypatch):
     """Of several that wait as many may begin as blocks are given up, whatever the order."""
     limited(monkeypatch, 2)
-    desk = blocks.desk()
-    await desk.may_begin()
-    await desk.may_begin()
-    waiting = [asyncio.ensure_future(desk.may_begin()) for _ in range(4)]
+    await app.context.begin_block()
+    await app.context.begin_block()
+    waiting = [asyncio.ensure_future(app.context.begin_block()) for _ in range(4)]
     await asyncio.sleep(0)
     waiting[0].cancel()
-    desk.begun_in_vain()
+    app.context.abandon_block()
     await eventually(lambda: sum(task.done() and not task.cancelled() for task in waiting) == 1)
-    desk.begun_in_vain()
+    app.context.abandon_block()
     await eventually(lambda: sum(task.done() and not task.cancelled() for task in waiting) == 2)
-    assert desk.is_full
+    assert app.context.is_full
 
-    desk.begun_in_vain()
+    app.context.abandon_block()
     await eventually(lambda: all(task.done() for task in waiting))
-    assert 2 == desk._begun
+    assert 2 == app.context.begun
 
 
 async def test_no_limit():
     """Without a limit nobody waits."""
-    desk = blocks.desk()
     for _ in range(100):
-        await desk.may_begin()
+        await app.context.begin_block()
 
-    assert not desk.is_full
+    assert not app.context.is_full
 
 
 # --- progress
@@ -547,8 +544,8 @@ async def test_heartbeat_on_change(worker, monkeypatch):
     ],
     ids=["ack", "heartbeat", "quarantined"],
 )
-async def test_tell(monkeypatch, record, topic, key):
-    """A record goes where its row is, and is told only when the brokers have it."""
+async def test_publish(monkeypatch, record, topic, key):
+    """A record goes where its row is, and is published only when the brokers have it."""
     monkeypatch.undo()
     sent = []
     taken = asyncio.get_running_loop().create_future()
@@ -558,10 +555,10 @@ async def test_tell(monkeypatch, record, topic, key):
         return taken
 
     monkeypatch.setattr(getattr(channels, topic), "send", send, raising=False)
-    telling = asyncio.ensure_future(channels.tell(record))
+    publishing = asyncio.ensure_future(channels.publish(record))
     await eventually(lambda: sent)
     await asyncio.sleep(0)
-    assert not telling.done()
+    assert not publishing.done()
     assert {
         "key": record.key,
         "value": records.encode(record),
@@ -569,7 +566,7 @@ async def test_tell(monkeypatch, record, topic, key):
     } == sent[0]
 
     taken.set_result(None)
-    await telling
+    await publishing
 
 
 @pytest.mark.parametrize(

@@ -15,13 +15,13 @@ from streamapp.claims import Claims
 from streamapp.presence import Roster
 from streamapp.records import BlockAck, Heartbeat
 from streamapp.settings import Settings
+from tests.fakes import FakeContext
 from tests.unit.fake_kafka import FakeKafka, Message
 from tests.unit.test_intake import (  # noqa: F401 - fixtures
     DATA,
     FILE_ID,
-    FakeDesk,
     clock,
-    desk,
+    context,
     expire,
     partition,
     pieces,
@@ -143,92 +143,92 @@ async def test_topic_that_is_another_one(known, followed):
 # --- what an intake makes of them
 
 
-async def test_settled_without_a_copy(partition, desk, store):  # noqa: F811
+async def test_settled_without_a_copy(partition, context, store):  # noqa: F811
     """A block that another machine has is done, and neither written nor acknowledged here."""
-    desk.claims.claim(FILE_ID, 0, SHA256)
+    context.claims.claim(FILE_ID, 0, SHA256)
     await partition.put(*pieces())
 
-    assert (list(range(4)), []) == (desk.done, desk.acks)
+    assert (list(range(4)), []) == (context.done, context.acks)
     assert store.stored(FILE_ID, 0) is None
-    assert 1 == desk.vitals.elsewhere
-    assert desk.claims.catch_ups
+    assert 1 == context.vitals.elsewhere
+    assert context.claims.catch_ups
 
 
-async def test_nothing_is_done_before_the_end(partition, desk):  # noqa: F811
+async def test_nothing_is_done_before_the_end(partition, context):  # noqa: F811
     """Its frames are not done before its last frame shows that it is the same block."""
-    desk.claims.claim(FILE_ID, 0, SHA256)
+    context.claims.claim(FILE_ID, 0, SHA256)
     await partition.put(*pieces()[:3])
-    assert [] == desk.done
+    assert [] == context.done
 
 
-async def test_revoked_before_it_begins(partition, desk):  # noqa: F811
+async def test_revoked_before_it_begins(partition, context):  # noqa: F811
     """A claim that is revoked on the topic counts for nothing, also where it is known here yet."""
-    desk.claims.claim(FILE_ID, 0, SHA256)
-    desk.claims.revoked.add((FILE_ID, 0))
+    context.claims.claim(FILE_ID, 0, SHA256)
+    context.claims.revoked.add((FILE_ID, 0))
     await partition.put(*pieces())
-    assert ["persisted"] == desk.outcomes
+    assert ["persisted"] == context.outcomes
 
 
-async def test_revoked_meanwhile(partition, desk):  # noqa: F811
+async def test_revoked_meanwhile(partition, context):  # noqa: F811
     """A claim that is revoked before the last frame settles nothing: the attempt is rejected."""
-    desk.claims.claim(FILE_ID, 0, SHA256)
+    context.claims.claim(FILE_ID, 0, SHA256)
     await partition.put(*pieces()[:3])
-    desk.claims.revoked.add((FILE_ID, 0))
+    context.claims.revoked.add((FILE_ID, 0))
     await partition.put(pieces()[3])
 
-    assert ["rejected"] == desk.outcomes
-    assert 0 == desk.vitals.elsewhere
+    assert ["rejected"] == context.outcomes
+    assert 0 == context.vitals.elsewhere
     await partition.put(*pieces(attempt=2))
-    assert ["rejected", "persisted"] == desk.outcomes
+    assert ["rejected", "persisted"] == context.outcomes
 
 
-async def test_another_content(partition, desk):  # noqa: F811
+async def test_another_content(partition, context):  # noqa: F811
     """Where the other machine has another content, the attempt is rejected and says so."""
-    desk.claims.claim(FILE_ID, 0, "0" * 64)
+    context.claims.claim(FILE_ID, 0, "0" * 64)
     await partition.put(*pieces())
-    assert ["rejected"] == desk.outcomes
-    assert "0" * 64 == desk.acks[0].sha256
+    assert ["rejected"] == context.outcomes
+    assert "0" * 64 == context.acks[0].sha256
 
 
-async def test_out_of_reach(partition, desk):  # noqa: F811
+async def test_out_of_reach(partition, context):  # noqa: F811
     """While Kafka does not say what is acknowledged, a block is written: twice is no loss."""
-    desk.claims.claim(FILE_ID, 0, SHA256)
-    desk.claims.is_reachable = False
+    context.claims.claim(FILE_ID, 0, SHA256)
+    context.claims.is_reachable = False
     await partition.put(*pieces())
-    assert ["persisted"] == desk.outcomes
+    assert ["persisted"] == context.outcomes
 
 
-async def test_out_of_reach_at_the_end(partition, desk):  # noqa: F811
+async def test_out_of_reach_at_the_end(partition, context):  # noqa: F811
     """A claim that cannot be confirmed at the end settles nothing."""
-    desk.claims.claim(FILE_ID, 0, SHA256)
+    context.claims.claim(FILE_ID, 0, SHA256)
     await partition.put(*pieces()[:3])
-    desk.claims.is_reachable = False
+    context.claims.is_reachable = False
     await partition.put(pieces()[3])
-    assert ["rejected"] == desk.outcomes
+    assert ["rejected"] == context.outcomes
 
 
-async def test_the_rest_does_not_come(partition, desk, clock):  # noqa: F811
+async def test_the_rest_does_not_come(partition, context, clock):  # noqa: F811
     """Frames whose last one never comes are done when the other machine has the block."""
-    desk.claims.claim(FILE_ID, 0, SHA256)
+    context.claims.claim(FILE_ID, 0, SHA256)
     await partition.put(*pieces()[:3])
     await expire(partition, clock)
     await expire(partition, clock)
-    assert ([0, 1, 2], []) == (desk.done, desk.acks)
+    assert ([0, 1, 2], []) == (context.done, context.acks)
 
 
-async def test_asked_anew_after_a_rebalance(partition, desk):  # noqa: F811
+async def test_asked_anew_after_a_rebalance(partition, context):  # noqa: F811
     """What was acknowledged while another worker had the partition is known before a block."""
     await partition.put(*pieces())
-    before = desk.claims.catch_ups
+    before = context.claims.catch_ups
     await partition.put(*pieces(attempt=2))
-    assert before == desk.claims.catch_ups
+    assert before == context.claims.catch_ups
     partition.rewind(0)
-    desk.store = SimpleNamespace(stored=lambda *_: None)
-    desk.claims.claim(FILE_ID, 0, SHA256)
+    context.store = SimpleNamespace(stored=lambda *_: None)
+    context.claims.claim(FILE_ID, 0, SHA256)
     await partition.put(*pieces())
-    assert desk.claims.catch_ups > before
+    assert context.claims.catch_ups > before
 
 
-def test_fake_desk_has_claims(store):  # noqa: F811
+def test_fake_context_has_claims(store):  # noqa: F811
     """The worker in memory has none at first."""
-    assert FakeDesk(store).claims.of(FILE_ID, 0) is None
+    assert FakeContext(store).claims.of(FILE_ID, 0) is None

@@ -6,7 +6,6 @@ import errno
 import functools
 import itertools
 import os
-import types
 
 import msgspec
 import pytest
@@ -14,17 +13,16 @@ import zstandard
 
 from streamapp import answers, holding, pending, wire
 from streamapp import intake as intake_module
-from streamapp.desk import Record
+from streamapp.desk import InboundRecord
 from streamapp.errors import StoreError, StoreFullError
 from streamapp.intake import Intake
-from streamapp.records import BlockAck, Quarantined
+from streamapp.pending import Closed, Orphaned, Repeated
 from streamapp.store import BlockStore, room
 from streamapp.store.room import BESIDE_BYTES
 from streamapp.store.writer import BlockWriter
-from streamapp.turns import Turns
-from streamapp.vitals import Vitals
 from streamapp.wire import BlockMeta, Codec, Frame, Seal
-from tests.claims import FakeClaims
+from tests.fakes import BLOCK_TIMEOUT as TIMEOUT
+from tests.fakes import FakeClock, FakeContext
 from tests.unit.frames import frames_of, id_of, meta_of
 from tests.waiting import eventually
 
@@ -33,79 +31,14 @@ DATA = bytes(range(256)) * 4
 FILE_ID = id_of(meta_of(len(DATA)))
 OTHER = meta_of(len(DATA), name="other")
 OTHER_ID = id_of(OTHER)
-TIMEOUT = 60.0
-
-
-class FakeDesk:
-    """A worker around an intake; `seen` has all that was told and acknowledged, in order."""
-
-    def __init__(self, store):
-        self.settings = types.SimpleNamespace(
-            group_id="g", machine_id="m", block_timeout=TIMEOUT, max_blocks=None
-        )
-        self.store = store
-        self.vitals = Vitals()
-        self.turns = Turns()
-        self.without_room = set()
-        self.claims = FakeClaims()
-        self.seen = []
-        self.begun = self.kept_blocks = 0
-        self.limit = 1_000_000
-        self.told = asyncio.Event()
-        self.gate = asyncio.Event()
-        self.gate.set()
-
-    @property
-    def is_full(self):
-        """As `WorkerDesk`."""
-        return self.begun >= self.limit
-
-    async def tell(self, record):
-        """Note what is told, once the gate is open."""
-        self.told.set()
-        await self.gate.wait()
-        self.seen.append(record)
-
-    async def may_begin(self):
-        """As `WorkerDesk`."""
-        await eventually(lambda: not self.is_full)
-        self.begun += 1
-
-    def begun_in_vain(self):
-        """As `WorkerDesk`."""
-        self.begun -= 1
-
-    def kept(self):
-        """As `WorkerDesk`."""
-        self.kept_blocks += 1
-
-    @property
-    def acks(self):
-        """What was told about blocks."""
-        return [r for r in self.seen if isinstance(r, BlockAck)]
-
-    @property
-    def outcomes(self):
-        """The outcomes of all that was told about blocks."""
-        return [ack.outcome for ack in self.acks]
-
-    @property
-    def set_aside(self):
-        """What was told about bad records."""
-        return [r for r in self.seen if isinstance(r, Quarantined)]
-
-    @property
-    def done(self):
-        """The offsets that were acknowledged to Kafka."""
-        return [r for r in self.seen if isinstance(r, int)]
 
 
 class Partition:
     """One partition, read by one intake."""
 
-    def __init__(self, desk, number=3):
-        self.desk = desk
-        self.intake = Intake("data-blocks", number, desk)
+    def __init__(self, context, number=3):
+        self.context = context
+        self.intake = Intake("data-blocks", number, context)
         self.offset = 0
         self.generation = 1
 
@@ -113,13 +46,13 @@ class Partition:
         """Let the intake take *records*: frames with their values, or headers with theirs."""
         for headers, value in records:
             packed = wire.encode(headers) if isinstance(headers, Frame) else headers
-            record = Record(
+            record = InboundRecord(
                 offset=self.offset,
                 generation=self.generation,
                 headers=packed,
                 key=b"key",
                 value=value,
-                ack=functools.partial(self.desk.seen.append, self.offset),
+                ack=functools.partial(self.context.seen.append, self.offset),
             )
             self.offset += 1
             await self.intake.take(record)
@@ -138,13 +71,9 @@ def _quick(monkeypatch):
 
 
 @pytest.fixture
-def clock(monkeypatch):
-    """The intake's clock, which stands still until it is moved."""
-    clock = types.SimpleNamespace(now=1000.0, time=lambda: 1.0)
-    clock.monotonic = lambda: clock.now
-    for module in (intake_module, pending, answers, holding):
-        monkeypatch.setattr(module, "time", clock)
-    return clock
+def clock():
+    """The receivers' clock, which stands still until it is moved."""
+    return FakeClock()
 
 
 @pytest.fixture
@@ -158,15 +87,15 @@ def store(tmp_path):
 
 
 @pytest.fixture
-async def desk(store):
+async def context(store, clock):
     """A worker."""
-    return FakeDesk(store)
+    return FakeContext(store, clock=clock)
 
 
 @pytest.fixture
-async def partition(desk):
+async def partition(context):
     """A partition that the worker reads."""
-    return Partition(desk)
+    return Partition(context)
 
 
 def pieces(data=DATA, *, frame_size=256, **fields):
@@ -196,145 +125,151 @@ async def expire(partition, clock, *, highwater=None, after=TIMEOUT + 1):
 # --- what should come
 
 
-async def test_block(partition, desk, store):
+async def test_block(partition, context, store):
     """A block is kept, then told of, then acknowledged; nothing of it before."""
     await partition.put(*pieces()[:-1])
-    assert [] == desk.seen
-    assert 1 == desk.vitals.open_blocks
+    assert [] == context.seen
+    assert 1 == context.vitals.open_blocks
 
     await partition.put(pieces()[-1])
-    assert ["persisted"] == desk.outcomes
-    assert [desk.acks[0], 0, 1, 2, 3] == desk.seen
-    assert desk.acks[0].sha256 == store.stored(FILE_ID, 0).sha256
-    assert (1, len(DATA), 0) == (desk.vitals.blocks, desk.vitals.bytes, desk.vitals.open_blocks)
-    assert 1 == desk.kept_blocks == desk.begun
+    assert ["persisted"] == context.outcomes
+    assert [context.acks[0], 0, 1, 2, 3] == context.seen
+    assert context.acks[0].sha256 == store.stored(FILE_ID, 0).sha256
+    assert (1, len(DATA), 0) == (
+        context.vitals.blocks,
+        context.vitals.bytes,
+        context.vitals.open_blocks,
+    )
+    assert 1 == context.persisted == context.begun
 
 
-async def test_empty_block(partition, desk, store):
+async def test_empty_block(partition, context, store):
     """An empty file has one empty block, of one frame."""
     await partition.put(*pieces(b"", meta=meta_of(0)))
 
-    assert ["persisted"] == desk.outcomes
+    assert ["persisted"] == context.outcomes
     assert store.stored(id_of(meta_of(0)), 0)
 
 
 @pytest.mark.parametrize("codec", list(Codec))
-async def test_codecs(partition, desk, codec):
+async def test_codecs(partition, context, codec):
     """Each frame is decoded by its own codec."""
     await partition.put(*pieces(codec=codec))
 
-    assert ["persisted"] == desk.outcomes
+    assert ["persisted"] == context.outcomes
 
 
-async def test_waits_for_kafka(partition, desk):
+async def test_waits_for_kafka(partition, context):
     """Nothing is acknowledged before Kafka has the word that the block is persisted."""
-    desk.gate.clear()
+    context.gate.clear()
     task = asyncio.create_task(partition.put(*pieces()))
-    await desk.told.wait()
-    assert [] == desk.seen
+    await context.asked.wait()
+    assert [] == context.seen
 
-    desk.gate.set()
+    context.gate.set()
     await task
-    assert [0, 1, 2, 3] == desk.done
+    assert [0, 1, 2, 3] == context.done
 
 
-async def test_order_of_acknowledgement(partition, desk):
+async def test_order_of_acknowledgement(partition, context):
     """Of two blocks that overlap, the later one waits for the earlier one."""
     first, second = pieces(), pieces(meta=OTHER)
     await partition.put(first[0], *second, *first[1:-1])
-    assert [OTHER_ID] == [ack.file_id for ack in desk.acks]
-    assert [] == desk.done
+    assert [OTHER_ID] == [ack.file_id for ack in context.acks]
+    assert [] == context.done
 
     await partition.put(first[-1])
-    assert list(range(8)) == desk.done
+    assert list(range(8)) == context.done
 
 
-async def test_duplicates(partition, desk):
+async def test_duplicates(partition, context):
     """A frame that comes twice is no other frame."""
     await partition.put(*(record for record in pieces() for _ in range(2)))
 
-    assert {"persisted"} == set(desk.outcomes)
-    assert list(range(8)) == desk.done
-    assert 1 == desk.vitals.blocks
+    assert {"persisted"} == set(context.outcomes)
+    assert list(range(8)) == context.done
+    assert 1 == context.vitals.blocks
 
 
-async def test_stored_block_again(partition, desk, store):
+async def test_stored_block_again(partition, context, store):
     """A block that is stored is told of again, and not written again."""
     await partition.put(*pieces())
     path = next(store.roots[0].path.rglob("*.bin"))
     before = path.stat()
     await partition.put(*pieces(attempt=2))
 
-    assert [1, 2] == [ack.attempt for ack in desk.acks]
-    assert list(range(8)) == desk.done
-    assert (1, 1, 1) == (desk.vitals.blocks, desk.vitals.repeated, desk.begun)
+    assert [1, 2] == [ack.attempt for ack in context.acks]
+    assert list(range(8)) == context.done
+    assert (1, 1, 1) == (context.vitals.blocks, context.vitals.repeated, context.begun)
     assert (before.st_ino, before.st_mtime_ns) == (path.stat().st_ino, path.stat().st_mtime_ns)
 
 
-async def test_stored_block_that_is_lost_while_it_comes_again(partition, desk, store, monkeypatch):
+async def test_stored_block_that_is_lost_while_it_comes_again(
+    partition, context, store, monkeypatch
+):
     """What was known of a block at its first frame ends no later attempt at it."""
     await partition.put(*pieces())
     await partition.put(pieces(attempt=2)[0])
     monkeypatch.setattr(store, "stored", lambda *_: None)
     await partition.put(*pieces(attempt=3)[:2], *pieces(attempt=2)[1:3])
-    assert 1 == desk.vitals.open_blocks
-    assert [0, 1, 2, 3] == desk.done
+    assert 1 == context.vitals.open_blocks
+    assert [0, 1, 2, 3] == context.done
 
     await partition.put(pieces(attempt=2)[3])
-    assert [(1, "persisted"), (2, "rejected")] == [(a.attempt, a.outcome) for a in desk.acks]
+    assert [(1, "persisted"), (2, "rejected")] == [(a.attempt, a.outcome) for a in context.acks]
     await partition.put(*pieces(attempt=3)[2:])
-    assert (3, "persisted") == (desk.acks[-1].attempt, desk.acks[-1].outcome)
-    assert list(range(12)) == desk.done
+    assert (3, "persisted") == (context.acks[-1].attempt, context.acks[-1].outcome)
+    assert list(range(12)) == context.done
 
 
-async def test_middle_of_a_stored_block(partition, desk):
+async def test_middle_of_a_stored_block(partition, context):
     """What comes again of a stored block is done when that is told again, wherever it begins."""
     await partition.put(*pieces())
     partition.rewind(2)
-    desk.seen.clear()
+    context.seen.clear()
     await partition.put(pieces()[2])
-    assert [] == desk.seen
+    assert [] == context.seen
 
     await partition.put(pieces()[3])
-    assert [desk.acks[0], 2, 3] == desk.seen
-    assert ["persisted"] == desk.outcomes
+    assert [context.acks[0], 2, 3] == context.seen
+    assert ["persisted"] == context.outcomes
 
 
 @pytest.mark.parametrize("first", [0, 1], ids=["from its first frame", "from within"])
-async def test_kept_and_not_told(partition, desk, store, first):
+async def test_kept_and_not_told(partition, context, store, first):
     """A worker that died before it told of a block passes none of its frames before it tells."""
-    desk.gate.clear()
+    context.gate.clear()
     task = asyncio.create_task(partition.put(*pieces()))
-    await desk.told.wait()
+    await context.asked.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    desk.gate.set()
+    context.gate.set()
     assert store.stored(FILE_ID, 0)
 
-    again = Partition(desk)
+    again = Partition(context)
     await again.put(*pieces()[first:-1])
-    assert [] == desk.seen  # were it passed here, another machine might read on: it has no block
+    assert [] == context.seen  # were it passed here, another machine might read on: it has no block
     await again.put(pieces()[-1])
 
-    assert [desk.acks[0], *range(again.offset)] == desk.seen
-    assert ["persisted"] == desk.outcomes
+    assert [context.acks[0], *range(again.offset)] == context.seen
+    assert ["persisted"] == context.outcomes
 
 
-async def test_stored_block_of_which_the_rest_does_not_come(partition, desk, clock):
+async def test_stored_block_of_which_the_rest_does_not_come(partition, context, clock):
     """When nothing more comes of a stored block, that it is stored is told, and it is done."""
     await partition.put(*pieces())
     await partition.put(*pieces(attempt=2)[:2], pieces(attempt=3)[0])
     await expire(partition, clock, after=TIMEOUT - 1)
-    assert [0, 1, 2, 3] == desk.done
+    assert [0, 1, 2, 3] == context.done
 
     await expire(partition, clock, after=2)
-    assert [(1, "persisted"), (2, "persisted")] == [(a.attempt, a.outcome) for a in desk.acks]
-    assert list(range(7)) == desk.done
+    assert [(1, "persisted"), (2, "persisted")] == [(a.attempt, a.outcome) for a in context.acks]
+    assert list(range(7)) == context.done
 
 
 async def test_lost_block_of_which_the_rest_does_not_come(
-    partition, desk, store, clock, monkeypatch
+    partition, context, store, clock, monkeypatch
 ):
     """What was found bad meanwhile is not called persisted."""
     await partition.put(*pieces())
@@ -342,78 +277,78 @@ async def test_lost_block_of_which_the_rest_does_not_come(
     monkeypatch.setattr(store, "stored", lambda *_: None)
     await expire(partition, clock)
 
-    assert [(1, "persisted"), (2, "rejected")] == [(a.attempt, a.outcome) for a in desk.acks]
-    assert list(range(6)) == desk.done
+    assert [(1, "persisted"), (2, "rejected")] == [(a.attempt, a.outcome) for a in context.acks]
+    assert list(range(6)) == context.done
 
 
-async def test_forged_attempt_at_what_is_not_told(partition, desk, store):
+async def test_forged_attempt_at_what_is_not_told(partition, context, store):
     """Another content that is refused lets nothing pass of a block that is not told of."""
-    await Partition(FakeDesk(store)).put(*pieces())
+    await Partition(FakeContext(store)).put(*pieces())
     await partition.put(pieces()[1], *pieces(DATA[::-1], attempt=2))
-    assert (["rejected"], []) == (desk.outcomes, desk.done)
+    assert (["rejected"], []) == (context.outcomes, context.done)
 
     await partition.put(*pieces()[2:])
-    assert ["rejected", "persisted"] == desk.outcomes
-    assert list(range(7)) == desk.done
+    assert ["rejected", "persisted"] == context.outcomes
+    assert list(range(7)) == context.done
 
 
-async def test_interleaved_attempts(partition, desk, store):
+async def test_interleaved_attempts(partition, context, store):
     """Frames of two attempts never mix; the first that is whole counts for both."""
     good, bad = pieces(attempt=2), pieces(DATA[::-1], attempt=1)
     mixed = [record for pair in zip(bad, good, strict=True) for record in pair]
     await partition.put(*mixed[:-2])
-    assert 2 == desk.vitals.open_blocks
+    assert 2 == context.vitals.open_blocks
 
     await partition.put(mixed[-1])
-    assert [2] == [ack.attempt for ack in desk.acks]
-    assert list(range(7)) == desk.done
-    assert 0 == desk.vitals.open_blocks
+    assert [2] == [ack.attempt for ack in context.acks]
+    assert list(range(7)) == context.done
+    assert 0 == context.vitals.open_blocks
 
     await partition.put(mixed[-2])
-    assert ["persisted", "rejected"] == desk.outcomes
-    assert [(2, "persisted"), (1, "rejected")] == [(a.attempt, a.outcome) for a in desk.acks]
-    assert desk.acks[0].sha256 == store.stored(FILE_ID, 0).sha256
+    assert ["persisted", "rejected"] == context.outcomes
+    assert [(2, "persisted"), (1, "rejected")] == [(a.attempt, a.outcome) for a in context.acks]
+    assert context.acks[0].sha256 == store.stored(FILE_ID, 0).sha256
 
 
-async def test_conflict(partition, desk, store):
+async def test_conflict(partition, context, store):
     """Another content under a stored block is rejected, and changes nothing."""
     await partition.put(*pieces())
     await partition.put(*pieces(DATA[::-1], attempt=2))
 
-    assert ["persisted", "rejected"] == desk.outcomes
-    assert "is stored already" in desk.acks[1].reason
-    assert list(range(8)) == desk.done
-    assert desk.acks[0].sha256 == store.stored(FILE_ID, 0).sha256
+    assert ["persisted", "rejected"] == context.outcomes
+    assert "is stored already" in context.acks[1].reason
+    assert list(range(8)) == context.done
+    assert context.acks[0].sha256 == store.stored(FILE_ID, 0).sha256
 
 
-async def test_other_file_under_the_same_id(partition, desk, store):
+async def test_other_file_under_the_same_id(partition, context, store):
     """A file that is cut otherwise than what is stored under its id is rejected."""
     other = store.begin(FILE_ID, 0, meta_of(5))  # begun by a worker that looked at no identity
     await partition.put(*pieces())
     other.abort()
 
-    assert ["rejected"] == desk.outcomes
-    assert "another file" in desk.acks[0].reason
-    assert list(range(4)) == desk.done
+    assert ["rejected"] == context.outcomes
+    assert "another file" in context.acks[0].reason
+    assert list(range(4)) == context.done
 
 
 @pytest.mark.parametrize("is_stored", [False, True])
-async def test_forged_identity(partition, desk, store, is_stored):
+async def test_forged_identity(partition, context, store, is_stored):
     """Bytes that come under the id of another file are set aside, and nothing is begun."""
     if is_stored:
         await partition.put(*pieces())
-    before = len(desk.outcomes), len(desk.done)
+    before = len(context.outcomes), len(context.done)
     await partition.put(*pieces(b"12345", frame_size=3, file_id=FILE_ID, attempt=9))
 
-    assert ["rejected"] == desk.outcomes[before[0] :]
-    assert "not the digest" in desk.acks[-1].reason
-    assert desk.acks[-1].reason == desk.set_aside[-1].reason
-    assert 2 == len(desk.done) - before[1]
+    assert ["rejected"] == context.outcomes[before[0] :]
+    assert "not the digest" in context.acks[-1].reason
+    assert context.acks[-1].reason == context.quarantined[-1].reason
+    assert 2 == len(context.done) - before[1]
     assert is_stored == (store.stored(FILE_ID, 0) is not None)
-    assert is_stored or desk.begun == 0
+    assert is_stored or context.begun == 0
 
 
-async def test_metadata_carry_the_identity(partition, desk, store):
+async def test_metadata_carry_the_identity(partition, context, store):
     """What identifies a file, and its producer's proof, stand on the disk and in the answer."""
     path = "sal\udce9"
     named = meta_of(len(DATA), name=path, ctime_ns=7, version="0123456789abcdef")
@@ -422,7 +357,7 @@ async def test_metadata_carry_the_identity(partition, desk, store):
     records = pieces(meta=meta, file_id=file_id)
     seal = msgspec.structs.replace(records[-1][0].seal, proof=bytes(range(16)))
     await partition.put(*changed(records, 3, seal=seal))
-    stored, (ack,) = store.stored(file_id, 0), desk.acks
+    stored, (ack,) = store.stored(file_id, 0), context.acks
 
     assert (b"sal\xe9", 7, meta.version) == (stored.raw_name, stored.ctime_ns, stored.version)
     assert ("1", "7", meta.version) == (ack.mtime_ns, ack.ctime_ns, ack.version)
@@ -458,12 +393,12 @@ STRANGERS = {
 
 @pytest.mark.parametrize("headers", STRANGERS.values(), ids=STRANGERS)
 @pytest.mark.parametrize("value", [b"", b"\0" * 100_000], ids=["null", "value"])
-async def test_stranger(partition, desk, store, headers, value):
+async def test_stranger(partition, context, store, headers, value):
     """What is no frame of ours is set aside with its reason, told of, then acknowledged."""
     await partition.put((headers, value))
 
-    (told,) = desk.set_aside
-    assert [told, 0] == desk.seen
+    (told,) = context.quarantined
+    assert [told, 0] == context.seen
     assert told.reason
     assert (3, 0, "data-blocks") == (told.partition, told.offset, told.topic)
     kept = store.roots[0].path / "quarantine" / "data-blocks-3-0.json"
@@ -472,7 +407,7 @@ async def test_stranger(partition, desk, store, headers, value):
     assert (told.reason, len(value)) == (kept_record["reason"], kept_record["value_bytes"])
     assert value[: 64 * 1024] == kept.with_suffix(".bin").read_bytes()
     await partition.put(*pieces())
-    assert ["persisted"] == desk.outcomes
+    assert ["persisted"] == context.outcomes
 
 
 def _bomb():
@@ -502,21 +437,25 @@ BAD_BLOCKS = {
 
 
 @pytest.mark.parametrize("records", BAD_BLOCKS.values(), ids=BAD_BLOCKS)
-async def test_bad_block(partition, desk, store, records):
+async def test_bad_block(partition, context, store, records):
     """A block that is not what was declared is set aside and rejected, all of it is done."""
     await partition.put(*records)
 
-    assert ["rejected"] == desk.outcomes
-    assert 1 == len(desk.set_aside) == desk.vitals.quarantined == desk.vitals.rejected
-    assert desk.acks[0].reason == desk.set_aside[0].reason
-    assert (FILE_ID, 0, 1) == (desk.acks[0].file_id, desk.acks[0].block, desk.acks[0].attempt)
-    assert list(range(len(records))) == desk.done
-    assert (0, 0, 0) == (desk.vitals.open_blocks, desk.begun, desk.vitals.blocks)
+    assert ["rejected"] == context.outcomes
+    assert 1 == len(context.quarantined) == context.vitals.quarantined == context.vitals.rejected
+    assert context.acks[0].reason == context.quarantined[0].reason
+    assert (FILE_ID, 0, 1) == (
+        context.acks[0].file_id,
+        context.acks[0].block,
+        context.acks[0].attempt,
+    )
+    assert list(range(len(records))) == context.done
+    assert (0, 0, 0) == (context.vitals.open_blocks, context.begun, context.vitals.blocks)
     assert store.stored(FILE_ID, 0) is None
 
     await partition.put(*pieces(attempt=2))
-    assert ["rejected", "persisted"] == desk.outcomes
-    assert list(range(len(records) + 4)) == desk.done
+    assert ["rejected", "persisted"] == context.outcomes
+    assert list(range(len(records) + 4)) == context.done
     assert [] == [p for p in store.roots[0].path.rglob("*.part") if "data-blocks" not in p.name]
 
 
@@ -524,14 +463,14 @@ async def test_bad_block(partition, desk, store, records):
     "name",
     ["../x", "/etc/passwd", "a/../../b", "a//b", "./a", "a\0b", "..", "x/" * 200, "x" * 5000],
 )
-async def test_hostile_name(partition, desk, store, name):
+async def test_hostile_name(partition, context, store, name):
     """A name that leads elsewhere is set aside; nothing is made of it."""
     meta = meta_of(len(DATA), name=name)
     await partition.put(*pieces(meta=meta))
 
-    assert list(range(4)) == (desk.done if desk.outcomes else [*desk.done, 1, 2, 3])
-    assert 1 == desk.vitals.quarantined
-    assert "persisted" not in desk.outcomes
+    assert list(range(4)) == (context.done if context.outcomes else [*context.done, 1, 2, 3])
+    assert 1 == context.vitals.quarantined
+    assert "persisted" not in context.outcomes
     assert {".lock", ".folder.json", "quarantine"} == {
         path.name for path in store.roots[0].path.iterdir()
     }
@@ -540,27 +479,27 @@ async def test_hostile_name(partition, desk, store, name):
 @pytest.mark.parametrize(
     "name", ["<img src=x onerror=alert(1)>", "-rf", "a\u202eb", "a\nb", "\ud800", "con", "a b "]
 )
-async def test_odd_name(partition, desk, name):
+async def test_odd_name(partition, context, name):
     """An odd name is no reason to refuse a block."""
     if name == "\ud800":  # JSON has no such character: a producer escapes it
         name = "%ED%A0%80"
     await partition.put(*pieces(meta=meta_of(len(DATA), name=name)))
 
-    assert ["persisted"] == desk.outcomes
-    assert name == desk.acks[0].name
+    assert ["persisted"] == context.outcomes
+    assert name == context.acks[0].name
 
 
-async def test_quarantine_has_an_end(partition, desk, store, monkeypatch):
+async def test_quarantine_has_an_end(partition, context, store, monkeypatch):
     """A flood of bad records is counted and logged, and does not fill disk or topic."""
     monkeypatch.setattr(answers, "MAX_QUARANTINED", 3)
     await partition.put(*[(None, b"x")] * 10)
 
-    assert 10 == desk.vitals.quarantined == len(desk.done)
-    assert 3 == len(desk.set_aside)
+    assert 10 == context.vitals.quarantined == len(context.done)
+    assert 3 == len(context.quarantined)
     assert 6 == len(list((store.roots[0].path / "quarantine").iterdir()))
 
 
-async def test_quarantine_that_cannot_be_kept(partition, desk, store, monkeypatch):
+async def test_quarantine_that_cannot_be_kept(partition, context, store, monkeypatch):
     """A bad record that cannot be kept is told of all the same: it holds nobody up."""
 
     def refuse(*_):
@@ -569,22 +508,22 @@ async def test_quarantine_that_cannot_be_kept(partition, desk, store, monkeypatc
     monkeypatch.setattr(store, "set_aside", refuse)
     await partition.put((None, b"x"))
 
-    assert [0] == desk.done
-    assert "" == desk.set_aside[0].path
+    assert [0] == context.done
+    assert "" == context.quarantined[0].path
 
 
-async def test_many_open_blocks(partition, desk, monkeypatch):
+async def test_many_open_blocks(partition, context, monkeypatch):
     """Half-sent blocks without end do not fill the disk: the idlest makes place."""
     monkeypatch.setattr(intake_module, "MAX_OPEN_BLOCKS", 4)
     for attempt in range(200):
         await partition.put(pieces(attempt=attempt)[0])
 
-    assert 4 == desk.vitals.open_blocks == desk.begun
-    assert ["rejected"] * 196 == desk.outcomes
-    assert list(range(196)) == desk.done
+    assert 4 == context.vitals.open_blocks == context.begun
+    assert ["rejected"] * 196 == context.outcomes
+    assert list(range(196)) == context.done
 
 
-async def test_flood_of_begun_blocks(partition, desk, monkeypatch):
+async def test_flood_of_begun_blocks(partition, context, monkeypatch):
     """Blocks that begin in any number end no block of which more came, in whatever order."""
     monkeypatch.setattr(intake_module, "MAX_OPEN_BLOCKS", 4)
     good = pieces(meta=OTHER)
@@ -594,11 +533,11 @@ async def test_flood_of_begun_blocks(partition, desk, monkeypatch):
             await partition.put(pieces(DATA, frame_size=10, attempt=number)[0])
         await partition.put(record)
 
-    assert [OTHER_ID] == [ack.file_id for ack in desk.acks if ack.outcome == "persisted"]
-    assert 1 == sum(ack.file_id == OTHER_ID for ack in desk.acks)
+    assert [OTHER_ID] == [ack.file_id for ack in context.acks if ack.outcome == "persisted"]
+    assert 1 == sum(ack.file_id == OTHER_ID for ack in context.acks)
 
 
-async def test_made_up_attempts_are_forgotten(partition, desk, monkeypatch):
+async def test_made_up_attempts_are_forgotten(partition, context, monkeypatch):
     """A stranger can make up any number of attempts; what is remembered of them has an end."""
     monkeypatch.setattr(intake_module, "MAX_ATTEMPTS", 5)
     await partition.put(*pieces())
@@ -606,94 +545,94 @@ async def test_made_up_attempts_are_forgotten(partition, desk, monkeypatch):
     await partition.put(*(pieces(attempt=n, meta=OTHER)[1] for n in range(100)))
     intake = partition.intake
 
-    assert [4, 5, 5] == [len(n) for n in (intake._repeats, intake._orphans, intake._closed)]
-    assert list(range(4 + 96)) == desk.done
-    assert {"persisted"} == set(desk.outcomes)
+    assert [4, 5, 5] == [intake._attempts.count(n) for n in (Repeated, Orphaned, Closed)]
+    assert list(range(4 + 96)) == context.done
+    assert {"persisted"} == set(context.outcomes)
     await partition.put(*pieces(attempt=7))
-    assert 7 == desk.acks[-1].attempt
-    assert list(range(4 + 100 + 95)) == desk.done
+    assert 7 == context.acks[-1].attempt
+    assert list(range(4 + 100 + 95)) == context.done
 
 
 # --- orphans, rewinds, giving up
 
 
-async def test_orphan_waits(partition, desk):
+async def test_orphan_waits(partition, context):
     """A frame whose first was not seen is not done until its block is persisted."""
     await partition.put(*pieces()[1:])
-    assert [] == desk.seen
+    assert [] == context.seen
 
     await partition.put(*pieces(attempt=2))
-    assert list(range(7)) == desk.done
-    assert [2] == [ack.attempt for ack in desk.acks]
+    assert list(range(7)) == context.done
+    assert [2] == [ack.attempt for ack in context.acks]
 
 
-async def test_orphan_of_what_another_intake_stored(partition, desk, store):
+async def test_orphan_of_what_another_intake_stored(partition, context, store):
     """Once its block is known to be persisted, and told of, an orphan is done."""
     await partition.put(pieces()[1])
-    await Partition(FakeDesk(store)).put(*pieces())
+    await Partition(FakeContext(store)).put(*pieces())
     await partition.put(pieces()[2])
-    assert [] == desk.seen
+    assert [] == context.seen
 
     await partition.put(pieces()[3])
-    assert [desk.acks[0], 0, 1, 2] == desk.seen
+    assert [context.acks[0], 0, 1, 2] == context.seen
 
 
-async def test_orphan_is_given_up(partition, desk, clock):
+async def test_orphan_is_given_up(partition, context, clock):
     """Nor is it done before its block is given up."""
     await partition.put(*pieces()[1:])
     await expire(partition, clock, after=TIMEOUT - 1)
-    assert [] == desk.seen
+    assert [] == context.seen
 
     await expire(partition, clock, after=2)
-    assert [0, 1, 2] == desk.seen
+    assert [0, 1, 2] == context.seen
 
 
-async def test_orphans_of_a_rejected_attempt(partition, desk):
+async def test_orphans_of_a_rejected_attempt(partition, context):
     """When an attempt is over, so is what came of it before its first frame."""
     first, second, third, last = pieces()
     await partition.put(second, first, third)
 
-    assert ["rejected"] == desk.outcomes
-    assert [0, 1, 2] == desk.done
+    assert ["rejected"] == context.outcomes
+    assert [0, 1, 2] == context.done
     await partition.put(last)
-    assert [0, 1, 2, 3] == desk.done
+    assert [0, 1, 2, 3] == context.done
 
 
-async def test_rewind(partition, desk, store):
+async def test_rewind(partition, context, store):
     """What was begun before a rebalance is forgotten, and taken again from its first frame."""
     await partition.put(*pieces()[:3])
     partition.rewind(0)
     await partition.put(*pieces())
 
-    assert ["persisted"] == desk.outcomes
-    assert [0, 1, 2, 3] == desk.done
-    assert (0, 1) == (desk.vitals.open_blocks, desk.begun)
+    assert ["persisted"] == context.outcomes
+    assert [0, 1, 2, 3] == context.done
+    assert (0, 1) == (context.vitals.open_blocks, context.begun)
     assert store.stored(FILE_ID, 0)
     await eventually(lambda: not half_written(store))
 
 
-async def test_same_generation_rewind(partition, desk):
+async def test_same_generation_rewind(partition, context):
     """An offset that does not increase is a rewind too."""
     await partition.put(*pieces()[:2])
     partition.offset = 1
     await partition.put(*pieces()[1:])
 
-    assert [] == desk.seen
+    assert [] == context.seen
     assert {1, 2, 3} == set(partition.intake._ledger._waiting)
 
 
-async def test_drop(partition, desk, store):
+async def test_drop(partition, context, store):
     """A partition that goes elsewhere leaves nothing behind and says nothing."""
     await partition.put(*pieces()[:2], *pieces(meta=OTHER)[1:])
     partition.intake.drop()
     await eventually(lambda: not half_written(store))
 
-    assert [] == desk.seen
-    assert (0, 0) == (desk.vitals.open_blocks, desk.begun)
+    assert [] == context.seen
+    assert (0, 0) == (context.vitals.open_blocks, context.begun)
 
 
 @pytest.mark.parametrize("moment", ["stored", "begin", "write", "commit"])
-async def test_cancelled(partition, desk, store, monkeypatch, moment):
+async def test_cancelled(partition, context, store, monkeypatch, moment):
     """A rebalance at any moment leaves no reserved room, no file and no count behind."""
     loop = asyncio.get_running_loop()
     reached, go_on = asyncio.Event(), asyncio.Event()
@@ -718,98 +657,98 @@ async def test_cancelled(partition, desk, store, monkeypatch, moment):
 
     await eventually(lambda: not store.roots[0]._writers)
     await eventually(lambda: not half_written(store))
-    assert [] == desk.seen
-    assert (0, 0) == (desk.vitals.open_blocks, desk.begun)
+    assert [] == context.seen
+    assert (0, 0) == (context.vitals.open_blocks, context.begun)
     monkeypatch.undo()
-    await Partition(desk).put(*pieces())
-    assert ["persisted"] == desk.outcomes
+    await Partition(context).put(*pieces())
+    assert ["persisted"] == context.outcomes
 
 
-async def test_cancelled_while_telling(partition, desk, store):
+async def test_cancelled_while_telling(partition, context, store):
     """A block that is kept counts as kept, even if Kafka hears of it only when it comes again."""
-    desk.gate.clear()
+    context.gate.clear()
     task = asyncio.create_task(partition.put(*pieces()))
-    await desk.told.wait()
+    await context.asked.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    desk.gate.set()
-    assert [] == desk.seen
-    assert 1 == desk.kept_blocks == desk.begun
+    context.gate.set()
+    assert [] == context.seen
+    assert 1 == context.persisted == context.begun
 
-    again = Partition(desk)
+    again = Partition(context)
     await again.put(*pieces())
-    assert ["persisted"] == desk.outcomes
-    assert [0, 1, 2, 3] == desk.done
+    assert ["persisted"] == context.outcomes
+    assert [0, 1, 2, 3] == context.done
     assert store.stored(FILE_ID, 0)
 
 
-async def test_give_up(partition, desk, clock):
+async def test_give_up(partition, context, clock):
     """A block of which no frame comes for long is rejected, so that it is sent again."""
     await partition.put(*pieces()[:2])
     await expire(partition, clock, after=TIMEOUT - 1)
-    assert [] == desk.seen
+    assert [] == context.seen
 
     await expire(partition, clock, after=2)
-    assert ["rejected"] == desk.outcomes
-    assert "given up: no frame of it came for 60 s" == desk.acks[0].reason
-    assert [0, 1] == desk.done
+    assert ["rejected"] == context.outcomes
+    assert "given up: no frame of it came for 60 s" == context.acks[0].reason
+    assert [0, 1] == context.done
     await partition.put(*pieces()[2:], *pieces(attempt=2))
-    assert ["rejected", "persisted"] == desk.outcomes
-    assert list(range(8)) == desk.done
+    assert ["rejected", "persisted"] == context.outcomes
+    assert list(range(8)) == context.done
 
 
-async def test_late_reader_gives_nothing_up(partition, desk, clock):
+async def test_late_reader_gives_nothing_up(partition, context, clock):
     """While there is more to read, a missing frame may be further on."""
     await partition.put(*pieces()[:2])
     await expire(partition, clock, highwater=500)
     await expire(partition, clock, highwater=1000)
-    assert [] == desk.seen
+    assert [] == context.seen
 
     await partition.put(*pieces()[2:])
-    assert ["persisted"] == desk.outcomes
+    assert ["persisted"] == context.outcomes
 
 
-async def test_give_up_while_others_send(partition, desk, clock):
+async def test_give_up_while_others_send(partition, context, clock):
     """Where others never stop sending, the end is never reached: what was the end then counts."""
     await partition.put(*pieces()[:2], pieces(file_id="a" * 32)[1])
     await expire(partition, clock, highwater=7)
     for number in range(1, 5):
-        assert [] == desk.done
+        assert [] == context.done
         other = pieces(b"x", meta=meta_of(1, name=str(number)))
         await partition.put(*other)
         await expire(partition, clock, highwater=1000, after=1)
 
-    assert [FILE_ID] == [ack.file_id for ack in desk.acks if ack.outcome == "rejected"]
-    assert list(range(7)) == desk.done
+    assert [FILE_ID] == [ack.file_id for ack in context.acks if ack.outcome == "rejected"]
+    assert list(range(7)) == context.done
 
 
-async def test_frame_that_comes_late(partition, desk, clock):
+async def test_frame_that_comes_late(partition, context, clock):
     """A frame that still comes starts the patience anew."""
     await partition.put(*pieces()[:2])
     await expire(partition, clock, highwater=3)
     await partition.put(pieces()[2])
     await expire(partition, clock, after=1)
-    assert [] == desk.seen
+    assert [] == context.seen
 
     await expire(partition, clock, highwater=5)
-    assert [] == desk.seen
+    assert [] == context.seen
     await partition.put(pieces()[3])
-    assert ["persisted"] == desk.outcomes
+    assert ["persisted"] == context.outcomes
 
 
-async def test_repeated_frame_keeps_nothing_open(partition, desk, clock):
+async def test_repeated_frame_keeps_nothing_open(partition, context, clock):
     """A frame that came before is no sign that its producer is there."""
     await partition.put(*pieces()[:2])
     for _ in range(7):
         await partition.put(pieces()[0])
         await expire(partition, clock, after=8)
-    assert [] == desk.outcomes
+    assert [] == context.outcomes
 
     await partition.put(pieces()[1])
     await expire(partition, clock, after=8)
-    assert ["rejected"] == desk.outcomes
-    assert list(range(10)) == desk.done
+    assert ["rejected"] == context.outcomes
+    assert list(range(10)) == context.done
 
 
 def trickle(**fields):
@@ -827,126 +766,126 @@ async def touched(partition, clock, records, *, seconds, every=5.0):
     return None
 
 
-async def test_block_that_is_touched_for_ever(partition, desk, clock):
+async def test_block_that_is_touched_for_ever(partition, context, clock):
     """Who sends a byte now and then does not keep the commit from moving for long."""
     ended = await touched(partition, clock, trickle(), seconds=10_000)
 
     assert 121 == ended  # ten times the block timeout, and a moment
-    assert ["rejected"] == desk.outcomes
-    assert "given up: 121 B of it came, which is too slow" in desk.acks[0].reason
-    assert "after 600 s it must be 32.0 KiB a second" in desk.acks[0].reason
+    assert ["rejected"] == context.outcomes
+    assert "given up: 121 B of it came, which is too slow" in context.acks[0].reason
+    assert "after 600 s it must be 32.0 KiB a second" in context.acks[0].reason
 
 
-async def test_orphan_that_is_touched_for_ever(partition, desk, clock):
+async def test_orphan_that_is_touched_for_ever(partition, context, clock):
     """Nor do frames without their first."""
     assert 121 == await touched(partition, clock, trickle()[1:], seconds=10_000)
-    assert [] == desk.outcomes
+    assert [] == context.outcomes
 
 
-async def test_stored_block_that_is_touched_for_ever(partition, desk, clock):
+async def test_stored_block_that_is_touched_for_ever(partition, context, clock):
     """Nor do those of a block that is stored."""
     await partition.put(*pieces(bytes(2000), frame_size=1000))
     ended = await touched(partition, clock, trickle(attempt=2), seconds=10_000)
 
     assert 121 == ended
-    assert [(1, "persisted"), (2, "persisted")] == [(a.attempt, a.outcome) for a in desk.acks]
+    assert [(1, "persisted"), (2, "persisted")] == [(a.attempt, a.outcome) for a in context.acks]
 
 
-async def test_block_elsewhere_that_is_touched_for_ever(partition, desk, clock):
+async def test_block_elsewhere_that_is_touched_for_ever(partition, context, clock):
     """Nor do those of a block that another machine has."""
     records = trickle()
-    desk.claims.claim(records[0][0].file_id, 0, records[-1][0].seal.sha256.hex())
+    context.claims.claim(records[0][0].file_id, 0, records[-1][0].seal.sha256.hex())
 
     assert 121 == await touched(partition, clock, records, seconds=10_000)
-    assert ([], 1) == (desk.outcomes, desk.vitals.elsewhere)
+    assert ([], 1) == (context.outcomes, context.vitals.elsewhere)
 
 
-async def test_repeats_keep_no_block_open_that_is_elsewhere(partition, desk, clock):
+async def test_repeats_keep_no_block_open_that_is_elsewhere(partition, context, clock):
     """Nor does a frame that came before."""
     records = pieces()
-    desk.claims.claim(FILE_ID, 0, records[-1][0].seal.sha256.hex())
+    context.claims.claim(FILE_ID, 0, records[-1][0].seal.sha256.hex())
 
     assert 13 == await touched(partition, clock, [records[0]] * 20, seconds=100)
 
 
-async def test_slow_producer(partition, desk, clock, monkeypatch):
+async def test_slow_producer(partition, context, clock, monkeypatch):
     """A slow link is no reason: a block that comes at the rate that is asked for is kept."""
     monkeypatch.setattr(pending, "SLOWEST_BYTES", 10)
     data = bytes(20_000)
     records = pieces(data, frame_size=50)
     assert 400 == await touched(partition, clock, records, seconds=2_000)
 
-    assert ["persisted"] == desk.outcomes
+    assert ["persisted"] == context.outcomes
 
 
-async def test_slow_reader_is_not_a_slow_producer(partition, desk, clock):
+async def test_slow_reader_is_not_a_slow_producer(partition, context, clock):
     """What has not been read yet did not come too slowly."""
     records = trickle()
     await partition.put(*records[:500])
     for _ in range(200):
         await partition.put(records[partition.offset])
         await expire(partition, clock, after=5, highwater=2000)
-    assert [] == desk.outcomes
+    assert [] == context.outcomes
 
     await partition.put(*records[700:])
-    assert ["persisted"] == desk.outcomes
+    assert ["persisted"] == context.outcomes
 
 
 @pytest.mark.parametrize("taken", [1, 3])
-async def test_abort(partition, desk, taken):
+async def test_abort(partition, context, taken):
     """A producer that stops takes its attempt back: all of it is done, nobody is told."""
     abort = Frame(
         file_id=FILE_ID, block=0, attempt=1, frame=taken, offset=256 * taken, length=0, abort=True
     )
     await partition.put(*pieces()[:taken], (abort, b""))
 
-    assert list(range(taken + 1)) == desk.seen
-    assert (0, 0) == (desk.vitals.open_blocks, desk.begun)
+    assert list(range(taken + 1)) == context.seen
+    assert (0, 0) == (context.vitals.open_blocks, context.begun)
     await partition.put(*pieces()[taken:], *pieces(attempt=2))
-    assert [2] == [ack.attempt for ack in desk.acks]
-    assert list(range(9)) == desk.done
+    assert [2] == [ack.attempt for ack in context.acks]
+    assert list(range(9)) == context.done
 
 
-async def test_abort_of_an_orphan_and_of_what_is_stored(partition, desk):
+async def test_abort_of_an_orphan_and_of_what_is_stored(partition, context):
     """An abort ends what has no first frame here, or is stored, and touches nothing stored."""
     abort = Frame(file_id=FILE_ID, block=0, attempt=1, frame=3, offset=768, length=0, abort=True)
     await partition.put(*pieces()[1:3], (abort, b""))
-    assert [0, 1, 2] == desk.seen
+    assert [0, 1, 2] == context.seen
 
     await partition.put(*pieces(attempt=2), (abort, b""))
-    assert ["persisted"] == desk.outcomes
-    assert list(range(8)) == desk.done
+    assert ["persisted"] == context.outcomes
+    assert list(range(8)) == context.done
 
     abort = msgspec.structs.replace(abort, attempt=3)
     await partition.put(*pieces(attempt=3)[:3], (abort, b""))
-    assert ["persisted"] == desk.outcomes
-    assert list(range(12)) == desk.done
-    assert 1 == desk.vitals.blocks
+    assert ["persisted"] == context.outcomes
+    assert list(range(12)) == context.done
+    assert 1 == context.vitals.blocks
 
 
-async def test_deleted_unread(partition, desk):
+async def test_deleted_unread(partition, context):
     """Offsets that are missing were deleted before they were read: that is said."""
     await partition.put(*pieces()[:2])
     partition.offset = 10
     await partition.put(*pieces(attempt=2))
 
-    assert 8 == desk.vitals.deleted_unread
-    assert "offsets 2 to 9" in desk.set_aside[0].reason
-    assert ["persisted"] == desk.outcomes
-    assert [0, 1, 10, 11, 12, 13] == desk.done
+    assert 8 == context.vitals.deleted_unread
+    assert "offsets 2 to 9" in context.quarantined[0].reason
+    assert ["persisted"] == context.outcomes
+    assert [0, 1, 10, 11, 12, 13] == context.done
 
 
 @pytest.mark.parametrize(("committed", "deleted"), [(0, 0), (10, 0), (7, 3)])
-async def test_deleted_while_away(desk, committed, deleted):
+async def test_deleted_while_away(context, committed, deleted):
     """So is what was deleted since the group's commit; a group that never committed missed none."""
-    partition = Partition(desk)
-    partition.intake = Intake("data-blocks", 3, desk, committed=committed)
+    partition = Partition(context)
+    partition.intake = Intake("data-blocks", 3, context, committed=committed)
     partition.offset = 10
     await partition.put(*pieces())
 
-    assert deleted == desk.vitals.deleted_unread
-    assert ["persisted"] == desk.outcomes
-    reasons = [record.reason for record in desk.set_aside]
+    assert deleted == context.vitals.deleted_unread
+    assert ["persisted"] == context.outcomes
+    reasons = [record.reason for record in context.quarantined]
     assert [True] * bool(deleted) == ["offsets 7 to 9" in reason for reason in reasons]
 
 
@@ -972,68 +911,68 @@ class Failing:
 
 
 @pytest.mark.parametrize("what", ["stored", "begin"])
-async def test_hold_and_go_on(partition, desk, store, monkeypatch, what):
+async def test_hold_and_go_on(partition, context, store, monkeypatch, what):
     """While the store cannot write nothing is skipped; when it can again, it goes on by itself."""
     failing = Failing(monkeypatch, store, what, 10_000, StoreFullError("disk full"))
     task = asyncio.create_task(partition.put(*pieces()))
     await eventually(lambda: failing.calls > 10)
-    assert ("holding", "disk full") == (desk.vitals.state, desk.vitals.reason)
-    assert [] == desk.seen
+    assert ("holding", "disk full") == (context.vitals.state, context.vitals.reason)
+    assert [] == context.seen
 
     failing.left = 0
     await task
-    assert ["persisted"] == desk.outcomes
-    assert ("running", "") == (desk.vitals.state, desk.vitals.reason)
+    assert ["persisted"] == context.outcomes
+    assert ("running", "") == (context.vitals.state, context.vitals.reason)
 
 
 @pytest.mark.parametrize(
     ("call", "error"),
     list(itertools.product(["pwrite", "fsync", "rename"], [errno.ENOSPC, errno.EIO])),
 )
-async def test_hold_on_a_failing_disk(partition, desk, monkeypatch, call, error):
+async def test_hold_on_a_failing_disk(partition, context, monkeypatch, call, error):
     """A full or failing disk holds the partition; nothing is lost when it comes back."""
     await partition.put(*pieces()[:1])
     failing = Failing(monkeypatch, os, call, 10_000, OSError(error, os.strerror(error)))
     task = asyncio.create_task(partition.put(*pieces()[1:]))
     await eventually(lambda: failing.calls > 10)
-    assert "holding" == desk.vitals.state
-    assert [] == desk.seen
+    assert "holding" == context.vitals.state
+    assert [] == context.seen
 
     failing.left = 0
     await task
-    assert ["persisted"] == desk.outcomes
-    assert [0, 1, 2, 3] == desk.done
-    assert "running" == desk.vitals.state
+    assert ["persisted"] == context.outcomes
+    assert [0, 1, 2, 3] == context.done
+    assert "running" == context.vitals.state
 
 
 @pytest.mark.parametrize("what", ["stored", "begin"])
-async def test_refused_on_a_healthy_disk(partition, desk, store, monkeypatch, what):
+async def test_refused_on_a_healthy_disk(partition, context, store, monkeypatch, what):
     """A block that a healthy disk refuses again and again is rejected: others may go on."""
     Failing(monkeypatch, store, what, 10_000, StoreError("permission denied"))
     if what == "stored":
         Failing(monkeypatch, store, "begin", 10_000, StoreError("permission denied"))
     await partition.put(*pieces())
 
-    assert ["rejected"] == desk.outcomes
-    assert "refused it 4 times: permission denied" in desk.acks[0].reason
-    assert "running" == desk.vitals.state
-    assert 0 == desk.begun
+    assert ["rejected"] == context.outcomes
+    assert "refused it 4 times: permission denied" in context.acks[0].reason
+    assert "running" == context.vitals.state
+    assert 0 == context.begun
     monkeypatch.undo()
     await partition.put(*pieces(attempt=2))
-    assert ["rejected", "persisted"] == desk.outcomes
-    assert list(range(8)) == desk.done
+    assert ["rejected", "persisted"] == context.outcomes
+    assert list(range(8)) == context.done
 
 
-async def test_orphan_of_what_cannot_be_read(partition, desk, store, monkeypatch):
+async def test_orphan_of_what_cannot_be_read(partition, context, store, monkeypatch):
     """What cannot be read is not known to be persisted: its frames wait."""
     Failing(monkeypatch, store, "stored", 10_000, StoreError("permission denied"))
     await partition.put(*pieces()[1:])
 
-    assert [] == desk.seen
-    assert "running" == desk.vitals.state
+    assert [] == context.seen
+    assert "running" == context.vitals.state
 
 
-async def test_folder_that_someone_removed(partition, desk, store):
+async def test_folder_that_someone_removed(partition, context, store):
     """A block whose folder was removed is rejected, and sent again."""
     await partition.put(*pieces()[:2])
     for path in sorted(store.roots[0].path.rglob("*"), reverse=True):
@@ -1042,11 +981,11 @@ async def test_folder_that_someone_removed(partition, desk, store):
     await partition.put(*pieces()[2:])
     await partition.put(*pieces(attempt=2))
 
-    assert ["rejected", "persisted"] == desk.outcomes
-    assert list(range(8)) == desk.done
+    assert ["rejected", "persisted"] == context.outcomes
+    assert list(range(8)) == context.done
 
 
-async def test_nothing_is_late_after_a_hold(partition, desk, store, monkeypatch, clock):
+async def test_nothing_is_late_after_a_hold(partition, context, store, monkeypatch, clock):
     """Nothing was read while the disk was full: no producer is late for that."""
     await partition.put(pieces()[0])
     failing = Failing(monkeypatch, store, "begin", 10_000, StoreFullError("full"))
@@ -1056,65 +995,65 @@ async def test_nothing_is_late_after_a_hold(partition, desk, store, monkeypatch,
     failing.left = 0
     await task
     await expire(partition, clock, after=TIMEOUT - 1)
-    assert [] == desk.seen
+    assert [] == context.seen
 
 
-async def test_room_that_dead_blocks_hold(partition, desk, monkeypatch, clock):
+async def test_room_that_dead_blocks_hold(partition, context, monkeypatch, clock):
     """When blocks whose producer died hold the last room, the next block gets it."""
     free = [1500 + 2 * BESIDE_BYTES]
     monkeypatch.setattr("streamapp.store.folders.free_bytes", lambda _fd: free[0])
     await partition.put(pieces()[0])
     task = asyncio.create_task(partition.put(*pieces(attempt=2)))
-    await eventually(lambda: desk.vitals.state == "holding")
+    await eventually(lambda: context.vitals.state == "holding")
     await partition.intake.expire(highwater=1)
-    assert [] == desk.seen
+    assert [] == context.seen
 
     clock.now += TIMEOUT + 1
     await task
-    assert [(1, "rejected"), (2, "persisted")] == [(a.attempt, a.outcome) for a in desk.acks]
+    assert [(1, "rejected"), (2, "persisted")] == [(a.attempt, a.outcome) for a in context.acks]
 
 
 async def test_room_that_dead_blocks_of_another_partition_hold(
-    partition, desk, store, monkeypatch, clock
+    partition, context, store, monkeypatch, clock
 ):
     """Nor do those of another partition keep it, on which nothing comes and nothing is late."""
-    other = Partition(desk, 4)
+    other = Partition(context, 4)
     limit(store, monkeypatch, 2048)
     dead = pieces(bytes(2048))
     await partition.put(*dead[:-1])
     task = asyncio.create_task(other.put(*pieces()))
-    await eventually(lambda: desk.vitals.state == "holding")
+    await eventually(lambda: context.vitals.state == "holding")
     await expire(partition, clock, highwater=1000, after=TIMEOUT - 1)
-    assert [] == desk.seen
+    assert [] == context.seen
 
     await expire(partition, clock, highwater=1000, after=2)
     await task
     assert [(dead[0][0].file_id, "rejected"), (FILE_ID, "persisted")] == [
-        (ack.file_id, ack.outcome) for ack in desk.acks
+        (ack.file_id, ack.outcome) for ack in context.acks
     ]
-    assert set() == desk.without_room
+    assert set() == context.without_room
 
 
-async def test_two_blocks_that_wait_for_the_same_room(partition, desk, store, monkeypatch):
+async def test_two_blocks_that_wait_for_the_same_room(partition, context, store, monkeypatch):
     """The younger of two blocks that cannot both be written yields, and is sent again."""
     monkeypatch.setattr(room, "FRESH_SECONDS", 0)
-    other = Partition(desk, 4)
+    other = Partition(context, 4)
     limit(store, monkeypatch, 1600)
     older, younger = pieces(), pieces(meta=OTHER)
     await partition.put(older[0])
     await other.put(*younger[:3])
     await partition.put(*older[1:3])
     tasks = [asyncio.create_task(other.put(younger[3]))]
-    await eventually(lambda: desk.vitals.state == "holding")
-    assert [] == desk.seen
+    await eventually(lambda: context.vitals.state == "holding")
+    assert [] == context.seen
     tasks.append(asyncio.create_task(partition.put(older[3])))
     await asyncio.gather(*tasks)
 
     assert {(FILE_ID, "persisted"), (OTHER_ID, "rejected")} == {
-        (ack.file_id, ack.outcome) for ack in desk.acks
+        (ack.file_id, ack.outcome) for ack in context.acks
     }
-    assert 0 == desk.vitals.quarantined
-    assert "running" == desk.vitals.state
+    assert 0 == context.vitals.quarantined
+    assert "running" == context.vitals.state
 
 
 def limit(store, monkeypatch, size):
@@ -1127,7 +1066,7 @@ def limit(store, monkeypatch, size):
     monkeypatch.setattr("streamapp.store.folders.free_bytes", free)
 
 
-async def test_hold_is_not_counted_as_slowness(partition, desk, monkeypatch, clock):
+async def test_hold_is_not_counted_as_slowness(partition, context, monkeypatch, clock):
     """However long the disk is full, no block that waits for it is too slow."""
     await partition.put(pieces()[0])
     failing = Failing(monkeypatch, BlockWriter, "write", 10_000, StoreFullError("full"))
@@ -1137,48 +1076,48 @@ async def test_hold_is_not_counted_as_slowness(partition, desk, monkeypatch, clo
     failing.left = 0
     await task
     await expire(partition, clock, after=1)
-    assert [] == desk.seen
+    assert [] == context.seen
 
     await partition.put(*pieces()[2:])
-    assert ["persisted"] == desk.outcomes
+    assert ["persisted"] == context.outcomes
 
 
 # --- a limit of blocks
 
 
-async def test_max_blocks_is_exact(partition, desk):
+async def test_max_blocks_is_exact(partition, context):
     """A block that may not begin waits, and none of its frames is acknowledged."""
-    desk.limit = 1
+    context.settings.max_blocks = 1
     await partition.put(*pieces())
     task = asyncio.create_task(partition.put(*pieces(meta=OTHER)))
     await eventually(partition.intake._lock.locked)
-    assert 1 == desk.begun
+    assert 1 == context.begun
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
 
-    assert ["persisted"] == desk.outcomes
-    assert [0, 1, 2, 3] == desk.done
-    assert (1, 1) == (desk.begun, desk.kept_blocks)
+    assert ["persisted"] == context.outcomes
+    assert [0, 1, 2, 3] == context.done
+    assert (1, 1) == (context.begun, context.persisted)
 
 
-async def test_max_blocks_and_a_dead_producer(partition, desk):
+async def test_max_blocks_and_a_dead_producer(partition, context):
     """An attempt whose producer died does not keep its successor waiting for ever."""
-    desk.limit = 1
+    context.settings.max_blocks = 1
     await partition.put(*pieces()[:2])
     await partition.put(*pieces(attempt=2))
 
-    assert [(1, "rejected"), (2, "persisted")] == [(a.attempt, a.outcome) for a in desk.acks]
-    assert 1 == desk.kept_blocks
+    assert [(1, "rejected"), (2, "persisted")] == [(a.attempt, a.outcome) for a in context.acks]
+    assert 1 == context.persisted
 
 
-async def test_expiry_does_not_wait(partition, desk):
+async def test_expiry_does_not_wait(partition, context):
     """The clock does not queue up behind a frame that is held."""
-    desk.gate.clear()
+    context.gate.clear()
     task = asyncio.create_task(partition.put((None, b"")))
-    await desk.told.wait()
+    await context.asked.wait()
     await asyncio.wait_for(partition.intake.expire(highwater=1), 1)
-    desk.gate.set()
+    context.gate.set()
     await task
 
 
@@ -1189,14 +1128,14 @@ def test_meta_is_what_the_tests_think():
     assert {BlockMeta: 1, type(None): 3} == counts
 
 
-async def test_partition_that_others_had(partition, desk, store):
+async def test_partition_that_others_had(partition, context, store):
     """What was begun in an older generation leaves no trace, also when nothing comes any more."""
     await partition.put(*pieces()[:2])
     await partition.intake.forget_older(partition.generation)
-    assert 1 == desk.vitals.open_blocks
+    assert 1 == context.vitals.open_blocks
 
     await partition.intake.forget_older(partition.generation + 1)
 
     await eventually(lambda: not half_written(store))
-    assert 0 == desk.vitals.open_blocks
-    assert ([], None) == (desk.seen, partition.intake.safe_offset)
+    assert 0 == context.vitals.open_blocks
+    assert ([], None) == (context.seen, partition.intake.safe_offset)
