@@ -42,16 +42,19 @@ class Prover:
         self._key = key
 
     def of_block(self, file_id: str, block: int, source: Source, sha256: bytes) -> bytes:
-        """Return the proof that *block* of *source* has this *sha256*."""
-        return self._proof("block", file_id, block, *_state(source), sha256.hex())
+        """Return the proof that *block* of *source* has this *sha256*; empty for a fresh one."""
+        return self._proof(source, "block", file_id, block, sha256.hex())
 
     def of_file(self, file_id: str, source: Source, digest: str) -> bytes:
-        """Return the proof that *source* has this file *digest*."""
-        return self._proof("file", file_id, *_state(source), digest)
+        """Return the proof that *source* has this file *digest*; empty for a fresh one."""
+        return self._proof(source, "file", file_id, digest)
 
-    def _proof(self, *fields: object) -> bytes:
+    def _proof(self, source: Source, *fields: object) -> bytes:
+        if source.is_fresh:
+            return b""  # one more change might leave the state that is proven
         # None of the fields can have a space.
-        text = " ".join(map(str, fields)).encode()
+        *first, content = fields
+        text = " ".join(map(str, (*first, *_state(source), content))).encode()
         return hmac.digest(self._key, text, "sha256")[:PROOF_BYTES]
 
 

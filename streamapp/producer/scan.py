@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import time
 
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 Links = Literal["fail", "skip", "follow"]
 Special = Literal["skip", "fail"]
 
+FRESH_NS: Final = 2_000_000_000
+"""How long a file system's clock may take for one tick: FAT's has 2 seconds."""
+
 _MAX_NAME_JSON: Final = MAX_HEADER_BYTES // 2
 _NOWHERE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 _WORKERS_FOLDER: Final = "processed_data_"
@@ -42,7 +46,8 @@ class Source(msgspec.Struct, frozen=True, gc=False):
     """A file to send, as it was found; *relative* is its path below the folder.
 
     *place* is where its bytes are when a link of that path leads elsewhere: a path below the
-    folder, or an absolute one. *device* and *inode* say which file it is.
+    folder, or an absolute one. *device* and *inode* say which file it is. *is_fresh*: it had been
+    changed so shortly before that one more change might leave the same times.
     """
 
     relative: str
@@ -53,6 +58,7 @@ class Source(msgspec.Struct, frozen=True, gc=False):
     device: int = -1
     inode: int = -1
     place: str = ""
+    is_fresh: bool = False
 
     @property
     def path(self) -> str:
@@ -218,10 +224,21 @@ class _Walk:
             device=found.st_dev,
             inode=found.st_ino,
             place=place,
+            is_fresh=is_fresh(found, now_ns=time.time_ns()),
         )
 
     def _no_file(self, relative: str, reason: str) -> Problem:
         return _problem(relative, reason, is_special=self._special == "skip")
+
+
+def is_fresh(found: os.stat_result, *, now_ns: int) -> bool:
+    """Return whether a file that was changed after *now_ns* might have the times of *found*.
+
+    Every change sets the status change time; on Windows that is the creation time, and the
+    modification time is the one to look at. A time to come counts as well: clocks differ.
+    """
+    changed_ns = found.st_mtime_ns if os.name == "nt" else found.st_ctime_ns
+    return now_ns - changed_ns < FRESH_NS
 
 
 def _refuse_workers_folder(directory: Directory, listed: list[str]) -> None:

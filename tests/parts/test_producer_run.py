@@ -21,7 +21,7 @@ from streamapp.errors import (
     SourceChangedError,
     SourceError,
 )
-from streamapp.producer import engine, reading, waiting
+from streamapp.producer import engine, reading, scan, waiting
 from streamapp.producer.directory import Directory
 from streamapp.producer.events import FileEvent, Notice, Progress, Summary, Waiting
 from streamapp.records import Heartbeat
@@ -99,6 +99,7 @@ def fake(settings, monkeypatch):
     monkeypatch.setattr(topics, "ensure", fake.ensure)
     monkeypatch.setattr("streamapp.producer.offsets.LOOK_SECONDS", 0.05)
     monkeypatch.setattr(engine, "TICK_SECONDS", 0.01)
+    monkeypatch.setattr(scan, "FRESH_NS", 0)  # the files are as old as they need be
     return fake
 
 
@@ -199,6 +200,25 @@ def test_without_its_key(fake, settings, told, tmp_path, monkeypatch):
 
     monkeypatch.setattr(reading, "chunks", None)
     assert 5 == run(other, Told()).skipped
+
+
+def test_fresh_files(fake, settings, told, monkeypatch):
+    """What was written a moment before it was found is read once more: another write may follow.
+
+    That write may leave the same size and times, within one tick of the file system's clock.
+    """
+    with monkeypatch.context() as patch:
+        patch.setattr(scan, "FRESH_NS", 10**12)
+        run(settings, told)
+    before, opened = sent(fake), []
+    chunks = reading.chunks
+    with monkeypatch.context() as patch:
+        patch.setattr(reading, "chunks", lambda *a: opened.append(a[1].name) or chunks(*a))
+        assert 5 == run(settings, Told()).skipped
+    assert (before, set(CONTENT)) == (sent(fake), set(opened))
+
+    monkeypatch.setattr(reading, "chunks", None)
+    assert 5 == run(settings, Told()).skipped
 
 
 @pytest.mark.usefixtures("fake")

@@ -62,6 +62,7 @@ def test_identity(tmp_path):
         seen.st_ctime_ns,
         device=seen.st_dev,
         inode=seen.st_ino,
+        is_fresh=True,
     )
 
     assert {"deep/file": source} == found(tmp_path)
@@ -76,6 +77,18 @@ def test_another_file(tmp_path, field):
     other = msgspec.structs.replace(source, **{field: getattr(source, field) + 1})
 
     assert not other.is_same((tmp_path / "file").stat())
+
+
+@pytest.mark.parametrize(
+    ("age", "expected"), [(-(10**12), True), (0, True), (scan.FRESH_NS, False), (10**12, False)]
+)
+def test_fresh(tmp_path, age, expected):
+    """A file is fresh while another change of it might leave the same times, on any clock."""
+    (tmp_path / "file").write_bytes(b"12345")
+    os.utime(tmp_path / "file")
+    seen = (tmp_path / "file").stat()
+
+    assert expected == scan.is_fresh(seen, now_ns=seen.st_ctime_ns + age)
 
 
 def test_links(tmp_path):

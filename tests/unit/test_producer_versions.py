@@ -134,6 +134,20 @@ def test_proof_of_another_file(change):
     assert bool(change) == file.version.is_unchecked(0) == (not file.is_persisted(0))
 
 
+def test_fresh_file_is_not_proven():
+    """A file that may change once more without a trace has no proof, and none speaks for it."""
+    fresh = type(source())(**_fields(source()) | {"is_fresh": True})
+
+    assert b"" == PROVER.of_block(fresh.file_id, 0, fresh, digest(0))
+    assert b"" == PROVER.of_file(fresh.file_id, fresh, "00")
+    made = delivery(fresh, begun=False)
+    file = only_file(made)
+    old = PROVER.of_block(file.file_id, 0, source(), digest(0)).hex()
+    made.acknowledged(ack(file, 0, proof=old), 0.0)
+    made.begin()
+    assert file.version.is_unchecked(0)
+
+
 @pytest.mark.parametrize("change", [{"ctime_ns": 10}, {"inode": 10}])
 def test_record_of_another_file(change):
     """The same holds for what is recorded of a whole file."""
