@@ -24,7 +24,9 @@ class Meter:
         self._samples: deque[tuple[float, int]] = deque()
 
     def note(self, now: float, value: int) -> None:
-        """Note that at *now* (seconds) it is *value*."""
+        """Note that at *now* (seconds) it is *value*; as long as that is the same, nothing came."""
+        if self._samples and self._samples[0][1] == value:  # it waited, or everything waited for it
+            self._samples.clear()
         self._samples.append((now, value))
         while now - self._samples[0][0] > WINDOW_SECONDS:
             self._samples.popleft()

@@ -90,6 +90,17 @@ def test_reminder():
     assert reminder.is_due(Reason("b", "x"), 5.0 + REMIND_SECONDS)
 
 
+def test_no_time_left_from_a_wait():
+    """The seconds in which nothing came say nothing of how fast it comes now."""
+    meter = Meter()
+    for second in range(20):
+        meter.note(float(second), 0)
+    for second in range(20, 27):
+        meter.note(float(second), 100 * (second - 19))
+        told = meter.seconds_for(1000)
+        assert told is None if second < 24 else told == pytest.approx(10.0)
+
+
 def meters(*, bytes_a_second, files_a_second):
     """Meters of bytes and files that grew steadily for half a minute."""
     made = Meter(), Meter()
