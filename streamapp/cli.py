@@ -10,7 +10,7 @@ import os
 import sys
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -22,6 +22,10 @@ from streamapp.records import STATES
 from streamapp.reporting import ReportingGroup
 from streamapp.settings import Settings, flag_of
 from streamapp.units import counted, parse_rate
+
+
+FILE_COLUMNS: Final = 160
+"""How wide a page is that goes to no terminal."""
 
 
 @click.group(cls=ReportingGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -407,10 +411,11 @@ def status(  # noqa: PLR0913 - the flags of the command
     question = views.Question(limit=limit, search=search, state=wanted)
     if as_json:
         views.write_json(settings, question, is_watching=is_watching, write=click.echo)
-    elif is_watching:
-        views.watch(settings, Console(highlight=False), question)
-    else:
-        views.show(settings, Console(highlight=False), question)
+        return
+    # A file or `grep` has no width: rich would take 80 columns, and break lines there.
+    is_narrow = sys.stdout.isatty() or "COLUMNS" in os.environ
+    console = Console(highlight=False, width=None if is_narrow else FILE_COLUMNS)
+    (views.watch if is_watching else views.show)(settings, console, question)
 
 
 @cli.command(short_help="Try it: a Kafka, two workers and some files.")

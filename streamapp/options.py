@@ -24,7 +24,15 @@ _METAVARS: Final = {
     "data_dir": "FOLDER",
     "data_folder": "FOLDER",
     "state_dir": "FOLDER",
+    "web_host": "HOST",
+    "web_advertise": "HOST",
+    "web_port": "PORT",
+    "scrub_every": "HOURS",
+    "retention_hours": "HOURS",
     **dict.fromkeys(SIZES, "SIZE"),
+    **dict.fromkeys(("max_attempts", "readers", "max_blocks", "replication"), "NUMBER"),
+    **dict.fromkeys(("ack_grace", "retry_base", "block_timeout", "heartbeat"), "SECONDS"),
+    **dict.fromkeys(("session_timeout", "watchdog_patience", "recovery_patience"), "SECONDS"),
 }
 
 COMMON: Final = ("machine_id", "group_id", "brokers", "topic_prefix")

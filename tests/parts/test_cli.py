@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 
 from pathlib import Path
 
@@ -10,11 +11,11 @@ import pytest
 
 from click.testing import CliRunner
 
-from streamapp import errors, machines, options, settings
+from streamapp import errors, machines, options, settings, status
 from streamapp.cli import cli
 from streamapp.errors import SettingsError, StreamAppError
 from streamapp.reporting import DEBUG_VARIABLE, ReportingGroup
-from streamapp.settings import Settings
+from streamapp.settings import Settings, flag_of
 
 
 CLASSES = [
@@ -220,6 +221,32 @@ def test_config_hides_secrets(monkeypatch):
 
 
 # --- options
+
+
+@pytest.mark.parametrize("command", [["worker"], ["producer"], ["topics", "create"]])
+def test_help_names_what_is_expected(command):
+    """The help says of each number whether it is a size, seconds, hours, a port or a count."""
+    done = invoke(*command, "--help")
+    numbers = {
+        flag_of(name)
+        for name, field in Settings.model_fields.items()
+        if isinstance(field.default, int | float) and not isinstance(field.default, bool)
+    }
+
+    assert not numbers & set(re.findall(r"(--[a-z-]+) TEXT", done.output))
+
+
+@pytest.mark.parametrize(("columns", "width"), [(None, 160), ("70", 70)])
+def test_status_in_a_file(monkeypatch, columns, width):
+    """What goes to no terminal is not broken at 80 columns, unless somebody wants that."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+    if columns:
+        monkeypatch.setenv("COLUMNS", columns)
+    widths = []
+    monkeypatch.setattr(status, "show", lambda _, console, __: widths.append(console.width))
+    assert 0 == invoke("status").exit_code
+
+    assert [width] == widths
 
 
 def test_environment():
