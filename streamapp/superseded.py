@@ -7,11 +7,13 @@ files of one source and name. A record that somebody made up on one topic delete
 
 from __future__ import annotations
 
+import contextlib
+
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from streamapp import kafka, records, topics
+from streamapp import groups, kafka, records, topics
 from streamapp.errors import BlockMalformedError
 from streamapp.following import Follower
 from streamapp.records import FileStatus
@@ -47,7 +49,8 @@ class Superseded(msgspec.Struct, frozen=True, kw_only=True):
 class Versions:
     """What the topics say of the versions of the files in *disks*, for *group*.
 
-    Feed it every FileStatus, then `begin`, then every acknowledgement, each in order.
+    Feed it every FileStatus, then `begin`, then every acknowledgement, each in order; status that
+    comes later is asked for with `is_still`.
     """
 
     def __init__(self, disks: Iterable[FileFolder], *, group: str) -> None:
@@ -103,6 +106,10 @@ class Versions:
         """Yield the earlier versions that lie here, whether they may be deleted or not."""
         yield from self._found
 
+    def is_still(self, version: Superseded) -> bool:
+        """Return whether the newest status calls *version* superseded by the same one."""
+        return self._current(version.file) == version.by
+
     def may_go(self, version: Superseded) -> bool:
         """Return whether the group has all of the version that is current."""
         return len(self._blocks[version.by]) == self._totals.get(version.by)
@@ -148,6 +155,19 @@ def read_status(
     Raises:
         KafkaError: they cannot be read.
     """
+    with followed_status(settings, take, stop):
+        pass
+
+
+@contextlib.contextmanager
+def followed_status(
+    settings: Settings, take: Callable[[str, FileStatus | None], None], stop: threading.Event
+) -> Iterator[Callable[[threading.Event], None]]:
+    """Read as `read_status` does; yield a function that reads what was published since, up to now.
+
+    Raises:
+        KafkaError: they cannot be read.
+    """
 
     def on_records(messages: list[Message]) -> None:
         for message in messages:
@@ -167,5 +187,7 @@ def read_status(
     follower = Follower(kafka.consumer(settings), places, on_records)
     try:
         follower.read_to(follower.begin(stop), stop)
+        admin = kafka.admin(settings)
+        yield lambda until: follower.read_to(groups.ends(admin, places), until)
     finally:
         follower.close()

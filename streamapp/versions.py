@@ -36,6 +36,7 @@ FREED: Final = "freed"
 WOULD_FREE: Final = "would be freed"
 KEPT: Final = "not freed"
 INCOMPLETE: Final = "the group does not have all of the current version"
+CHANGED: Final = "another version was called the current one meanwhile: run it again"
 
 
 class Version(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="version"):
@@ -109,16 +110,8 @@ def free(  # noqa: PLR0913 - the flags of the command
         if not is_dry_run:
             store.open()
         try:
-            found = _find(settings, [root.path for root in store.roots], stop)
-            with inventory.followed_acks(settings, found.take, stop) as catch_up:
-                for version in found.superseded():
-                    catch_up(stop)
-                    if stop.is_set():  # then not all was read
-                        break
-                    is_free = found.may_go(version)
-                    if is_free and not is_dry_run:
-                        _free(settings, store, found, version, machine)
-                    _note(summary, write, version, machine, is_free=is_free)
+            work = _Work(settings, store, machine, summary, write, is_dry_run=is_dry_run)
+            work.carry_out(stop)
         finally:
             store.close()
     summary.is_whole = not stop.is_set()
@@ -126,18 +119,54 @@ def free(  # noqa: PLR0913 - the flags of the command
     return 0 if summary.is_whole else EXIT_STOPPED
 
 
-def _find(settings: Settings, roots: list[Path], stop: threading.Event) -> Versions:
-    """Return which versions in *roots* are superseded, by the status topic.
+class _Work:
+    """Frees (or only lists) what is superseded in the folders of *store*, *machine*'s."""
 
-    Raises:
-        StoreError: a folder cannot be read.
-        KafkaError: the topic cannot be read.
-    """
-    disks = [folder for root in roots for folder in listing.files(root)]
-    found = Versions(disks, group=settings.group_id)
-    superseded.read_status(settings, found.take_status, stop)
-    found.begin()
-    return found
+    def __init__(  # noqa: PLR0913 - what it works on, and how it says so
+        self,
+        settings: Settings,
+        store: BlockStore,
+        machine: str,
+        summary: Summary,
+        write: Callable[[Version | Summary], None],
+        *,
+        is_dry_run: bool,
+    ) -> None:
+        self._settings, self._store, self._machine = settings, store, machine
+        self._summary, self._write = summary, write
+        self._is_dry_run = is_dry_run
+
+    def carry_out(self, stop: threading.Event) -> None:
+        """Do it, one version after the other, until *stop*.
+
+        Raises:
+            StoreError: a folder cannot be read or written.
+            KafkaError: the topics cannot be read, or did not take what is to be published.
+        """
+        roots = [root.path for root in self._store.roots]
+        disks = [folder for root in roots for folder in listing.files(root)]
+        found = Versions(disks, group=self._settings.group_id)
+        following = superseded.followed_status(self._settings, found.take_status, stop)
+        with following as catch_up_status:
+            found.begin()
+            with inventory.followed_acks(self._settings, found.take, stop) as catch_up:
+                for version in found.superseded():
+                    # The status last: whoever takes a version back says so when all of it is there.
+                    catch_up(stop)
+                    catch_up_status(stop)
+                    if stop.is_set():  # then not all was read
+                        break
+                    reason = _why_kept(found, version)
+                    if not (reason or self._is_dry_run):
+                        _free(self._settings, self._store, found, version, self._machine)
+                    _note(self._summary, self._write, version, self._machine, reason=reason)
+
+
+def _why_kept(found: Versions, version: Superseded) -> str:
+    """Return why *version* may not be deleted; empty if it may."""
+    if not found.is_still(version):
+        return CHANGED
+    return "" if found.may_go(version) else INCOMPLETE
 
 
 def _free(
@@ -160,23 +189,23 @@ def _note(
     version: Superseded,
     machine: str,
     *,
-    is_free: bool,
+    reason: str,
 ) -> None:
     file = version.file
     size = sum(file.size_of(block) for folder in version.folders for block in folder.blocks)
     summary.versions += 1
-    summary.freed += is_free
-    summary.freed_bytes += size * is_free
+    summary.freed += not reason
+    summary.freed_bytes += 0 if reason else size
     done = WOULD_FREE if summary.is_dry_run else FREED
     write(
         Version(
-            state=done if is_free else KEPT,
+            state=KEPT if reason else done,
             machine=machine,
             file_id=file.file_id,
             name=file.name,
             superseded_by=version.by,
             blocks=len(version.blocks),
             bytes=size,
-            reason="" if is_free else INCOMPLETE,
+            reason=reason,
         )
     )

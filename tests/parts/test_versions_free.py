@@ -34,6 +34,7 @@ class Kafka:
 
     def __init__(self):
         self.acks, self.late, self.statuses, self.calls = [], [], [], []
+        self.late_statuses = []
         self.kill_at = None  # the number of the call that the process does not survive
 
     def call(self, what):
@@ -57,10 +58,12 @@ class Kafka:
             take(ack)
         yield lambda _stop: [take(ack) for ack in self.late]
 
+    @contextlib.contextmanager
     def read_status(self, _settings, take, _stop):
-        """Hand on every status."""
+        """Hand on every status, and then what was published since."""
         for status in self.statuses:
             take(status.file_id, status)
+        yield lambda _stop: [take(s.file_id, s) for s in self.late_statuses]
 
     @property
     def state(self):
@@ -78,7 +81,7 @@ def kafka(monkeypatch):
     monkeypatch.setattr(topics, "check", lambda _settings: {})
     monkeypatch.setattr(reacknowledge, "write", kafka.write)
     monkeypatch.setattr(inventory, "followed_acks", kafka.read)
-    monkeypatch.setattr(superseded, "read_status", kafka.read_status)
+    monkeypatch.setattr(superseded, "followed_status", kafka.read_status)
     discard = data_folder.Root.discard
 
     def counted(self, parts, file, block):
@@ -273,6 +276,24 @@ def test_not_superseded(free, folder, kafka, change):
     code, found = free()
 
     assert (0, 1) == (code, len(found))
+    assert untouched(folder, kafka)
+
+
+@pytest.mark.parametrize("state", ["complete", "superseded"])
+def test_taken_back_meanwhile(free, folder, kafka, state):
+    """A version stays that its producer called current, or otherwise superseded, since the start.
+
+    It delivered the earlier content again, which nobody had to send, and ended with exit code 0.
+    """
+    by = "f" * 32 if state == "superseded" else ""
+    kafka.late_statuses.append(
+        msgspec.structs.replace(kafka.statuses[0], state=state, superseded_by=by)
+    )
+
+    code, (version, summary) = free()
+
+    assert (0, "not freed", 0) == (code, version["state"], summary["freed"])
+    assert "meanwhile" in version["reason"]
     assert untouched(folder, kafka)
 
 
