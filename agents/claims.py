@@ -17,7 +17,6 @@ import time
 
 from typing import TYPE_CHECKING, Final
 
-from streamapp import machines
 from streamapp.app import app
 from streamapp.errors import StoreError
 
@@ -31,15 +30,10 @@ MAX_LOST: Final = 10_000
 """Blocks said to be lost that wait to be looked for. Further ones are ignored: their producers
 send them again."""
 
-MAX_OTHERS: Final = 100
-"""Other workers under this machine id that are told apart; one is enough to hold."""
-
 LOOK_SECONDS: Final = 1.0
 """How late it is noticed that the other worker is silent."""
 
 _MACHINE_ID: Final = "machine id"
-_others: dict[str, float] = {}
-"""By start id: until when the next heartbeat of another worker is waited for."""
 
 
 @app.task  # type: ignore[untyped-decorator]
@@ -72,14 +66,7 @@ async def follow_claims() -> None:
 @app.timer(LOOK_SECONDS)  # type: ignore[untyped-decorator]
 async def look_at_others() -> None:
     """Hold no longer when the second worker under this machine id is silent."""
-    _forget_silent(time.monotonic())
-
-
-def _forget_silent(now: float) -> None:
-    for start_id, until in list(_others.items()):
-        if until < now:
-            del _others[start_id]
-    if not _others:
+    if not app.second_workers.forget_silent(now=time.monotonic()):
         app.vitals.release(_MACHINE_ID)
 
 
@@ -109,13 +96,5 @@ def _note(heartbeat: Heartbeat) -> None:
     """Show that another worker speaks under this machine id."""
     if heartbeat.start_id == app.vitals.start_id or heartbeat.state == "stopped":
         return
-    reason = (
-        f"another worker runs as machine {heartbeat.machine} of this group "
-        f"({machines.described(heartbeat)}): give one of them another --machine-id"
-    )
-    if heartbeat.start_id not in _others:
-        if len(_others) >= MAX_OTHERS:
-            return
-        logger.error("%s", reason)
-    _others[heartbeat.start_id] = time.monotonic() + machines.wait_seconds(heartbeat)
-    app.vitals.hold(_MACHINE_ID, reason)
+    if reason := app.second_workers.note(heartbeat, now=time.monotonic()):
+        app.vitals.hold(_MACHINE_ID, reason)

@@ -11,7 +11,7 @@ import msgspec
 
 from streamapp import channels, watching
 from streamapp.app import app
-from streamapp.own_heartbeat import own_heartbeat
+from streamapp.own_heartbeat import own_heartbeat, report
 
 
 logger = logging.getLogger(__name__)
@@ -26,9 +26,6 @@ CHANGE_SECONDS: Final = 1.0
 """How late a change of state or partitions is published, at most."""
 
 _FOLDERS: Final = "data folders"
-
-_partitions: list[int] | None = None
-_reported: tuple[str, bool, tuple[int, ...]] | None = None
 
 
 @app.timer(app.settings.heartbeat)  # type: ignore[untyped-decorator]
@@ -53,7 +50,7 @@ app.early_tasks.append(beat_until_ready)
 @app.timer(CHANGE_SECONDS)  # type: ignore[untyped-decorator]
 async def beat_on_change() -> None:
     """Send one between two when this worker begins or ceases to hold, or has other partitions."""
-    if _report() != _reported:
+    if report(app) != app.reported:
         await _beat()
 
 
@@ -82,9 +79,9 @@ async def say_stopped(*_: Any, **__: Any) -> None:  # noqa: ANN401 - Faust's sig
 
 
 async def _beat() -> None:
-    global _reported  # noqa: PLW0603 - what the last heartbeat reported
-    _log_changes()
-    _reported = _report()
+    before, app.reported = app.reported, report(app)
+    if before is None or before.partitions != app.reported.partitions:
+        _log_partitions(app.reported.partitions)
     await _send()
 
 
@@ -95,22 +92,12 @@ async def _send() -> None:
         logger.debug("no heartbeat: %r", error)
 
 
-def _report() -> tuple[str, bool, tuple[int, ...]]:
-    """Return what others must know at once when it changes."""
-    partitions = tuple(watching.block_partitions(app))
-    return app.vitals.state, watching.is_ready(app), partitions
-
-
-def _log_changes() -> None:
+def _log_partitions(assigned: tuple[int, ...]) -> None:
     """Log once that the worker is ready, and each time its partitions change."""
-    global _partitions  # noqa: PLW0603 - what was logged last
-    assigned = watching.block_partitions(app)
-    if assigned != _partitions:
-        _partitions = assigned
-        logger.info(
-            "machine %s of group %s reads partitions %s; progress at %s/progress/",
-            app.settings.machine_id,
-            app.settings.group_id,
-            ", ".join(map(str, assigned)) or "none (there are more machines than partitions)",
-            str(app.conf.canonical_url).rstrip("/"),
-        )
+    logger.info(
+        "machine %s of group %s reads partitions %s; progress at %s/progress/",
+        app.settings.machine_id,
+        app.settings.group_id,
+        ", ".join(map(str, assigned)) or "none (there are more machines than partitions)",
+        str(app.conf.canonical_url).rstrip("/"),
+    )

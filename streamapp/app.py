@@ -21,6 +21,7 @@ from streamapp.errors import SettingsError
 from streamapp.flow import FETCHED_RECORDS, FlowControl, StreamQueue
 from streamapp.kafka import BATCH_BYTES
 from streamapp.lease import Lease
+from streamapp.machines import SecondWorkers
 from streamapp.presence import Roster
 from streamapp.reporting import ReportedError
 from streamapp.settings import Settings
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
     from streamapp.desk import WorkerContext
     from streamapp.intake import Intake
+    from streamapp.own_heartbeat import Report
     from streamapp.watchdog import WatchdogThread
 
 AUTODISCOVER: Final = ("tables", "agents", "streamapp.commands")
@@ -86,6 +88,9 @@ class StreamApp(faust.App):
     lease: Lease
     vitals: Vitals
     roster: Roster
+    second_workers: SecondWorkers
+    reported: Report | None = None
+    """What the last heartbeat reported."""
     claims: Claims
     changelogs: Changelogs
     watchdog: WatchdogThread
@@ -184,6 +189,7 @@ def create_app(settings: Settings) -> StreamApp:
     created.vitals = Vitals()
     created.intakes = {}
     created.lease = Lease(settings.session_timeout)
+    created.second_workers = SecondWorkers()
     created.roster = Roster(settings.group_id)
     created.claims = Claims(settings, created.roster)
     created.changelogs = Changelogs()

@@ -5,6 +5,7 @@ A machine is up when another heartbeat of it comes: clocks differ, so no age is 
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
     from streamapp.settings import Settings
 
+logger = logging.getLogger(__name__)
+
 LOOK_BACK: Final = 5000
 """Records that are read first: the newest heartbeat of a machine that was up lately is there."""
 
@@ -37,6 +40,9 @@ MIN_WAIT_SECONDS: Final = 3.0
 
 MAX_WAIT_SECONDS: Final = 300.0
 """Anybody may write any interval into a heartbeat."""
+
+MAX_OTHERS: Final = 100
+"""Other workers under this machine id that are told apart; one is enough to hold."""
 
 FORGOTTEN: Final = "the machine was forgotten (streamapp machines forget)"
 
@@ -124,6 +130,32 @@ class MachineWatch:
 
     def _is_ours(self, heartbeat: Heartbeat) -> bool:
         return (heartbeat.machine, heartbeat.group) == (self._machine, self._group)
+
+
+class SecondWorkers:
+    """Other workers that speak under this machine id, told apart by their start ids."""
+
+    def __init__(self) -> None:
+        self._until: dict[str, float] = {}  # the next heartbeat is waited for so long
+
+    def note(self, heartbeat: Heartbeat, *, now: float) -> str:
+        """Note a heartbeat of another worker; return what is wrong, empty when it is too many."""
+        is_new = heartbeat.start_id not in self._until
+        if is_new and len(self._until) >= MAX_OTHERS:
+            return ""
+        reason = (
+            f"another worker runs as machine {heartbeat.machine} of this group "
+            f"({described(heartbeat)}): give one of them another --machine-id"
+        )
+        if is_new:
+            logger.error("%s", reason)
+        self._until[heartbeat.start_id] = now + wait_seconds(heartbeat)
+        return reason
+
+    def forget_silent(self, *, now: float) -> bool:
+        """Forget those that are silent at *now*; return whether one is left."""
+        self._until = {start_id: until for start_id, until in self._until.items() if until >= now}
+        return bool(self._until)
 
 
 def is_of(heartbeat: Heartbeat, settings: Settings) -> bool:

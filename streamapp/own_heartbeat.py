@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import streamapp
 
@@ -16,6 +16,20 @@ from streamapp.records import Heartbeat
 
 if TYPE_CHECKING:
     from streamapp.app import StreamApp
+
+
+class Report(NamedTuple):
+    """What others must know at once when it changes."""
+
+    state: str
+    is_ready: bool
+    partitions: tuple[int, ...]
+
+
+def report(app: StreamApp) -> Report:
+    """Return what the worker of *app* would report now."""
+    partitions = tuple(watching.block_partitions(app))
+    return Report(app.vitals.state, watching.is_ready(app), partitions)
 
 
 async def own_heartbeat(app: StreamApp) -> Heartbeat:

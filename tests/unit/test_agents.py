@@ -15,11 +15,12 @@ from faust.exceptions import ConsumerNotStarted
 from faust.types import TP
 
 from agents import blocks, claims, guard, heartbeat, progress
-from streamapp import channels, desk, records, topics, watching, wire
+from streamapp import channels, desk, machines, records, topics, watching, wire
 from streamapp.app import app
 from streamapp.desk import Clock
 from streamapp.intake import Intake
 from streamapp.lease import Lease
+from streamapp.machines import SecondWorkers
 from streamapp.own_heartbeat import own_heartbeat
 from streamapp.records import BlockAck, FileStatus, Heartbeat, Quarantined
 from streamapp.routing import partition_of
@@ -480,7 +481,7 @@ async def test_heartbeat(worker, monkeypatch):
     beat = await own_heartbeat(app)
     assert ("holding", watching.RESTORING) == (beat.state, beat.reason)
 
-    monkeypatch.setattr(heartbeat, "_log_changes", lambda: None)
+    monkeypatch.setattr(heartbeat, "_log_partitions", lambda _: None)
     worker.refuses = 1
     await inspect.unwrap(heartbeat.beat)()
     await inspect.unwrap(heartbeat.beat)()
@@ -514,7 +515,7 @@ async def test_heartbeat_on_change(worker, monkeypatch):
     partitions = [1]
     monkeypatch.setattr(watching, "block_partitions", lambda _: partitions)
     monkeypatch.setattr(watching, "is_ready", lambda _: True)
-    monkeypatch.setattr(heartbeat, "_reported", None)
+    monkeypatch.setattr(app, "reported", None)
     beat_on_change = inspect.unwrap(heartbeat.beat_on_change)
     told = []
     for change in (
@@ -596,24 +597,26 @@ def test_many_lost():
     assert [0, 1] == [queue.get_nowait() for _ in range(queue.qsize())]
 
 
-def test_other_worker_is_silent(monkeypatch):
+async def test_other_worker_is_silent(monkeypatch):
     """A second worker under this machine id counts for as long as its own heartbeats take."""
-    monkeypatch.setattr(claims, "_others", {})
+    monkeypatch.setattr(app, "second_workers", SecondWorkers())
     ids = {"machine": app.settings.machine_id, "group": app.settings.group_id}
     began = time.monotonic()
     claims._note(Heartbeat(**ids, state="running", start_id="0" * 32, interval=60.0))
     try:
         for later, is_held in [(100.0, True), (179.0, True), (300.0, False)]:
-            claims._forget_silent(began + later)
-            assert is_held == ("another worker runs" in app.vitals.reason)
+            assert is_held == app.second_workers.forget_silent(now=began + later)
+        assert "another worker runs" in app.vitals.reason
+        await inspect.unwrap(claims.look_at_others)()
+        assert "another worker runs" not in app.vitals.reason
     finally:
         app.vitals.release(claims._MACHINE_ID)
 
 
 def test_many_of_one_machine(monkeypatch, caplog):
     """Made-up heartbeats under this machine id fill neither memory nor log; the worker holds."""
-    monkeypatch.setattr(claims, "MAX_OTHERS", 2)
-    monkeypatch.setattr(claims, "_others", {})
+    monkeypatch.setattr(machines, "MAX_OTHERS", 2)
+    monkeypatch.setattr(app, "second_workers", SecondWorkers())
     for number in range(4):
         claims._note(
             Heartbeat(
@@ -625,7 +628,7 @@ def test_many_of_one_machine(monkeypatch, caplog):
             )
         )
     try:
-        assert 2 == len(claims._others)
+        assert 2 == len(app.second_workers._until)
         assert 2 == sum(record.levelno == logging.ERROR for record in caplog.records)
         assert "another worker runs as machine" in app.vitals.reason
     finally:
