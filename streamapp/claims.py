@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from confluent_kafka import Message
     from confluent_kafka.admin import AdminClient
 
-    from streamapp.following import Place
     from streamapp.presence import Roster
     from streamapp.records import BlockAck
     from streamapp.settings import Settings
+    from streamapp.topics import Place
 
 logger = logging.getLogger(__name__)
 

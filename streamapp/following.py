@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from confluent_kafka import Consumer, Message
 
+    from streamapp.topics import Place
+
 logger = logging.getLogger(__name__)
 
 _BATCH: Final = 500  # records for each call of on_records, at most
@@ -32,8 +34,6 @@ _POLL_SECONDS: Final = 0.2  # how late a stop may be noticed
 _ASK_SECONDS: Final = 3.0  # for one answer; asked again until a broker has failed over
 _UNREADABLE: Final = (Code._BAD_MSG, Code._BAD_COMPRESSION, Code._NOT_IMPLEMENTED)  # noqa: SLF001
 """Errors of a batch that librdkafka cannot decode; it would fetch it again for ever."""
-
-Place = tuple[str, int]
 
 
 class Follower:

@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     from confluent_kafka.admin import AdminClient, ConsumerGroupListing
 
     from streamapp.settings import Settings
-
-Place = tuple[str, int]
+    from streamapp.topics import Place
 
 COORDINATOR_SECONDS: Final = 30.0
 """How long a group's coordinator may take to load; on a new cluster it takes seconds."""

@@ -253,16 +253,13 @@ def _changelog_ends(settings: Settings) -> dict[str, int]:
     }
 
 
-def _changelog_places(settings: Settings) -> list[groups.Place]:
-    names = [spec.name for spec in topics.changelogs(settings)]
-    return [(name, number) for name in names for number in range(topics.FILE_PARTITIONS)]
+def _changelog_places(settings: Settings) -> list[topics.Place]:
+    return [
+        place for spec in topics.changelogs(settings) for place in topics.file_places(spec.name)
+    ]
 
 
-def _folded(settings: Settings) -> list[groups.Place]:
+def _folded(settings: Settings) -> list[topics.Place]:
     """Return the partitions that the tables are folded from."""
     called = topics.names(settings)
-    return [
-        (topic, number)
-        for topic in (called.acks, called.status)
-        for number in range(topics.FILE_PARTITIONS)
-    ]
+    return [*topics.file_places(called.acks), *topics.file_places(called.status)]

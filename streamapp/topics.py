@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
+Place = tuple[str, int]
+"""A topic and one of its partitions."""
+
 DATA_BLOCKS: Final = "data-blocks"
 STATUS: Final = "processing-status"
 ACKS: Final = "block-acknowledgments"
@@ -75,8 +78,8 @@ def names(settings: Settings) -> Names:
     return Names(prefix + DATA_BLOCKS, prefix + STATUS, prefix + ACKS)
 
 
-def file_places(topic: str) -> list[tuple[str, int]]:
-    """Return the partitions of *topic*, one of the two that the files' tables are folded from."""
+def file_places(topic: str) -> list[Place]:
+    """Return the partitions of *topic*, one of those as wide as the tables."""
     return [(topic, number) for number in range(FILE_PARTITIONS)]
 
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 
 from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
@@ -82,7 +83,7 @@ class SafeConsumer(driver.Consumer):
                 self._block_done.set()
             await self.sleep(COMMIT_GAP_SECONDS)
 
-    @property
+    @functools.cached_property
     def _blocks_topic(self) -> str:
         return topics.names(cast("StreamApp", self.app).settings).data_blocks
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import msgspec
 
 from streamapp.errors import WatchdogError
+from streamapp.topics import Place
 from streamapp.units import counted
 
 
@@ -33,9 +34,6 @@ LOOP_LOOKS: Final = 12
 
 LONGEST_LOOK: Final = 3 * LOOK_SECONDS
 """As much time counts between two looks: frozen, or asking a slow broker, nobody looked."""
-
-Place = tuple[str, int]
-"""A topic and a partition."""
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):

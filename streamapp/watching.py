@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from faust.tables.manager import TableManager
 
     from streamapp.app import StreamApp
-    from streamapp.watchdog import Place
+    from streamapp.topics import Place
 
 logger = logging.getLogger(__name__)
 

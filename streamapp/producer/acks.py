@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from confluent_kafka import Consumer, Message
 
-    from streamapp.following import Place
     from streamapp.records import BlockAck
+    from streamapp.topics import Place
 
 logger = logging.getLogger(__name__)
 
@@ -51,11 +51,7 @@ class AckReader:
         self._on_acks = on_acks
         self._on_status = on_status
         self._is_caught_up = False
-        places = [
-            (name, number)
-            for name in (names.acks, names.status)
-            for number in range(topics.FILE_PARTITIONS)
-        ]
+        places = [*topics.file_places(names.acks), *topics.file_places(names.status)]
         self._follower = Follower(consumer, places, self._take)
 
     def catch_up(self, stop: threading.Event) -> None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from confluent_kafka import Consumer
     from confluent_kafka.admin import AdminClient
 
-    from streamapp.following import Place
+    from streamapp.topics import Place
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ class Lookout:
         committed = self._committed()
         places = [(self._names.data_blocks, n) for n in range(self._partitions)]
         starts = self._ask(places, _EARLIEST)
-        ack_places = [(self._names.acks, n) for n in range(topics.FILE_PARTITIONS)]
+        ack_places = topics.file_places(self._names.acks)
         ends = self._ask(places + ack_places, _LATEST)
         ack_ends = {place: ends.pop(place) for place in ack_places}
         view = View(

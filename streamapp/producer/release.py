@@ -21,8 +21,8 @@ from streamapp.errors import KafkaError
 if TYPE_CHECKING:
     import threading
 
-    from streamapp.groups import Place
     from streamapp.settings import Settings
+    from streamapp.topics import Place
 
 logger = logging.getLogger(__name__)
 

@@ -88,7 +88,7 @@ class Hand:
                 count += len(frames)
         return count
 
-    def ends(self) -> dict[groups.Place, int]:
+    def ends(self) -> dict[topics.Place, int]:
         """Return where the partitions end.
 
         Raises:

@@ -32,11 +32,8 @@ class Witness:
         self.set_aside: set[tuple[int, int]] = set()  # partition and offset
         self._settings = settings
         self._acks, status = topics.names(settings).acks, topics.names(settings).status
-        self._read: dict[groups.Place, int] = {
-            (name, number): 0
-            for name in (self._acks, status)
-            for number in range(topics.FILE_PARTITIONS)
-        }
+        places = [*topics.file_places(self._acks), *topics.file_places(status)]
+        self._read = dict.fromkeys(places, 0)
         self._consumer = kafka.consumer(settings)
         self._consumer.assign([TopicPartition(*place, OFFSET_BEGINNING) for place in self._read])
 

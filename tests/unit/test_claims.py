@@ -9,9 +9,13 @@ from types import SimpleNamespace
 
 import pytest
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from streamapp import claims as claims_module
 from streamapp import groups, kafka, records, topics
 from streamapp.claims import Claims
+from streamapp.inventory import Differences
 from streamapp.presence import Roster
 from streamapp.records import BlockAck, Heartbeat
 from streamapp.settings import Settings
@@ -48,6 +52,32 @@ def known():
 
 
 # --- which claims are known
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 2),
+            st.sampled_from(["m", "n", "o"]),
+            st.sampled_from(["persisted", "persisted", "lost", "rejected"]),
+            st.sampled_from(["g", "g", "h"]),
+        )
+    )
+)
+def test_as_the_inventory(taken):
+    """Who has a block is decided alike by a worker's claims and by the inventory of a machine."""
+    known = Claims(Settings(machine_id="m", group_id="g"), Roster("g"))
+    inventories = {name: Differences((), group="g", machine=name) for name in ("m", "n", "o")}
+    for block, machine, outcome, group in taken:
+        one = ack(block, machine=machine, outcome=outcome, group=group)
+        for follower in (known, *inventories.values()):
+            follower.take(one)
+
+    for block in range(3):
+        claim = known.of(FILE_ID, block)
+        holders = {name for name, i in inventories.items() if (FILE_ID, block) in i.missing}
+        assert holders - {"m"} == ({claim.machine} if claim else set())
+        assert len(holders) <= 1
 
 
 def test_newest_counts(known):
