@@ -86,14 +86,10 @@ async def _fold_status(event: EventT[bytes]) -> None:
 
 
 async def _forget_machine(event: EventT[bytes]) -> None:
-    """Remove the row of a machine over whose heartbeats a record without a value was written.
-
-    A key without a group is an older version's, of any group: a machine that is up says all of
-    it again.
-    """
-    machine, _, group = bytes(event.key or b"").partition(b":")
-    is_of_our_group = not group or group == app.settings.group_id.encode()
-    if is_of_our_group and partition_of(machine) == event.message.partition:
+    """Remove the row of a machine over whose heartbeats a record without a value was written."""
+    key = cast("bytes | None", event.key)
+    machine = records.forgotten_machine(key, app.settings.group_id).encode()
+    if machine and partition_of(machine) == event.message.partition:
         await _folded(lambda: forget_machine(machine))
 
 

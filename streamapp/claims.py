@@ -189,7 +189,7 @@ class Claims:
 
     def _take_heartbeat(self, message: Message) -> None:
         if message.value() is None:
-            self._roster.forget((message.key() or b"").decode(errors="replace"))
+            self._roster.forget(records.forgotten_machine(message.key(), self._settings.group_id))
             return
         try:
             status = records.decode_status(message.value())

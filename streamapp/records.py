@@ -218,6 +218,16 @@ def machine_key(machine: str, group: str) -> bytes:
     return f"{machine}:{group}".encode()
 
 
+def forgotten_machine(key: bytes | None, group: str) -> str:
+    """Return which machine of *group* a status record without a value ends; empty if none.
+
+    A key without a group is an older version's, of any group: a machine that is up sends all of
+    it again.
+    """
+    machine, _, of_group = (key or b"").decode("ascii", "replace").partition(":")
+    return machine if of_group in {"", group} else ""
+
+
 def encode(record: _Record) -> bytes:
     """Return *record* as JSON."""
     return msgspec.json.encode(record)

@@ -212,8 +212,11 @@ def test_machine_that_never_returns(site):
 
     assert had == sent_again(site, source)
     check(site, source)
-    machines = [row["machine"] for row in other.get("/machines/")["machines"]]
-    assert ["w2"] == machines
+    wait_for(
+        lambda: [row["machine"] for row in other.get("/machines/")["machines"]] == ["w2"],
+        within=20,
+        what="the row of the machine to be removed",
+    )
 
 
 def forget(site, name):

@@ -116,7 +116,9 @@ def test_machines_are_heard(known):
 
     assert [later] == own
     assert ["m", "w2"] == [m.heartbeat.machine for m in known._roster.machines]
-    known._take_all([Message(topics.STATUS, 0, 5, key=b"w2")])
+    known._take_all([Message(topics.STATUS, 0, 5, key=b"w2:h")])
+    assert ["m", "w2"] == [m.heartbeat.machine for m in known._roster.machines]
+    known._take_all([Message(topics.STATUS, 0, 6, key=b"w2:g")])
     assert ["m"] == [m.heartbeat.machine for m in known._roster.machines]
 
 
