@@ -308,14 +308,14 @@ def files() -> None:
 
 
 @files.command("forget", short_help="End files that can never be complete.")
-@settings_options("machine_id", "data_folder", "brokers", "topic_prefix")
+@settings_options(*options.COMMON, "data_folder")
 @click.option("--dry-run", is_flag=True, help="List what would be forgotten, and change nothing.")
 def files_forget(*, dry_run: bool, **flags: object) -> None:
-    """End files that were deleted at their source before a group had all of them.
+    """End files that were deleted at their source, and of which the group lacks blocks.
 
     Run it where the producer runs, with its --machine-id and --data-folder. A file is forgotten
-    only if it is not in the folder and no group has all of it. No block is deleted. If the file
-    comes back, the producer's next run sends it.
+    only if it is not in the folder and the group has not all of it. No block is deleted. If the
+    file comes back, the producer's next run sends it.
     """
     from streamapp import gone_files  # noqa: PLC0415 - light start
 

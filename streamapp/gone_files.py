@@ -1,8 +1,9 @@
-"""What `streamapp files forget` does: ends files that no group can ever have all of.
+"""What `streamapp files forget` does: ends files that the group can never have all of.
 
 Such a file was announced, its source no longer has it, and a machine that had blocks of it was
 forgotten. Nothing is deleted and no block is revoked: its newest status becomes ``superseded``,
-with no version that took its place. If all of it is acknowledged again after all, it is complete.
+with no version that took its place. If all of it is acknowledged again after all, it is complete;
+so it is to other groups that have all of it.
 """
 
 from __future__ import annotations
@@ -29,19 +30,19 @@ if TYPE_CHECKING:
     from streamapp.records import BlockAck, FileStatus
     from streamapp.settings import Settings
 
-REASON: Final = "its source no longer has it, and no group has all of it"
+REASON: Final = "its source no longer has it, and not all of it was persisted"
 
 
 class GoneFiles:
-    """Finds the files of *source* that are not *at_source* and that no group has all of.
+    """Finds the files of *source* that are not *at_source* and that *group* has not all of.
 
     Feed it every FileStatus, then every acknowledgement, each in order. Pure.
     """
 
-    def __init__(self, source: str, at_source: Collection[str]) -> None:
-        self._source, self._at_source = source, at_source
+    def __init__(self, source: str, at_source: Collection[str], *, group: str) -> None:
+        self._source, self._at_source, self._group = source, at_source, group
         self._status: dict[str, FileStatus] = {}
-        self._blocks: dict[tuple[str, str], set[int]] = {}  # by file id and group
+        self._blocks: dict[str, set[int]] = {}  # that the group has, by file id
 
     def take_status(self, file_id: str, status: FileStatus | None) -> None:
         """Take the next status of a file; None ends what was said."""
@@ -52,20 +53,22 @@ class GoneFiles:
 
     def take(self, ack: BlockAck) -> None:
         """Take the next acknowledgement."""
-        if ack.file_id not in self._status or ack.outcome == "rejected":
+        if ack.group != self._group or ack.outcome == "rejected":
             return
-        blocks = self._blocks.setdefault((ack.file_id, ack.group), set())
+        if ack.file_id not in self._status:
+            return
+        blocks = self._blocks.setdefault(ack.file_id, set())
         (blocks.add if ack.outcome == "persisted" else blocks.discard)(ack.block)
 
     def found(self) -> list[FileStatus]:
         """Return the newest status of each, by name; without those that were ended before."""
-        whole = {
-            file_id
-            for (file_id, _), blocks in self._blocks.items()
-            if len(blocks) >= self._status[file_id].blocks
-        }
-        found = (s for s in self._status.values() if s.state != "superseded")
-        return sorted((s for s in found if s.file_id not in whole), key=lambda s: s.name)
+        return sorted(
+            (s for s in self._status.values() if s.state != "superseded" and not self._is_whole(s)),
+            key=lambda s: s.name,
+        )
+
+    def _is_whole(self, status: FileStatus) -> bool:
+        return len(self._blocks.get(status.file_id, ())) >= status.blocks
 
 
 def forget(settings: Settings, *, is_dry_run: bool, write: Callable[[str], None]) -> None:
@@ -79,7 +82,8 @@ def forget(settings: Settings, *, is_dry_run: bool, write: Callable[[str], None]
     if settings.data_folder is None:
         raise SettingsError(f"{label_of('data_folder')}: which folder's files are there still?")
     topics.check(settings)
-    gone = GoneFiles(settings.machine_id, _names(settings, settings.data_folder))
+    names = _names(settings, settings.data_folder)
+    gone = GoneFiles(settings.machine_id, names, group=settings.group_id)
     stop = threading.Event()
     superseded.read_status(settings, gone.take_status, stop)
     inventory.read_acks(settings, gone.take, stop)
@@ -90,7 +94,10 @@ def forget(settings: Settings, *, is_dry_run: bool, write: Callable[[str], None]
     for status in found:
         write(f"{done}: {printable(status.name)} (file {status.file_id})")
     if not found:
-        write(f"No file of {settings.machine_id} is to be forgotten: each is there, or complete")
+        write(
+            f"No file of {settings.machine_id} is to be forgotten: each is in "
+            f"{settings.data_folder}, or group {settings.group_id} has all of it"
+        )
 
 
 def _names(settings: Settings, folder: Path) -> set[str]:

@@ -168,7 +168,7 @@ def test_forgotten_file(site):
     site.workers.remove(lost)
     shutil.rmtree(lost.folder)
     (worker,) = site.ready_workers("w2")
-    streamapp(site, "machines", "forget", "w1", "--group-id", site.group, "--heartbeat", "1")
+    streamapp(site, "machines", "forget", "w1", "--group-id", site.group)
     content = (source / "gone").read_bytes()
     (source / "gone").unlink()
     assert 0 == site.producer(source, **CUT).wait(60)
@@ -180,6 +180,7 @@ def test_forgotten_file(site):
     stays = {"files": 2, "complete": 1, "bytes": 2 * SIZE, "persisted_bytes": SIZE}
     wait_for(lambda: totals() == stays | {"superseded": 0}, within=30, what="the file to be there")
     forget = ["files", "forget", "--data-folder", str(source), "--machine-id", "source"]
+    forget += ["--group-id", site.group]
     assert "would be forgotten: gone" in streamapp(site, *forget, "--dry-run")
     assert "forgotten: gone" in streamapp(site, *forget)
     wait_for(lambda: totals() == complete | {"superseded": 1}, within=30, what="its end")

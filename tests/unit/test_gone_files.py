@@ -16,7 +16,7 @@ STATUS = FileStatus(
 
 def found(*acks, at_source=(), **said):
     """Return the ids that are ended, of a file of which *said* is the newest status."""
-    gone = GoneFiles("s", set(at_source))
+    gone = GoneFiles("s", set(at_source), group="g")
     gone.take_status(FILE_ID, STATUS)
     gone.take_status(FILE_ID, msgspec.structs.replace(STATUS, **said))
     for ack in acks:
@@ -43,18 +43,19 @@ def test_is_ended(state):
 
 
 def test_is_not_ended():
-    """A file that is there, of somebody else, ended before, or complete in any group."""
-    others = acks("persisted", "persisted", group="h")
-
+    """A file that is there, of somebody else, ended before, or complete."""
     assert [] == found(at_source=["a"])
     assert [] == found(source="t")
     assert [] == found(state="superseded")
-    assert [] == found(*others, *acks("lost", "lost"), *acks("persisted", group="h", first=2))
+    assert [] == found(*acks("persisted", "persisted", "lost"), *acks("persisted", first=2))
 
 
 def test_groups_are_apart():
-    """Two groups that have a part each have no file."""
-    assert [FILE_ID] == found(*acks("persisted", "persisted"), *acks("persisted", group="h"))
+    """What another group has, or lost, says nothing of this one's blocks."""
+    others = acks("persisted", "persisted", "persisted", group="h")
+
+    assert [FILE_ID] == found(*others)
+    assert [] == found(*acks("persisted", "persisted", "persisted"), *acks("lost", group="h"))
 
 
 def test_rejections_change_nothing():
@@ -66,7 +67,7 @@ def test_rejections_change_nothing():
 
 def test_tombstone():
     """A file of which nothing is said any more is not ended."""
-    gone = GoneFiles("s", ())
+    gone = GoneFiles("s", (), group="g")
     gone.take_status(FILE_ID, STATUS)
     gone.take_status(FILE_ID, None)
 
