@@ -22,7 +22,7 @@ from streamapp.errors import StoreError
 
 
 if TYPE_CHECKING:
-    from streamapp.records import BlockAck, Heartbeat
+    from streamapp.protocol.messages import BlockAck, Heartbeat
 
 logger = logging.getLogger(__name__)
 

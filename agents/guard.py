@@ -16,7 +16,7 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from streamapp.app import app
-from streamapp.routing import partition_of, routing_key_of
+from streamapp.protocol.routing import partition_of, routing_key_of
 
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from faust.types import EventT
 
-    from streamapp.records import BlockAck, Status
+    from streamapp.protocol.messages import BlockAck, Status
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from streamapp.errors import StreamAppError
 
 
 if TYPE_CHECKING:
-    from streamapp.records import BlockAck
+    from streamapp.protocol.messages import BlockAck
 
 logger = logging.getLogger(__name__)
 

@@ -12,11 +12,11 @@ import logging
 from typing import TYPE_CHECKING, Final, cast
 
 from agents.guard import is_at_home, is_ours, stop_on_unforeseen
-from streamapp import records
 from streamapp.app import app
 from streamapp.channels import acks, status
 from streamapp.errors import BlockMalformedError
-from streamapp.routing import partition_of
+from streamapp.protocol import messages
+from streamapp.protocol.routing import partition_of
 from tables.folds import fold_ack, fold_status, forget_machine
 
 
@@ -63,7 +63,7 @@ async def _fold_all(
 
 async def _fold_ack(event: EventT[bytes]) -> None:
     try:
-        ack = records.decode_ack(event.value)
+        ack = messages.decode_ack(event.value)
     except BlockMalformedError as error:
         logger.warning("passed over a record on %s: %s", acks, error)
         return
@@ -76,7 +76,7 @@ async def _fold_status(event: EventT[bytes]) -> None:
         await _forget_machine(event)
         return
     try:
-        said = records.decode_status(event.value)
+        said = messages.decode_status(event.value)
     except BlockMalformedError as error:
         logger.warning("passed over a record on %s: %s", status, error)
         return
@@ -88,7 +88,7 @@ async def _fold_status(event: EventT[bytes]) -> None:
 async def _forget_machine(event: EventT[bytes]) -> None:
     """Remove the row of a machine over whose heartbeats a record without a value was written."""
     key = cast("bytes | None", event.key)
-    machine = records.forgotten_machine(key, app.settings.group_id).encode()
+    machine = messages.forgotten_machine(key, app.settings.group_id).encode()
     if machine and partition_of(machine) == event.message.partition:
         await _folded(lambda: forget_machine(machine))
 

@@ -11,13 +11,13 @@ import logging
 from typing import TYPE_CHECKING, Any, Final
 
 from streamapp.errors import StoreError
-from streamapp.records import BlockAck, Quarantined
+from streamapp.protocol.messages import BlockAck, Quarantined
 
 
 if TYPE_CHECKING:
     from streamapp.desk import AttemptId, InboundRecord, WorkerContext
+    from streamapp.protocol.frames import BlockMeta, Frame
     from streamapp.store.metadata import BlockFile, Rejection
-    from streamapp.wire import BlockMeta, Frame
 
 logger = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ from streamapp.flow import FETCHED_RECORDS, FlowControl, StreamQueue
 from streamapp.kafka import BATCH_BYTES
 from streamapp.lease import Lease
 from streamapp.machines import SecondWorkers
-from streamapp.presence import Roster
+from streamapp.protocol.presence import Roster
 from streamapp.reporting import ReportedError
 from streamapp.settings import Settings
 from streamapp.store import BlockStore

@@ -15,7 +15,7 @@ from streamapp.errors import BlockCorruptError
 
 
 if TYPE_CHECKING:
-    from streamapp.wire import BlockMeta, Frame
+    from streamapp.protocol.frames import BlockMeta, Frame
 
 
 class Step(enum.Enum):

@@ -29,8 +29,8 @@ from faust.assignor.partition_assignor import PartitionAssignor
 
 from streamapp import topics
 from streamapp.errors import BlockMalformedError
-from streamapp.names import printable
-from streamapp.records import WEB_URL
+from streamapp.protocol.filenames import printable
+from streamapp.protocol.messages import WEB_URL
 from streamapp.units import MIB
 
 

@@ -7,8 +7,8 @@ for every worker, for ever. Or it takes all memory: 9 KB may become 300 MB.
 Here a batch whose check sum is right never raises, and takes at most `MAX_PLAIN_BYTES` beside
 its records. Their offsets rise and stay within the batch, whatever they say: a forged one would
 let a commit pass records that nobody read. What cannot be read is *refused*: each offset gives
-a record without bytes, with the reason as its one header (`streamapp.wire` reports it), so that
-the partition goes on. ADR 7 says why not otherwise.
+a record without bytes, with the reason as its one header (`streamapp.protocol.frames` reports it),
+so that the partition goes on. ADR 7 says why not otherwise.
 
 `MemoryRecords` and what it gives have the names and arguments that aiokafka's fetcher uses.
 """
@@ -30,8 +30,8 @@ from aiokafka.errors import CorruptRecordException
 from aiokafka.record.util import decode_varint_py as decode_varint
 from crc32c import crc32c
 
+from streamapp.protocol.frames import MAX_HEADERS, REFUSED_HEADER
 from streamapp.units import MIB
-from streamapp.wire import MAX_HEADERS, REFUSED_HEADER
 
 
 if TYPE_CHECKING:

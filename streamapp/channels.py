@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from streamapp import records, topics
+from streamapp import topics
 from streamapp.app import app
-from streamapp.routing import partition_of, routing_key_of
+from streamapp.protocol import messages
+from streamapp.protocol.routing import partition_of, routing_key_of
 
 
 if TYPE_CHECKING:
@@ -36,16 +37,16 @@ acks = _raw(_names.acks, topics.FILE_PARTITIONS)
 status = _raw(_names.status, topics.FILE_PARTITIONS)
 
 
-async def publish(record: records.BlockAck | records.Heartbeat | records.Quarantined) -> None:
+async def publish(record: messages.BlockAck | messages.Heartbeat | messages.Quarantined) -> None:
     """Write *record* to its topic; return when all in-sync replicas have it.
 
     Raises:
         Exception: whatever Faust or aiokafka could not do; the record is not written then.
     """
-    topic = acks if isinstance(record, records.BlockAck) else status
+    topic = acks if isinstance(record, messages.BlockAck) else status
     queued = await topic.send(
         key=record.key,
-        value=records.encode(record),
+        value=messages.encode(record),
         partition=partition_of(routing_key_of(record).encode()),
     )
     await queued  # the first wait only queues

@@ -16,10 +16,11 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from streamapp import groups, inventory, kafka, machines, records, topics
+from streamapp import groups, inventory, kafka, machines, topics
 from streamapp.errors import BlockMalformedError, KafkaError
 from streamapp.following import Follower
-from streamapp.records import Heartbeat
+from streamapp.protocol import messages
+from streamapp.protocol.messages import Heartbeat
 
 
 if TYPE_CHECKING:
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
     from confluent_kafka import Message
     from confluent_kafka.admin import AdminClient
 
-    from streamapp.presence import Roster
-    from streamapp.records import BlockAck
+    from streamapp.protocol.messages import BlockAck
+    from streamapp.protocol.presence import Roster
     from streamapp.settings import Settings
     from streamapp.topics import Place
 
@@ -189,10 +190,10 @@ class Claims:
 
     def _take_heartbeat(self, message: Message) -> None:
         if message.value() is None:
-            self._roster.forget(records.forgotten_machine(message.key(), self._settings.group_id))
+            self._roster.forget(messages.forgotten_machine(message.key(), self._settings.group_id))
             return
         try:
-            status = records.decode_status(message.value())
+            status = messages.decode_status(message.value())
         except BlockMalformedError:
             return
         if not isinstance(status, Heartbeat):

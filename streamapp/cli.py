@@ -18,7 +18,7 @@ import streamapp
 
 from streamapp import ending, logs, options, outputs
 from streamapp.options import settings_options
-from streamapp.records import STATES
+from streamapp.protocol.messages import STATES
 from streamapp.reporting import ReportingGroup
 from streamapp.settings import Settings, flag_of
 from streamapp.units import counted, parse_rate

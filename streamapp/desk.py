@@ -20,7 +20,7 @@ from streamapp.turns import Turns
 
 if TYPE_CHECKING:
     from streamapp.claims import Claim
-    from streamapp.records import BlockAck, Quarantined
+    from streamapp.protocol.messages import BlockAck, Quarantined
     from streamapp.settings import Settings
     from streamapp.store import BlockStore
     from streamapp.vitals import Vitals

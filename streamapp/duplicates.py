@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from streamapp.inventory import Key
-    from streamapp.records import BlockAck
+    from streamapp.protocol.messages import BlockAck
     from streamapp.settings import Settings
     from streamapp.store.listing import FileFolder
 

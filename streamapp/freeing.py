@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from streamapp.duplicates import Copies, Presence
     from streamapp.inventory import Key
-    from streamapp.records import BlockAck
+    from streamapp.protocol.messages import BlockAck
     from streamapp.store import BlockStore
     from streamapp.store.listing import FileFolder
     from streamapp.store.metadata import BlockFile

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from streamapp import inventory, reacknowledge, records, superseded, topics
+from streamapp import inventory, reacknowledge, superseded, topics
 from streamapp.errors import SettingsError, SourceError
-from streamapp.names import printable
 from streamapp.producer import scan
-from streamapp.routing import partition_of
+from streamapp.protocol import messages
+from streamapp.protocol.filenames import printable
+from streamapp.protocol.routing import partition_of
 from streamapp.settings import label_of
 
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
     from pathlib import Path
 
-    from streamapp.records import BlockAck, FileStatus
+    from streamapp.protocol.messages import BlockAck, FileStatus
     from streamapp.settings import Settings
 
 REASON: Final = "its source no longer has it, and not all of it was persisted"
@@ -131,5 +132,5 @@ def _publish(settings: Settings, found: list[FileStatus]) -> None:
         for status in found
     ]
     reacknowledge.produce(
-        settings, ((name, s.key, records.encode(s), partition_of(s.key)) for s in ended)
+        settings, ((name, s.key, messages.encode(s), partition_of(s.key)) for s in ended)
     )

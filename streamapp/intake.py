@@ -17,7 +17,6 @@ import logging
 
 from typing import TYPE_CHECKING, Final
 
-from streamapp import codec, wire
 from streamapp.answers import Answers
 from streamapp.assembly import Assembly, Step
 from streamapp.desk import AttemptId
@@ -38,6 +37,7 @@ from streamapp.pending import (
     Writing,
     in_a_thread,
 )
+from streamapp.protocol import compression, frames
 from streamapp.store.metadata import BlockFile, Rejection
 from streamapp.units import format_size
 
@@ -102,7 +102,7 @@ class Intake:
             elif missing:
                 await self._answers.deleted_unread(record.offset - missing, record.offset)
             try:
-                frame = wire.parse(record.headers)
+                frame = frames.parse(record.headers)
             except BlockError as error:
                 await self._answers.set_aside(record, str(error))
                 self._ledger.settle([record.offset])
@@ -148,7 +148,7 @@ class Intake:
 
     # --- a frame, by the phase of its attempt
 
-    async def _take_frame(self, frame: wire.Frame, record: InboundRecord) -> None:
+    async def _take_frame(self, frame: frames.Frame, record: InboundRecord) -> None:
         attempt_id = AttemptId(frame.file_id, frame.block, frame.attempt)
         attempt = self._attempts.get(attempt_id)
         if attempt is None or isinstance(attempt.phase, Orphaned):
@@ -169,14 +169,14 @@ class Intake:
                 raise AssertionError(message)
 
     async def _recognize(
-        self, attempt_id: AttemptId, frame: wire.Frame, record: InboundRecord
+        self, attempt_id: AttemptId, frame: frames.Frame, record: InboundRecord
     ) -> Phase | None:
         """Return the phase that *frame* begins; None when its block can never be, and is ended."""
         if frame.meta is None:
             stored = await self._stored(attempt_id.block_id)
             return Orphaned() if stored is None else Repeated(stored)
         try:
-            wire.check_identity(frame.file_id, frame.meta)
+            frames.check_identity(frame.file_id, frame.meta)
             stored = await self._stored(attempt_id.block_id)
             if stored is not None:
                 return Repeated(stored)
@@ -192,7 +192,7 @@ class Intake:
             self._close(attempt)
             return None
 
-    async def _begin(self, frame: wire.Frame, meta: wire.BlockMeta) -> Writing:
+    async def _begin(self, frame: frames.Frame, meta: frames.BlockMeta) -> Writing:
         """Open a block for writing.
 
         Raises:
@@ -212,7 +212,7 @@ class Intake:
         return Writing(Assembly(frame, meta), writer)
 
     async def _take_written(
-        self, attempt: Attempt, writing: Writing, frame: wire.Frame, record: InboundRecord
+        self, attempt: Attempt, writing: Writing, frame: frames.Frame, record: InboundRecord
     ) -> None:
         attempt.offsets.append(record.offset)
         if frame.abort:
@@ -231,7 +231,9 @@ class Intake:
             await self._answers.set_aside(record, str(error), frame)
             await self._reject(attempt, str(error))
 
-    async def _take_noted(self, attempt: Attempt, frame: wire.Frame, record: InboundRecord) -> None:
+    async def _take_noted(
+        self, attempt: Attempt, frame: frames.Frame, record: InboundRecord
+    ) -> None:
         """Note a frame that is not written; its attempt ends with the last one."""
         attempt.offsets.append(record.offset)
         attempt.note(frame.frame, len(record.value), now=self._now())
@@ -246,14 +248,14 @@ class Intake:
     # --- a block that is written
 
     async def _write(
-        self, attempt: Attempt, writing: Writing, frame: wire.Frame, value: bytes
+        self, attempt: Attempt, writing: Writing, frame: frames.Frame, value: bytes
     ) -> None:
         """Write what *frame* has; or, where there is no room for it, note that it must yield."""
 
         def work() -> None:
             if writing.must_yield:
                 return
-            data = codec.decode(value, frame.codec, length=frame.length)
+            data = compression.decode(value, frame.codec, length=frame.length)
             writing.writer.write(data, offset=frame.offset)
             writing.assembly.add(frame, data)
 
@@ -266,7 +268,7 @@ class Intake:
             attempt.note(frame.frame, frame.length, now=self._now())
             self._context.vitals.received(frame.length)
 
-    async def _persist(self, attempt: Attempt, writing: Writing, seal: wire.Seal) -> None:
+    async def _persist(self, attempt: Attempt, writing: Writing, seal: frames.Seal) -> None:
         meta = self._metadata_of(writing, seal)
         async with self._context.locks.of(*attempt.id.block_id):
             await self._holding.run(lambda: writing.writer.commit(meta))
@@ -280,7 +282,7 @@ class Intake:
         logger.debug("persisted %s", attempt.id)
         self._settle_block(attempt.id.block_id)
 
-    def _metadata_of(self, writing: Writing, seal: wire.Seal) -> BlockFile:
+    def _metadata_of(self, writing: Writing, seal: frames.Seal) -> BlockFile:
         meta, assembly = writing.assembly.meta, writing.assembly
         return BlockFile(
             file_id=assembly.file_id,
@@ -329,7 +331,7 @@ class Intake:
     async def _end(
         self,
         attempt: Attempt,
-        seal: wire.Seal | None = None,
+        seal: frames.Seal | None = None,
         record: InboundRecord | None = None,
     ) -> None:
         """End an attempt that is not written: its last frame came, or no more is waited for."""
@@ -347,7 +349,7 @@ class Intake:
         self,
         attempt: Attempt,
         repeated: Repeated,
-        seal: wire.Seal | None,
+        seal: frames.Seal | None,
         record: InboundRecord | None,
     ) -> None:
         """Publish the outcome of an attempt at a stored block; only then are its frames done.
@@ -375,7 +377,7 @@ class Intake:
         self._close(attempt)
 
     async def _end_elsewhere(
-        self, attempt: Attempt, elsewhere: Elsewhere, seal: wire.Seal | None
+        self, attempt: Attempt, elsewhere: Elsewhere, seal: frames.Seal | None
     ) -> None:
         """Settle the frames of a block that another machine has, if it has it still.
 

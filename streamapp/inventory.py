@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from streamapp import groups, kafka, records, topics
+from streamapp import groups, kafka, topics
 from streamapp.errors import BlockMalformedError
 from streamapp.following import Follower
+from streamapp.protocol import messages
 from streamapp.store import listing
 
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from confluent_kafka import Message
 
-    from streamapp.records import BlockAck
+    from streamapp.protocol.messages import BlockAck
     from streamapp.settings import Settings
     from streamapp.store.metadata import BlockFile
 
@@ -167,7 +168,7 @@ def followed_acks(
 def ack_in(message: Message) -> BlockAck | None:
     """Return the acknowledgement in *message*; None when it is none of ours."""
     try:
-        return records.decode_ack(message.value())
+        return messages.decode_ack(message.value())
     except BlockMalformedError:
         return None
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from streamapp import manifest
 from streamapp.errors import VerificationError
+from streamapp.protocol import fileplan
 from streamapp.store import metadata
 from streamapp.store.placing import PRIVATE
 from streamapp.units import MIB, counted
@@ -103,7 +103,7 @@ def _block(path: Path, block: int, file: metadata.FileFile) -> Iterator[bytes]:
     if (said.file_id, said.block, said.sha256) != (file.file_id, block, digest.hexdigest()):
         message = f"{path}: SHA-256 {digest.hexdigest()}, its metadata say {said.sha256}"
         raise VerificationError(message)
-    _, wanted = manifest.Plan(file_size=file.size, block_size=file.block_size).span(block)
+    _, wanted = fileplan.Plan(file_size=file.size, block_size=file.block_size).span(block)
     if size != wanted:
         message = f"{path}: {size} bytes, a file of {file.size} has {wanted} there"
         raise VerificationError(message)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
-from streamapp.names import printable
+from streamapp.protocol.filenames import printable
 
 
 if TYPE_CHECKING:

@@ -11,13 +11,14 @@ import time
 
 from typing import TYPE_CHECKING, Final
 
-from streamapp import inventory, kafka, reacknowledge, records, topics
+from streamapp import inventory, kafka, reacknowledge, topics
 from streamapp.errors import BlockMalformedError, MachineInUseError
 from streamapp.following import Follower
-from streamapp.names import printable
-from streamapp.presence import interval_of
-from streamapp.records import Heartbeat
-from streamapp.routing import partition_of
+from streamapp.protocol import messages as message_types
+from streamapp.protocol.filenames import printable
+from streamapp.protocol.messages import Heartbeat
+from streamapp.protocol.presence import interval_of
+from streamapp.protocol.routing import partition_of
 
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class MachineWatch:
 
     def __init__(self, settings: Settings, machine: str) -> None:
         self._group, self._machine = settings.group_id, machine
-        self._key, self._old_key = records.machine_key(machine, self._group), machine.encode()
+        self._key, self._old_key = message_types.machine_key(machine, self._group), machine.encode()
         self._stop = threading.Event()
         self._place = topics.names(settings).status, partition_of(machine.encode())
         self._follower = Follower(kafka.consumer(settings), [self._place], self._take)
@@ -107,7 +108,7 @@ class MachineWatch:
                 self._take_end(message.key())
                 continue
             try:
-                status = records.decode_status(message.value())
+                status = message_types.decode_status(message.value())
             except BlockMalformedError:
                 continue
             if isinstance(status, Heartbeat) and status.machine == self._machine:
@@ -207,7 +208,7 @@ def _remove_row(settings: Settings, machine: str, *, with_old: bool) -> None:
 
     *with_old*: also over the one that lies under the key of an older version.
     """
-    key, old_key = records.machine_key(machine, settings.group_id), machine.encode()
+    key, old_key = message_types.machine_key(machine, settings.group_id), machine.encode()
     status, partition = topics.names(settings).status, partition_of(old_key)
     keys = [key, old_key] if with_old else [key]
     reacknowledge.produce(settings, [(status, each, None, partition) for each in keys])

@@ -11,7 +11,7 @@ import streamapp
 
 from streamapp import watching
 from streamapp.errors import StoreError
-from streamapp.records import Heartbeat
+from streamapp.protocol.messages import Heartbeat
 
 
 if TYPE_CHECKING:

@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     from streamapp.assembly import Assembly
     from streamapp.claims import Claim
     from streamapp.desk import AttemptId, BlockId
+    from streamapp.protocol.frames import BlockMeta
     from streamapp.store.metadata import BlockFile
     from streamapp.store.writer import BlockWriter
-    from streamapp.wire import BlockMeta
 
 
 AGE_TIMEOUTS: Final = 10

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from streamapp import joining, kafka, records, topics
+from streamapp import joining, kafka, topics
 from streamapp.errors import KafkaError, SourceError
-from streamapp.routing import partition_of
+from streamapp.protocol import messages
+from streamapp.protocol.routing import partition_of
 from streamapp.store import metadata
 from streamapp.units import counted
 
@@ -51,7 +52,7 @@ def from_disks(settings: Settings) -> Outcome:
     return write(settings, _acks(settings, roots))
 
 
-def write(settings: Settings, acks: Iterable[records.BlockAck]) -> Outcome:
+def write(settings: Settings, acks: Iterable[messages.BlockAck]) -> Outcome:
     """Write *acks* to their topic; return when Kafka has all of them.
 
     Raises:
@@ -61,7 +62,7 @@ def write(settings: Settings, acks: Iterable[records.BlockAck]) -> Outcome:
     return produce(
         settings,
         (
-            (acks_topic, ack.key, records.encode(ack), partition_of(ack.file_id.encode()))
+            (acks_topic, ack.key, messages.encode(ack), partition_of(ack.file_id.encode()))
             for ack in acks
         ),
     )
@@ -100,7 +101,7 @@ def produce(
     return outcome
 
 
-def _acks(settings: Settings, roots: list[Path]) -> Iterator[records.BlockAck]:
+def _acks(settings: Settings, roots: list[Path]) -> Iterator[messages.BlockAck]:
     for joined in joining.collect(roots).values():
         for block, places in joined.blocks.items():
             name = metadata.metadata_name(block, joined.file.blocks)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from collections.abc import Iterator
 
-    from streamapp.records import BlockAck, Heartbeat
+    from streamapp.protocol.messages import BlockAck, Heartbeat
     from streamapp.settings import Settings
     from streamapp.store import BlockStore
 

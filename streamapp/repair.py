@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from streamapp import manifest, verify
+from streamapp import verify
 from streamapp.errors import BlockMalformedError, StoreError
-from streamapp.records import BlockAck, decode_ack, encode
+from streamapp.protocol import fileplan
+from streamapp.protocol.messages import BlockAck, decode_ack, encode
 from streamapp.verify import Pace, State, Verdict
 
 
@@ -123,7 +124,7 @@ def _acks(bad: Verdict, *, group: str, machine: str) -> tuple[BlockAck, ...]:
         logger.error("nothing tells whose block %s was: nobody can send it again", bad.path)
         return ()
     groups = {group}
-    if bad.meta and re.match(manifest.IDENTIFIER, bad.meta.group):
+    if bad.meta and re.match(fileplan.IDENTIFIER, bad.meta.group):
         groups.add(bad.meta.group)  # the machine may have been in another group then
     return tuple(
         BlockAck(

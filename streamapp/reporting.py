@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from streamapp.errors import StreamAppError
-from streamapp.names import printable
+from streamapp.protocol.filenames import printable
 from streamapp.strict import StrictGroup
 from streamapp.wording import without_passwords
 

@@ -39,11 +39,11 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from streamapp import manifest
-from streamapp.codec import Compression
 from streamapp.errors import SettingsError
+from streamapp.protocol import fileplan
+from streamapp.protocol.compression import Compression
+from streamapp.protocol.frames import MAX_BLOCK_BYTES, MAX_FRAME_BYTES, MAX_FRAMES
 from streamapp.units import GIB, KIB, MIB, SIZE_WORDS, exact_size, format_size, parse_size
-from streamapp.wire import MAX_BLOCK_BYTES, MAX_FRAME_BYTES, MAX_FRAMES
 from streamapp.wording import expectation, shown, without_passwords
 
 
@@ -130,7 +130,7 @@ def _mode(value: str) -> str:
 
 
 def _identifier(name: str) -> str:
-    if not re.fullmatch(manifest.IDENTIFIER, name):
+    if not re.fullmatch(fileplan.IDENTIFIER, name):
         message = (
             "expected 1 to 200 of the characters A-Z a-z 0-9 . _ -, the first a letter or digit"
         )

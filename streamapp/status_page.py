@@ -15,7 +15,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from streamapp.names import printable
+from streamapp.protocol.filenames import printable
 from streamapp.units import counted, format_duration, format_rate, format_size
 
 

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from streamapp import groups, kafka, records, topics
+from streamapp import groups, kafka, topics
 from streamapp.errors import BlockMalformedError
 from streamapp.following import Follower
-from streamapp.records import FileStatus
+from streamapp.protocol import messages as message_types
+from streamapp.protocol.messages import FileStatus
 from streamapp.store.listing import FileFolder
 from streamapp.store.metadata import FileFile
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from confluent_kafka import Message
 
     from streamapp.inventory import Key
-    from streamapp.records import BlockAck
+    from streamapp.protocol.messages import BlockAck
     from streamapp.settings import Settings
 
 
@@ -176,7 +177,7 @@ def followed_status(
                 take(key, None)
                 continue
             try:
-                status = records.decode_status(message.value())
+                status = message_types.decode_status(message.value())
             except BlockMalformedError:
                 continue
             if isinstance(status, FileStatus):

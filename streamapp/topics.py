@@ -19,8 +19,8 @@ from confluent_kafka.admin import ConfigResource, NewTopic, ResourceType
 
 from streamapp import kafka
 from streamapp.errors import TopicError
+from streamapp.protocol.frames import MAX_FRAMES, OVERHEAD_BYTES
 from streamapp.units import MIB, counted
-from streamapp.wire import MAX_FRAMES, OVERHEAD_BYTES
 
 
 if TYPE_CHECKING:

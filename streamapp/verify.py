@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from streamapp import manifest
 from streamapp.errors import StoreError, VerificationError
+from streamapp.protocol import fileplan
 from streamapp.store import folders, mending, metadata
 from streamapp.store.metadata import BlockFile, FileFile
 from streamapp.store.placing import PRIVATE
@@ -285,7 +285,7 @@ def _disagreement(meta: BlockFile, file: FileFile | None, stem: str, block: int)
         return f"its metadata speak of file {found.file_id} or of a change of it"
     if block >= file.blocks or stem != metadata.stem(block, file.blocks):
         return f"no block of a file of {counted(file.blocks, 'block')} has this name"
-    start, size = manifest.Plan(file_size=file.size, block_size=file.block_size).span(block)
+    start, size = fileplan.Plan(file_size=file.size, block_size=file.block_size).span(block)
     said = (meta.block, meta.start, meta.end, meta.size)
     if said != (block, start, start + size, size):
         return f"its metadata speak of block {meta.block}, bytes {meta.start} to {meta.end}"

@@ -21,7 +21,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColu
 
 from streamapp import reacknowledge, repair, topics, verify
 from streamapp.errors import SourceError
-from streamapp.names import printable
+from streamapp.protocol.filenames import printable
 from streamapp.store import BlockStore, metadata
 from streamapp.store.placing import PRIVATE
 from streamapp.units import counted, format_duration, format_size

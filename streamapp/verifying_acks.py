@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Final
 import msgspec
 
 from streamapp import inventory, reconciliation, topics
-from streamapp.names import printable
+from streamapp.protocol.filenames import printable
 from streamapp.store import BlockStore, listing
 
 

@@ -16,7 +16,7 @@ import msgspec
 from streamapp import inventory, reacknowledge, topics
 from streamapp.duplicates import Copies, Presence
 from streamapp.freeing import Freeing
-from streamapp.names import printable
+from streamapp.protocol.filenames import printable
 from streamapp.store import BlockStore, listing
 from streamapp.units import counted, format_size
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from streamapp.records import BlockAck
+    from streamapp.protocol.messages import BlockAck
     from streamapp.settings import Settings
     from streamapp.store.listing import FileFolder
 

@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Final
 import msgspec
 
 from streamapp import inventory, reacknowledge, superseded, topics
-from streamapp.names import printable
+from streamapp.protocol.filenames import printable
 from streamapp.store import BlockStore, listing
 from streamapp.superseded import Versions
 from streamapp.units import counted, format_size

@@ -18,8 +18,8 @@ from aiohttp import web
 from yarl import URL
 
 from streamapp.errors import PeerError, RequestRefusedError
-from streamapp.names import printable
 from streamapp.proofs import ANSWER_HEADER, SCHEME, QuestionReader
+from streamapp.protocol.filenames import printable
 from streamapp.settings import is_loopback
 from streamapp.web_client import LOCAL, base_url, peer_key, token_headers
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from streamapp.records import Count, Label, Seconds
+from streamapp.protocol.messages import Count, Label, Seconds
 
 
 if TYPE_CHECKING:

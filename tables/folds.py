@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from streamapp.errors import BlockMalformedError
-from streamapp.presence import Presence
-from streamapp.records import FileStatus, Heartbeat
+from streamapp.protocol.messages import FileStatus, Heartbeat
+from streamapp.protocol.presence import Presence
 from tables import rows
 from tables.state import block_map, files, machines
 
@@ -23,7 +23,7 @@ from tables.state import block_map, files, machines
 if TYPE_CHECKING:
     from faust.types import TableT
 
-    from streamapp.records import BlockAck, Status
+    from streamapp.protocol.messages import BlockAck, Status
 
 logger = logging.getLogger(__name__)
 

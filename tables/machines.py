@@ -16,8 +16,8 @@ import msgspec
 from streamapp import topics, watching
 from streamapp.app import app
 from streamapp.own_heartbeat import own_heartbeat
-from streamapp.presence import AGREE_SECONDS, Presence, reasons_to_wait
-from streamapp.records import Heartbeat
+from streamapp.protocol.messages import Heartbeat
+from streamapp.protocol.presence import AGREE_SECONDS, Presence, reasons_to_wait
 from streamapp.web_client import LOCAL
 from tables import listing
 from tables.folds import machine_row

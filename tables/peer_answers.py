@@ -12,7 +12,7 @@ import msgspec
 
 from msgspec import Meta
 
-from streamapp.records import Count, Heartbeat, Partition, Seconds
+from streamapp.protocol.messages import Count, Heartbeat, Partition, Seconds
 from tables.deliveries import MAX_DELIVERIES, Delivery
 
 

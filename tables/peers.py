@@ -23,11 +23,12 @@ import aiohttp
 
 from yarl import URL
 
-from streamapp import routing, topics, watching
+from streamapp import topics, watching
 from streamapp.app import app
 from streamapp.errors import PeerError
-from streamapp.names import printable
 from streamapp.proofs import ANSWER_HEADER, Question
+from streamapp.protocol import routing
+from streamapp.protocol.filenames import printable
 from streamapp.settings import is_loopback, label_of
 from streamapp.units import KIB, MIB
 from streamapp.web_client import LOCAL, peer_key

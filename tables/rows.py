@@ -17,9 +17,10 @@ from typing import Annotated, Final, TypeVar
 
 import msgspec
 
-from streamapp import manifest
 from streamapp.errors import BlockMalformedError
-from streamapp.records import (
+from streamapp.protocol import fileplan
+from streamapp.protocol.frames import MAX_BLOCKS
+from streamapp.protocol.messages import (
     BlockAck,
     BlockBytes,
     Count,
@@ -28,7 +29,6 @@ from streamapp.records import (
     FileStatus,
     Seconds,
 )
-from streamapp.wire import MAX_BLOCKS
 
 
 RUN_BLOCKS: Final = 1024
@@ -50,7 +50,8 @@ _T = TypeVar("_T", bound=msgspec.Struct)
 class FileRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What is known of one file. Sizes in bytes, times in seconds since 1970.
 
-    Numbers have ceilings, as in `streamapp.records`: what a damaged row says is computed with.
+    Numbers have ceilings, as in `streamapp.protocol.messages`: what a damaged row says is computed
+    with.
     """
 
     name: str = ""
@@ -79,7 +80,7 @@ class FileRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         """How many bytes they have."""
         if not self.has_last:
             return self.persisted_blocks * self.block_size
-        plan = manifest.Plan(file_size=self.size, block_size=self.block_size)
+        plan = fileplan.Plan(file_size=self.size, block_size=self.block_size)
         return (self.persisted_blocks - 1) * self.block_size + plan.span(self.blocks - 1)[1]
 
     @property

@@ -4,7 +4,7 @@ import asyncio
 import types
 
 from streamapp.desk import Clock, WorkerContext
-from streamapp.records import BlockAck, Quarantined
+from streamapp.protocol.messages import BlockAck, Quarantined
 from streamapp.vitals import Vitals
 from tests.claims import FakeClaims
 

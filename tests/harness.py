@@ -30,7 +30,7 @@ import zstandard
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
-from streamapp import manifest, wire
+from streamapp.protocol import fileplan, frames
 from tests import checker
 from tests.waiting import wait_for
 
@@ -518,7 +518,7 @@ class RawBlock:
             "source": "raw",
             "sent_ns": 2,
         } | meta
-        self.file_id = manifest.file_id(
+        self.file_id = fileplan.file_id(
             **{field: self.meta[field] for field in ("source", "name", "mtime_ns", "block_size")},
             size=self.meta["file_size"],
         )
@@ -535,15 +535,15 @@ class RawBlock:
         for number, piece in enumerate(self.pieces):
             is_last = number == len(self.pieces) - 1
             found.append(
-                wire.Frame(
+                frames.Frame(
                     file_id=self.file_id,
                     block=self.number,
                     attempt=self.attempt,
                     frame=number,
                     offset=offset,
                     length=len(piece),
-                    meta=None if number else wire.BlockMeta(**self.meta),
-                    seal=wire.Seal(self.sha256, number + 1) if is_last else None,
+                    meta=None if number else frames.BlockMeta(**self.meta),
+                    seal=frames.Seal(self.sha256, number + 1) if is_last else None,
                 )
             )
             offset += len(piece)
@@ -552,7 +552,7 @@ class RawBlock:
     def records(self):
         """Return its records: key, value and headers."""
         pairs = zip(self.frames(), self.pieces, strict=True)
-        return [(frame.key, piece, wire.encode(frame)) for frame, piece in pairs]
+        return [(frame.key, piece, frames.encode(frame)) for frame, piece in pairs]
 
 
 class RawSender:

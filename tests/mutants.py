@@ -104,7 +104,7 @@ MUTANTS = (
     ),
     Mutant(
         "a file id is the digest of what is said of the file",
-        "streamapp/wire.py",
+        "streamapp/protocol/frames.py",
         '    if name is None:\n        message = (\n            f"file id',
         '    if False:\n        message = (\n            f"file id',
     ),

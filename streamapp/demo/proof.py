@@ -11,9 +11,10 @@ import msgspec
 from rich.table import Table
 from rich.text import Text
 
-from streamapp import joining, names
+from streamapp import joining
 from streamapp.errors import VerificationError
-from streamapp.names import printable
+from streamapp.protocol import filenames
+from streamapp.protocol.filenames import printable
 from streamapp.units import format_size
 
 
@@ -80,7 +81,7 @@ def compare(source: Path, roots: list[Path]) -> Outcome:
     paths = sorted(path for path in source.rglob("*") if path.is_file())
     files = []
     for path in paths:
-        name = names.portable_name(path.relative_to(source).parts)
+        name = filenames.portable_name(path.relative_to(source).parts)
         joined = arrived.pop(name, None)
         files.append(_compare_one(name, path, joined, roots))
     return Outcome(files=files, surplus=sorted(arrived))

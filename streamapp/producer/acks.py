@@ -11,10 +11,11 @@ import logging
 
 from typing import TYPE_CHECKING
 
-from streamapp import records, topics
+from streamapp import topics
 from streamapp.errors import BlockMalformedError
 from streamapp.following import Follower
-from streamapp.records import FileStatus, Heartbeat
+from streamapp.protocol import messages as message_types
+from streamapp.protocol.messages import FileStatus, Heartbeat
 
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from confluent_kafka import Consumer, Message
 
-    from streamapp.records import BlockAck
+    from streamapp.protocol.messages import BlockAck
     from streamapp.topics import Place
 
 logger = logging.getLogger(__name__)
@@ -88,15 +89,15 @@ class AckReader:
         for message in messages:
             try:
                 if message.topic() == self._names.acks:
-                    ack = records.decode_ack(message.value())
+                    ack = message_types.decode_ack(message.value())
                     if ack.group == self._group:
                         yield ack
                 else:
-                    self._pass_on(records.decode_status(message.value()))
+                    self._pass_on(message_types.decode_status(message.value()))
             except BlockMalformedError as error:
                 logger.debug("ignored a record on %s: %s", message.topic(), error)
 
-    def _pass_on(self, status: records.Status) -> None:
+    def _pass_on(self, status: message_types.Status) -> None:
         wanted = (Heartbeat,) if self._is_caught_up else (Heartbeat, FileStatus)
         if isinstance(status, wanted):
             self._on_status(status)

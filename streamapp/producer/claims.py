@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from streamapp import manifest
 from streamapp.producer.version import Version
-from streamapp.records import FileStatus
+from streamapp.protocol import fileplan
+from streamapp.protocol.messages import FileStatus
 
 
 if TYPE_CHECKING:
     from streamapp.producer.blocks import File
     from streamapp.producer.proving import Prover
-    from streamapp.records import BlockAck
+    from streamapp.protocol.messages import BlockAck
 
 MAX_VERSIONS: Final = 16
 """Versions of a file that are remembered: the topics may name any number."""
@@ -50,7 +50,7 @@ class Claims:
     def id_of(self, file: File, mark: str) -> str:
         """Return the id of the version *mark* of *file*."""
         source = file.source
-        return manifest.file_id(
+        return fileplan.file_id(
             source=self._machine,
             name=source.path,
             size=source.size,

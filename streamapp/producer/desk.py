@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from streamapp.producer.blocks import Block, File
     from streamapp.producer.events import Event
     from streamapp.producer.state import Delivery, View
-    from streamapp.records import BlockAck
+    from streamapp.protocol.messages import BlockAck
 
 
 class Desk:

@@ -18,10 +18,9 @@ from typing import TYPE_CHECKING, Final
 
 from confluent_kafka import KafkaException
 
-from streamapp import groups, history, kafka, records, topics
+from streamapp import groups, history, kafka, topics
 from streamapp.broker_contact import STATISTICS_SECONDS, BrokerContact
 from streamapp.errors import BrokerDeniedError, KafkaError, RetentionError
-from streamapp.presence import Roster
 from streamapp.producer import retention, waiting
 from streamapp.producer.acks import AckReader
 from streamapp.producer.crew import Crew
@@ -35,6 +34,8 @@ from streamapp.producer.release import Releaser
 from streamapp.producer.sender import Means, Sender
 from streamapp.producer.state import Delivery, Policy
 from streamapp.producer.status import StatusBoard
+from streamapp.protocol import messages
+from streamapp.protocol.presence import Roster
 from streamapp.trouble import Trouble
 
 
@@ -47,12 +48,12 @@ if TYPE_CHECKING:
     from confluent_kafka import KafkaError as Code
     from confluent_kafka import Message
 
-    from streamapp.presence import Reason
     from streamapp.producer.blocks import Block, File
     from streamapp.producer.report import Reporter
     from streamapp.producer.scan import Source
     from streamapp.producer.state import View
-    from streamapp.records import FileStatus, Heartbeat
+    from streamapp.protocol.messages import FileStatus, Heartbeat
+    from streamapp.protocol.presence import Reason
     from streamapp.settings import Settings
 
 TICK_SECONDS: Final = 0.2
@@ -375,7 +376,7 @@ class Run:
                     self.delivery.touched[file.file_id] = file
 
         return self._outbox.post(
-            self._names.status, records.encode(status), key=status.key, on_delivery=note
+            self._names.status, messages.encode(status), key=status.key, on_delivery=note
         )
 
     def _show_progress(self, now: float) -> None:
@@ -432,7 +433,7 @@ class Run:
         self._show_progress(time.monotonic())
 
     def _note_status(self, status: FileStatus | Heartbeat) -> None:
-        if isinstance(status, records.Heartbeat):
+        if isinstance(status, messages.Heartbeat):
             self._roster.receive(status, now=time.time())
             return
         self.delivery.recorded(status)

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Final
 
 import platformdirs
 
-from streamapp.wire import PROOF_BYTES
+from streamapp.protocol.frames import PROOF_BYTES
 
 
 if TYPE_CHECKING:

@@ -17,7 +17,6 @@ from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bars
 from rich.text import Text
 
-from streamapp.names import printable
 from streamapp.producer.events import (
     BlockFailed,
     BlockResent,
@@ -28,6 +27,7 @@ from streamapp.producer.events import (
     Summary,
     Waiting,
 )
+from streamapp.protocol.filenames import printable
 from streamapp.units import counted, format_duration, format_rate, format_size
 
 

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
-from streamapp import manifest, names
 from streamapp.errors import BlockMalformedError, SourceError
 from streamapp.producer.directory import Directory, is_link, parent
+from streamapp.protocol import filenames, fileplan
+from streamapp.protocol.frames import MAX_BLOCKS, MAX_HEADER_BYTES
 from streamapp.units import format_size
-from streamapp.wire import MAX_BLOCKS, MAX_HEADER_BYTES
 
 
 if TYPE_CHECKING:
@@ -68,12 +68,12 @@ class Source(msgspec.Struct, frozen=True, gc=False):
     @property
     def name(self) -> str:
         """The name that travels."""
-        return names.portable_name(_parts(self.relative))
+        return filenames.portable_name(_parts(self.relative))
 
     @property
     def raw_name(self) -> bytes:
         """The bytes of the name, where `name` is another one."""
-        return names.raw_name(_parts(self.relative))
+        return filenames.raw_name(_parts(self.relative))
 
     def is_same(self, found: os.stat_result) -> bool:
         """Return whether *found* is the same file, and is what it was when it was scanned."""
@@ -159,7 +159,7 @@ class _Walk:
                     yield self._linked(path)
                 elif not stat.S_ISDIR(found.st_mode):
                     yield self._source(path, found)
-                elif len(_parts(path)) > names.MAX_COMPONENTS:
+                elif len(_parts(path)) > filenames.MAX_COMPONENTS:
                     yield _problem(path, "a folder that lies too deep")
                 else:
                     with directory.enter(name) as deeper:
@@ -203,10 +203,10 @@ class _Walk:
         if not stat.S_ISREG(found.st_mode):
             return self._no_file(relative, f"{_kind(found.st_mode)}, not a file")
         parts = _parts(relative)
-        if reason := _refusal(names.portable_name(parts), found.st_size, self._block_size):
+        if reason := _refusal(filenames.portable_name(parts), found.st_size, self._block_size):
             return _problem(relative, reason)
         try:
-            file_id = manifest.file_id(
+            file_id = fileplan.file_id(
                 source=self._machine,
                 name="/".join(parts),
                 size=found.st_size,
@@ -260,12 +260,12 @@ def _refuse_workers_folder(directory: Directory, listed: list[str]) -> None:
 def _refusal(name: str, size: int, block_size: int) -> str | None:
     """Return why no receiver would take the file; better said here than by each of them."""
     try:
-        names.folder_parts(name)
+        filenames.folder_parts(name)
     except BlockMalformedError as error:
         return str(error)
     if len(msgspec.json.encode(name)) > _MAX_NAME_JSON:
         return f"a name of more than {format_size(_MAX_NAME_JSON)} in JSON"
-    blocks = manifest.Plan(file_size=size, block_size=block_size).blocks
+    blocks = fileplan.Plan(file_size=size, block_size=block_size).blocks
     if blocks > MAX_BLOCKS:
         return f"{blocks} blocks, at most {MAX_BLOCKS} are possible: raise --block-size"
     return None
@@ -276,7 +276,7 @@ def _parts(relative: str) -> tuple[str, ...]:
 
 
 def _problem(relative: str, reason: str, *, is_special: bool = False) -> Problem:
-    return Problem(names.portable_name(_parts(relative)), reason, is_special)
+    return Problem(filenames.portable_name(_parts(relative)), reason, is_special)
 
 
 def _kind(mode: int) -> str:

@@ -15,9 +15,10 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from streamapp import codec, manifest, topics, wire
+from streamapp import topics
 from streamapp.errors import KafkaError, SourceChangedError
 from streamapp.producer import reading
+from streamapp.protocol import compression, fileplan, frames
 
 
 if TYPE_CHECKING:
@@ -27,11 +28,11 @@ if TYPE_CHECKING:
     from confluent_kafka import KafkaError as Code
     from confluent_kafka import Message, Producer
 
-    from streamapp.codec import Compression
     from streamapp.producer.blocks import Block
     from streamapp.producer.desk import Desk
     from streamapp.producer.outbox import Outbox
     from streamapp.producer.proving import Prover
+    from streamapp.protocol.compression import Compression
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,19 +61,19 @@ class Attempt:
         self.block = block
         self.producer = producer
         self.number = block.attempt
-        self.plan = manifest.Plan(file_size=source.size, block_size=block_size)
+        self.plan = fileplan.Plan(file_size=source.size, block_size=block_size)
         self.start, self.size = self.plan.span(block.number)
         self.file_id = block.version.file_id
         self.key = f"{self.file_id}:{block.number}".encode()
         self.digest = hashlib.sha256()
-        self.codec: wire.Codec | None = None
+        self.codec: frames.Codec | None = None
         self.bytes = 0
         self.frames = 0
         self.first_offset = -1
 
-    def frame(self, length: int, codec: wire.Codec, means: Means) -> wire.Frame:
+    def frame(self, length: int, codec: frames.Codec, means: Means) -> frames.Frame:
         """Return the header of the next frame, of *length* bytes."""
-        return wire.Frame(
+        return frames.Frame(
             file_id=self.file_id,
             block=self.block.number,
             attempt=self.number,
@@ -84,9 +85,9 @@ class Attempt:
             seal=self._seal(means.prover) if self.bytes + length == self.size else None,
         )
 
-    def end_frame(self) -> wire.Frame:
+    def end_frame(self) -> frames.Frame:
         """Return the header of the frame that drops the attempt; there must be one before it."""
-        return wire.Frame(
+        return frames.Frame(
             file_id=self.file_id,
             block=self.block.number,
             attempt=self.number,
@@ -96,14 +97,14 @@ class Attempt:
             abort=True,
         )
 
-    def _seal(self, prover: Prover) -> wire.Seal:
+    def _seal(self, prover: Prover) -> frames.Seal:
         sha256, block = self.digest.digest(), self.block
         proof = prover.of_block(self.file_id, block.number, block.file.source, sha256)
-        return wire.Seal(sha256, self.frames + 1, proof)
+        return frames.Seal(sha256, self.frames + 1, proof)
 
-    def _meta(self, now_ns: int, machine: str) -> wire.BlockMeta:
+    def _meta(self, now_ns: int, machine: str) -> frames.BlockMeta:
         source = self.block.file.source
-        return wire.BlockMeta(
+        return frames.BlockMeta(
             name=source.name,
             file_size=source.size,
             blocks=self.plan.blocks,
@@ -150,7 +151,7 @@ class Sender:
                     b"",
                     key=attempt.key,
                     partition=block.partition,
-                    headers=wire.encode(attempt.end_frame()),
+                    headers=frames.encode(attempt.end_frame()),
                 )
 
     def _check(self, attempt: Attempt) -> None:
@@ -180,10 +181,10 @@ class Sender:
         means = self._means
         attempt.digest.update(chunk)
         if attempt.codec is None:
-            attempt.codec = codec.choose(means.compression, chunk)
-        value, frame_codec = bytes(codec.encode(chunk, attempt.codec)), attempt.codec
+            attempt.codec = compression.choose(means.compression, chunk)
+        value, frame_codec = bytes(compression.encode(chunk, attempt.codec)), attempt.codec
         if len(value) >= len(chunk):
-            value, frame_codec = chunk, wire.Codec.NONE
+            value, frame_codec = chunk, frames.Codec.NONE
         frame = attempt.frame(len(chunk), frame_codec, means)
         if frame.seal is not None:  # known before anybody can answer
             attempt.block.sha256 = frame.seal.sha256
@@ -194,7 +195,7 @@ class Sender:
             is_wanted=lambda: attempt.block.is_wanted(attempt.number) and not means.is_stopped(),
             key=attempt.key,
             partition=attempt.block.partition,
-            headers=wire.encode(frame),
+            headers=frames.encode(frame),
             on_delivery=self._report_for(attempt, frame),
         )
         if was_sent:
@@ -203,7 +204,7 @@ class Sender:
         return was_sent
 
     def _report_for(
-        self, attempt: Attempt, frame: wire.Frame
+        self, attempt: Attempt, frame: frames.Frame
     ) -> Callable[[Code | None, Message], None] | None:
         """Return who wants to hear that Kafka has *frame*: the first and last one only."""
         if frame.seal is not None:

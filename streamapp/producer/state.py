@@ -24,13 +24,13 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
-from streamapp import manifest, names
 from streamapp.producer.agenda import Agenda, backoff
 from streamapp.producer.blocks import Block, File, Phase
 from streamapp.producer.claims import Claims
 from streamapp.producer.events import BlockFailed, BlockResent, Event, FileEvent, Notice
 from streamapp.producer.superseding import EarlierVersions
 from streamapp.producer.version import NO_DIGEST, Version
+from streamapp.protocol import filenames, fileplan
 
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from streamapp.producer.proving import Prover
     from streamapp.producer.scan import Source
-    from streamapp.records import BlockAck, FileStatus
+    from streamapp.protocol.messages import BlockAck, FileStatus
 
 MAX_UNACKNOWLEDGED: Final = 100_000
 """Blocks that may wait for an acknowledgement: each costs about half a KiB of memory."""
@@ -332,7 +332,7 @@ class Delivery:
 
     def _block(self, file: File, number: int) -> Block:
         partitions = self._policy.partitions
-        return Block(file, number, manifest.partition_of(file.file_id, number, partitions))
+        return Block(file, number, fileplan.partition_of(file.file_id, number, partitions))
 
     def _choose(self, file: File) -> None:
         """Take the version of which most is there, and count what of it is there for good."""
@@ -385,8 +385,8 @@ class Delivery:
             file.state = "announced"
             self.touched[file.file_id] = file
         text = (
-            f"{names.printable(file.source.name)}: another content of the same size and time is "
-            f"stored under its id; this one is sent as a new version, {file.file_id}"
+            f"{filenames.printable(file.source.name)}: another content of the same size and time "
+            f"is stored under its id; this one is sent as a new version, {file.file_id}"
         )
         self.events.append(Notice(text=text))
 
@@ -522,8 +522,8 @@ def _why_hopeless(block: Block, view: View) -> str | None:
     return None
 
 
-def _plan(source: Source, policy: Policy) -> manifest.Plan:
-    return manifest.Plan(file_size=source.size, block_size=policy.block_size)
+def _plan(source: Source, policy: Policy) -> fileplan.Plan:
+    return fileplan.Plan(file_size=source.size, block_size=policy.block_size)
 
 
 def _about(

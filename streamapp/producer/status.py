@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Literal
 
-from streamapp.records import MAX_FAILED_BLOCKS_LISTED, FailedBlock, FileStatus
+from streamapp.protocol.messages import MAX_FAILED_BLOCKS_LISTED, FailedBlock, FileStatus
 
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from streamapp import manifest
+from streamapp.protocol import fileplan
 
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from streamapp.producer.blocks import File
     from streamapp.producer.scan import Source
     from streamapp.producer.version import Version
-    from streamapp.records import FileStatus
+    from streamapp.protocol.messages import FileStatus
 
 MAX_EARLIER: Final = 16
 """Earlier versions of a name that are remembered; the next run finds those beyond, when these
@@ -82,7 +82,7 @@ class EarlierVersions:
     def _is_version(self, source: Source, status: FileStatus) -> bool:
         if status.source != self._machine or not status.mtime_ns:  # an older record has no time
             return False
-        return status.file_id == manifest.file_id(
+        return status.file_id == fileplan.file_id(
             source=self._machine,
             name=source.path,
             size=status.size,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from streamapp import manifest
+from streamapp.protocol import fileplan
 
 
 DIGEST_BYTES: Final = 32
@@ -64,7 +64,7 @@ class Version:
 
     def file_digest(self) -> str:
         """Return the file digest; all blocks must be acknowledged."""
-        return manifest.file_digest(self.digest(block) for block in range(self.blocks))
+        return fileplan.file_digest(self.digest(block) for block in range(self.blocks))
 
     def acknowledge(self, block: int, digest: bytes, *, is_checked: bool) -> None:
         """Note that *block* is stored with *digest*. What is persisted stays as it is."""

@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from streamapp.presence import Presence, Reason, reasons_to_wait, unread_partitions
+from streamapp.protocol.presence import Presence, Reason, reasons_to_wait, unread_partitions
 from streamapp.units import counted, format_duration
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-    from streamapp.records import BlockAck
+    from streamapp.protocol.messages import BlockAck
     from streamapp.selftest.verdicts import Place
 
 Mark = tuple[int, int, int]

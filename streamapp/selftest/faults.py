@@ -10,8 +10,9 @@ import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from streamapp import manifest, topics
+from streamapp import topics
 from streamapp.errors import DeliveryError, StreamAppError
+from streamapp.protocol import fileplan
 from streamapp.selftest import frames
 
 
@@ -55,7 +56,7 @@ def _spoiled(spoil: Callable[[list[Piece]], list[Piece]], site: Site) -> None:
     source = site.write(f"frames {spoil.__name__}")
     pieces = site.cut(source)
     attempt = pieces[0][0].attempt
-    partition = manifest.partition_of(source.file_id, 0, topics.BLOCK_PARTITIONS)
+    partition = fileplan.partition_of(source.file_id, 0, topics.BLOCK_PARTITIONS)
     site.hand.send(frames.encoded(spoil(pieces)), partition=partition)
     site.wait(lambda: site.witness.answer(source.file_id, attempt) is not None, "an answer")
     answer = site.witness.answer(source.file_id, attempt)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from streamapp import manifest, wire
+from streamapp.protocol import fileplan, frames
 
 
 if TYPE_CHECKING:
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 FRAMES: Final = 4
 """Frames of a block that is sent by hand: two of them are neither first nor last."""
 
-Piece = tuple[wire.Frame, bytes]
+Piece = tuple[frames.Frame, bytes]
 Record = tuple[bytes, bytes, list[tuple[str, bytes]]]
 
 
 def cut(source: Source, data: bytes, *, attempt: int, machine: str) -> list[Piece]:
     """Return the frames of *source*, a file of one block with the bytes *data*."""
     step = len(data) // FRAMES
-    meta = wire.BlockMeta(
+    meta = frames.BlockMeta(
         name=source.name,
         file_size=len(data),
         blocks=1,
@@ -39,12 +39,12 @@ def cut(source: Source, data: bytes, *, attempt: int, machine: str) -> list[Piec
         source=machine,
         sent_ns=source.mtime_ns,
     )
-    seal = wire.Seal(hashlib.sha256(data).digest(), FRAMES)
+    seal = frames.Seal(hashlib.sha256(data).digest(), FRAMES)
     pieces = []
     for number in range(FRAMES):
         start = number * step
         piece = data[start : start + step] if number < FRAMES - 1 else data[start:]
-        frame = wire.Frame(
+        frame = frames.Frame(
             file_id=source.file_id,
             block=0,
             attempt=attempt,
@@ -60,7 +60,7 @@ def cut(source: Source, data: bytes, *, attempt: int, machine: str) -> list[Piec
 
 def encoded(pieces: list[Piece]) -> list[Record]:
     """Return *pieces* as records: key, value and headers."""
-    return [(frame.key, data, wire.encode(frame)) for frame, data in pieces]
+    return [(frame.key, data, frames.encode(frame)) for frame, data in pieces]
 
 
 def drop(pieces: list[Piece]) -> list[Piece]:
@@ -90,7 +90,7 @@ def flip(pieces: list[Piece]) -> list[Piece]:
 def misdeclare(pieces: list[Piece]) -> list[Piece]:
     """Declare the SHA-256 of other bytes."""
     frame, data = pieces[-1]
-    seal = wire.Seal(hashlib.sha256(b"other bytes").digest(), FRAMES)
+    seal = frames.Seal(hashlib.sha256(b"other bytes").digest(), FRAMES)
     return [*pieces[:-1], (msgspec.structs.replace(frame, seal=seal), data)]
 
 
@@ -101,18 +101,18 @@ def malformed(pieces: list[Piece]) -> list[Record]:
     if meta is None:
         message = "the first frame of a block has its metadata"
         raise ValueError(message)
-    key, right = frame.key, dict(wire.encode(frame))
-    packed = right[wire.FRAME_HEADER]
+    key, right = frame.key, dict(frames.encode(frame))
+    packed = right[frames.FRAME_HEADER]
     spoiled: list[dict[str, bytes]] = [
         {},
-        {wire.FRAME_HEADER: packed},
-        right | {wire.FRAME_HEADER: packed[:-1]},
-        right | {wire.FRAME_HEADER: b"JUNK" + packed[4:]},
-        right | {wire.FRAME_HEADER: packed[:4] + b"\xff" + packed[5:]},
-        right | {wire.META_HEADER: b'{"name": '},
-        right | {wire.META_HEADER: b"[" * 8000},
-        right | {wire.SEAL_HEADER: bytes(36)},
-        right | {f"more-{number}": b"" for number in range(wire.MAX_HEADERS)},
+        {frames.FRAME_HEADER: packed},
+        right | {frames.FRAME_HEADER: packed[:-1]},
+        right | {frames.FRAME_HEADER: b"JUNK" + packed[4:]},
+        right | {frames.FRAME_HEADER: packed[:4] + b"\xff" + packed[5:]},
+        right | {frames.META_HEADER: b'{"name": '},
+        right | {frames.META_HEADER: b"[" * 8000},
+        right | {frames.SEAL_HEADER: bytes(36)},
+        right | {f"more-{number}": b"" for number in range(frames.MAX_HEADERS)},
     ]
     records: list[Record] = [(key, data, list(headers.items())) for headers in spoiled]
     lies = (
@@ -134,8 +134,8 @@ def malformed(pieces: list[Piece]) -> list[Record]:
     return records
 
 
-def _id_of(meta: wire.BlockMeta) -> str:
-    return manifest.file_id(
+def _id_of(meta: frames.BlockMeta) -> str:
+    return fileplan.file_id(
         source=meta.source,
         name=meta.name,
         size=meta.file_size,

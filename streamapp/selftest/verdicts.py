@@ -13,13 +13,13 @@ import msgspec
 from rich.table import Table
 from rich.text import Text
 
-from streamapp.names import printable
+from streamapp.protocol.filenames import printable
 
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from streamapp.records import BlockAck
+    from streamapp.protocol.messages import BlockAck
 
 HELD: Final = "held"
 EXIT_LOST: Final = 1

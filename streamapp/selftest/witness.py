@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Final
 from confluent_kafka import OFFSET_BEGINNING, KafkaException, TopicPartition
 from confluent_kafka import KafkaError as Code
 
-from streamapp import groups, kafka, records, topics
+from streamapp import groups, kafka, topics
 from streamapp.errors import BlockMalformedError, KafkaError
+from streamapp.protocol import messages
 
 
 if TYPE_CHECKING:
     from confluent_kafka import Message
 
-    from streamapp.records import BlockAck
+    from streamapp.protocol.messages import BlockAck
     from streamapp.settings import Settings
 
 _BATCH: Final = 500
@@ -80,10 +81,10 @@ class Witness:
         self._read[topic or "", partition or 0] = (offset or 0) + 1
         try:
             if topic == self._acks:
-                self.acks.append(records.decode_ack(message.value()))
+                self.acks.append(messages.decode_ack(message.value()))
             else:
-                said = records.decode_status(message.value())
-                if isinstance(said, records.Quarantined):
+                said = messages.decode_status(message.value())
+                if isinstance(said, messages.Quarantined):
                     self.set_aside.add((said.partition, said.offset))
         except BlockMalformedError:
             return  # only workers write here; what they write wrong is an answer that is missing

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from streamapp.protocol.frames import BlockMeta
     from streamapp.store.metadata import BlockFile
     from streamapp.store.writer import BlockWriter
-    from streamapp.wire import BlockMeta
 
 __all__ = ["BlockStore"]
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from streamapp.errors import StoreError
-from streamapp.records import FolderId
+from streamapp.protocol.messages import FolderId
 from streamapp.store import folders
 
 

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 import msgspec
 
-from streamapp import manifest
 from streamapp.errors import VerificationError
-from streamapp.records import BlockAck
+from streamapp.protocol import fileplan
+from streamapp.protocol.messages import BlockAck
 
 
 if TYPE_CHECKING:
-    from streamapp.wire import BlockMeta
+    from streamapp.protocol.frames import BlockMeta
 
 FORMAT: Final = 1
 FILE_JSON: Final = "file.json"
@@ -127,12 +127,12 @@ class FileFile(msgspec.Struct, frozen=True, kw_only=True):
         """Whether a file can be so: its blocks are as many as its size makes."""
         if self.format != FORMAT or self.block_size < 1 or self.size < 0:
             return False
-        plan = manifest.Plan(file_size=self.size, block_size=self.block_size)
+        plan = fileplan.Plan(file_size=self.size, block_size=self.block_size)
         return plan.blocks == self.blocks
 
     def size_of(self, block: int) -> int:
         """Return how many bytes *block* has."""
-        return manifest.Plan(file_size=self.size, block_size=self.block_size).span(block)[1]
+        return fileplan.Plan(file_size=self.size, block_size=self.block_size).span(block)[1]
 
     @property
     def identifies_itself(self) -> bool:
@@ -145,7 +145,7 @@ class FileFile(msgspec.Struct, frozen=True, kw_only=True):
         name = self._original_name
         if not self.version or name is None:
             return ""
-        return manifest.file_id(
+        return fileplan.file_id(
             source=self.source,
             name=name,
             size=self.size,
@@ -155,7 +155,7 @@ class FileFile(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def _original_name(self) -> str | None:
-        return manifest.original_name(
+        return fileplan.original_name(
             self.file_id,
             source=self.source,
             name=self.name,

@@ -13,8 +13,8 @@ import secrets
 
 from typing import TYPE_CHECKING, Final
 
-from streamapp import names
 from streamapp.errors import BlockConflictError, BlockMalformedError
+from streamapp.protocol import filenames
 from streamapp.store import folders, mending, metadata
 from streamapp.store.identity import IDENTITY
 from streamapp.store.lock import LOCK
@@ -44,7 +44,7 @@ def new_folder(root: int, file: FileFile) -> tuple[tuple[str, ...], int]:
         OSError: a folder cannot be made.
         BlockMalformedError: the file's name can be no name here.
     """
-    wanted = names.folder_parts(file.name)
+    wanted = filenames.folder_parts(file.name)
     parts: tuple[str, ...] = ()
     fd = os.dup(root)
     try:
@@ -124,13 +124,13 @@ def _free_name(part: str, file: FileFile, parent: int, *, first: bool, last: boo
 
 def _candidates(part: str, file_id: str) -> Iterator[str]:
     yield part
-    yield from names.with_suffixes(part, file_id)
+    yield from filenames.with_suffixes(part, file_id)
     # Other files are called so, which is no accident. Nobody can be called what nobody knows.
     yield from (_made_up(part) for _ in range(_MADE_UP))
 
 
 def _made_up(part: str) -> str:
-    return names.cut(part, f"~{secrets.token_hex(_MADE_UP_BYTES)}")
+    return filenames.cut(part, f"~{secrets.token_hex(_MADE_UP_BYTES)}")
 
 
 def is_free_for(file: FileFile, folder: int) -> bool:

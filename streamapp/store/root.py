@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from streamapp.wire import BlockMeta
+    from streamapp.protocol.frames import BlockMeta
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ import threading
 
 from typing import TYPE_CHECKING
 
-from streamapp import manifest
+from streamapp.protocol import fileplan
 from streamapp.store import metadata
 
 
@@ -44,7 +44,7 @@ class Tally:
     def add_folder(self, file: FileFile, names: Iterable[str]) -> None:
         """Count the blocks of *file* in a folder that has files of these *names*."""
         found = set(names)
-        plan = manifest.Plan(file_size=file.size, block_size=file.block_size)
+        plan = fileplan.Plan(file_size=file.size, block_size=file.block_size)
         for name in found:
             match = metadata.BIN.fullmatch(name)
             number = int(match[1]) if match else file.blocks

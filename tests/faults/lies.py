@@ -1,6 +1,6 @@
 """What a liar writes to `data-blocks`: each function returns the records of one bad block."""
 
-from streamapp import wire
+from streamapp.protocol import frames
 from tests import harness
 from tests.harness import MIB
 
@@ -110,7 +110,7 @@ def bomb(rng):
     (key, _, _), *rest = block.records()
     frame = block.frames()[0]
     fields = {name: getattr(frame, name) for name in frame.__struct_fields__}
-    headers = wire.encode(wire.Frame(**fields | {"codec": wire.Codec.ZSTD}))
+    headers = frames.encode(frames.Frame(**fields | {"codec": frames.Codec.ZSTD}))
     return [(key, bomb, headers), *rest]
 
 

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from streamapp import manifest
+from streamapp.protocol import fileplan
 from tests import harness
 from tests.harness import MIB
 from tests.waiting import wait_for
@@ -128,7 +128,7 @@ def declaring(rng, size):
     block = harness.RawBlock(rng, size=2, frames=2, source=f"evil-{rng.randbytes(4).hex()}")
     block.meta |= dict.fromkeys(("file_size", "block_size", "size"), size)
     fields = {name: block.meta[name] for name in ("source", "name", "mtime_ns", "block_size")}
-    block.file_id = manifest.file_id(**fields, size=size)
+    block.file_id = fileplan.file_id(**fields, size=size)
     return block.records()[0]
 
 

@@ -16,8 +16,9 @@ from pathlib import Path
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import OffsetSpec
 
-from streamapp import records, topics
-from streamapp.routing import partition_of
+from streamapp import topics
+from streamapp.protocol import messages
+from streamapp.protocol.routing import partition_of
 from tests import checker, harness
 from tests.harness import DATA_BLOCKS, PARTITIONS
 from tests.waiting import wait_for
@@ -207,7 +208,7 @@ def assembled(worker, name):
 def lose(site, file_id, block):
     """Have a block told as lost, though it lies on the machine's disk: it is sent again."""
     said = [a for a in site.acks() if (a["file_id"], a["block"]) == (file_id, block)][-1]
-    ack = records.decode_ack(json.dumps(said | {"outcome": "lost"}).encode())
+    ack = messages.decode_ack(json.dumps(said | {"outcome": "lost"}).encode())
     partition = partition_of(file_id.encode())
-    record = (ack.key, records.encode(ack), None)
+    record = (ack.key, messages.encode(ack), None)
     harness.RawSender(site).send([record], partition=partition, topic=topics.ACKS)

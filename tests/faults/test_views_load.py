@@ -11,7 +11,7 @@ import pytest
 
 from confluent_kafka import Producer
 
-from streamapp import manifest, records, routing
+from streamapp.protocol import fileplan, messages, routing
 from tests import harness
 from tests.harness import MIB
 from tests.waiting import wait_for
@@ -31,8 +31,8 @@ def announce(brokers, count):
     for number in range(count):
         name, mtime_ns = f"logs/{number % 1000}/{number}.log", 1_700_000_000_000_000_000 + number
         identity = {"source": "many", "name": name, "size": 5, "mtime_ns": mtime_ns}
-        status = records.FileStatus(
-            file_id=manifest.file_id(**identity, block_size=MIB),
+        status = messages.FileStatus(
+            file_id=fileplan.file_id(**identity, block_size=MIB),
             state="announced",
             name=name,
             size=5,
@@ -44,7 +44,7 @@ def announce(brokers, count):
         place = routing.partition_of(status.key)
         while True:
             with contextlib.suppress(BufferError):
-                value = records.encode(status)
+                value = messages.encode(status)
                 producer.produce(harness.STATUS, value, key=status.key, partition=place)
                 break
             producer.poll(1)

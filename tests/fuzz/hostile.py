@@ -12,10 +12,11 @@ import random
 import resource
 import sys
 
-from streamapp import codec, records, wire
 from streamapp.batches import MAX_PLAIN_BYTES, MemoryRecords
 from streamapp.errors import BlockCorruptError, BlockMalformedError
-from streamapp.wire import MAX_FRAME_BYTES, Codec
+from streamapp.protocol import compression, messages
+from streamapp.protocol import frames as frame_headers
+from streamapp.protocol.frames import MAX_FRAME_BYTES, Codec
 from tests.batches import CODECS, HEADER, bomb, built, compressed, sealed
 from tests.unit.frames import FILE_ID, frames_of
 
@@ -58,8 +59,8 @@ def damaged(rng, data):
 
 def headers(rng):
     """Return a test of the frame's headers, the block's metadata among them."""
-    kinds = [wire.encode(frame) for frame, _ in frames_of(b"abcdefgh", frame_size=3)]
-    kinds += [wire.encode(frames_of(b"", frame_size=3)[0][0])]
+    kinds = [frame_headers.encode(frame) for frame, _ in frames_of(b"abcdefgh", frame_size=3)]
+    kinds += [frame_headers.encode(frames_of(b"", frame_size=3)[0][0])]
 
     def try_one():
         raw = [
@@ -68,40 +69,40 @@ def headers(rng):
         ]
         if rng.random() < 0.1:
             raw.insert(rng.randrange(len(raw) + 1), rng.choice([*raw, ("x", b""), ("seal", None)]))
-        wire.parse(raw)
+        frame_headers.parse(raw)
 
     return try_one, BlockMalformedError
 
 
 def small_records(rng):
     """Return a test of what travels on the two small topics."""
-    failed = (records.FailedBlock(block=3, reason="because"),)
+    failed = (messages.FailedBlock(block=3, reason="because"),)
     kinds = [
-        records.BlockAck(
+        messages.BlockAck(
             file_id=FILE_ID, block=1, blocks=2, group="g", machine="m", outcome="persisted",
             attempt=1, size=10, sha256="ab" * 32, name="a/b.csv", file_size=20, block_size=10,
         ),
-        records.FileStatus(
+        messages.FileStatus(
             file_id=FILE_ID, state="failed", name="a", size=20, blocks=2, block_size=10,
             source="s", failed_blocks=failed,
         ),
-        records.Heartbeat(machine="m", group="g", state="running", partitions=(0, 1), rate=1.5),
-        records.Quarantined(machine="m", group="g", topic="t", partition=0, offset=7),
+        messages.Heartbeat(machine="m", group="g", state="running", partitions=(0, 1), rate=1.5),
+        messages.Quarantined(machine="m", group="g", topic="t", partition=0, offset=7),
     ]  # fmt: skip
-    written = [(records.encode(kind), isinstance(kind, records.BlockAck)) for kind in kinds]
+    written = [(messages.encode(kind), isinstance(kind, messages.BlockAck)) for kind in kinds]
 
     def try_one():
         raw, is_ack = rng.choice(written)
-        (records.decode_ack if is_ack else records.decode_status)(damaged(rng, raw))
+        (messages.decode_ack if is_ack else messages.decode_status)(damaged(rng, raw))
 
     return try_one, BlockMalformedError
 
 
 def frames(rng):
     """Return a test of a frame's value, whatever codec and length its header declares."""
-    values = [(bytes(codec.encode(PLAIN, kind)), kind, len(PLAIN)) for kind in Codec]
+    values = [(bytes(compression.encode(PLAIN, kind)), kind, len(PLAIN)) for kind in Codec]
     for kind in (Codec.ZSTD, Codec.GZIP):
-        bomb_ = bytes(codec.encode(bytes(BOMB_BYTES), kind))
+        bomb_ = bytes(compression.encode(bytes(BOMB_BYTES), kind))
         values += [(bomb_, kind, length) for length in (1000, MAX_FRAME_BYTES)]
     weights = [20 if length == len(PLAIN) else 1 for _, _, length in values]
 
@@ -111,7 +112,7 @@ def frames(rng):
             kind = rng.choice(list(Codec))
         if rng.random() < 0.2:
             length = rng.choice([0, 1, length - 1, length + 1, MAX_FRAME_BYTES])
-        assert length == len(codec.decode(damaged(rng, value), kind, length=length))
+        assert length == len(compression.decode(damaged(rng, value), kind, length=length))
 
     return try_one, BlockCorruptError
 
@@ -119,7 +120,7 @@ def frames(rng):
 def batches(rng):
     """Return a test of a record batch with a right check sum, and of the headers in it."""
     made = frames_of(PLAIN, frame_size=1000)
-    good = built([(frame.key, value, wire.encode(frame)) for frame, value in made])
+    good = built([(frame.key, value, frame_headers.encode(frame)) for frame, value in made])
     kinds = [good, *(compressed(good, name) for name in CODECS)]
     kinds += [bomb(name, BOMB_BYTES) for name in ("gzip", "zstd")]
     weights = [20] * (1 + len(CODECS)) + [1, 1]
@@ -135,7 +136,7 @@ def batches(rng):
         body = damaged(rng, batch[HEADER.size :])
         found = MemoryRecords(sealed(batch, body, **changes)).next_batch()
         for record in itertools.islice(found or (), 100):
-            wire.parse(record.headers)
+            frame_headers.parse(record.headers)
 
     return try_one, BlockMalformedError
 

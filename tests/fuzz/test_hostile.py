@@ -18,13 +18,13 @@ SEEDS = range(1, 4)
 LONG_SECONDS = 15 * 60  # of each kind
 UNBOUNDED = """
 import zlib
-from streamapp import codec
+from streamapp.protocol import compression as codec
 from tests.fuzz import hostile
 codec._gzip = lambda value, _length: zlib.decompress(value, 31)
 hostile.main("frames", 0, 500)
 """
 CARELESS = """
-from streamapp import records
+from streamapp.protocol import messages as records
 from tests.fuzz import hostile
 records._decode = lambda decoder, raw: decoder.decode(raw)
 hostile.main("records", 0, 500)

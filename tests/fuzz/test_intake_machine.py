@@ -26,16 +26,17 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from streamapp import answers, holding, pending, wire
+from streamapp import answers, holding, pending
 from streamapp import intake as intake_module
 from streamapp.claims import Claim
 from streamapp.desk import InboundRecord, WorkerContext
 from streamapp.errors import BlockConflictError, StoreError, StoreFullError
 from streamapp.intake import Intake
 from streamapp.pending import Elsewhere
-from streamapp.records import BlockAck
+from streamapp.protocol import frames
+from streamapp.protocol.frames import Frame
+from streamapp.protocol.messages import BlockAck
 from streamapp.vitals import Vitals
-from streamapp.wire import Frame
 from tests.fakes import FakeClock
 from tests.unit.frames import frames_of, id_of, meta_of
 
@@ -340,7 +341,7 @@ class World(RuleBasedStateMachine):
             record = InboundRecord(
                 offset=offset,
                 generation=self.generation,
-                headers=wire.encode(frame) if frame is not None else [],
+                headers=frames.encode(frame) if frame is not None else [],
                 key=None,
                 value=value,
                 ack=functools.partial(self._ack, self.generation, offset),

@@ -3,19 +3,19 @@
 import hashlib
 import random
 
-from streamapp import manifest
+from streamapp.protocol import fileplan
+from streamapp.protocol.frames import BlockMeta
 from streamapp.store.metadata import BlockFile
-from streamapp.wire import BlockMeta
 
 
 def file_id_of(name, size, block_size, source="laptop"):
     """Return the id that a producer gives such a file."""
-    return manifest.file_id(source=source, name=name, size=size, mtime_ns=1, block_size=block_size)
+    return fileplan.file_id(source=source, name=name, size=size, mtime_ns=1, block_size=block_size)
 
 
 def keep_file(store, name, *, size, block_size, seed=0, group="g", machine="m"):  # noqa: PLR0913 - what a file is
     """Keep a file of random bytes in *store* (or one root); return its id."""
-    plan = manifest.Plan(file_size=size, block_size=block_size)
+    plan = fileplan.Plan(file_size=size, block_size=block_size)
     file_id = file_id_of(name, size, block_size)
     rng = random.Random(f"{name} {seed}")  # noqa: S311 - no secret
     for block in range(plan.blocks):

@@ -8,11 +8,11 @@ import sys
 
 import pytest
 
-from streamapp import manifest
 from streamapp.producer.scan import scan
+from streamapp.protocol import fileplan
+from streamapp.protocol.frames import BlockMeta
 from streamapp.store import BlockStore
 from streamapp.store.metadata import BlockFile
-from streamapp.wire import BlockMeta
 from tests import checker
 
 
@@ -24,17 +24,17 @@ SIZES = {"a/b.csv": 2500, "empty": 0, "c": 1000}
 
 def blocks_of(file):
     """Return how many blocks *file* has."""
-    return manifest.Plan(file_size=file.size, block_size=BLOCK_SIZE).blocks
+    return fileplan.Plan(file_size=file.size, block_size=BLOCK_SIZE).blocks
 
 
 def store_block(store, machine, file, data, number, *, version=""):  # noqa: PLR0913 - what a block is
     """Write one block as a worker does; return what it would acknowledge."""
-    file_id = version and manifest.file_id(
+    file_id = version and fileplan.file_id(
         source=SOURCE, name=file.path, size=file.size, mtime_ns=file.mtime_ns,
         block_size=BLOCK_SIZE, version=version,
     )  # fmt: skip
     file_id = file_id or file.file_id
-    plan = manifest.Plan(file_size=len(data), block_size=BLOCK_SIZE)
+    plan = fileplan.Plan(file_size=len(data), block_size=BLOCK_SIZE)
     start, size = plan.span(number)
     payload = data[start : start + size]
     common = {

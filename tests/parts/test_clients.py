@@ -5,15 +5,16 @@ import socket
 
 import pytest
 
-from streamapp import kafka, manifest, routing, topics
+from streamapp import kafka, topics
 from streamapp.app import create_app
-from streamapp.codec import Compression
 from streamapp.errors import BrokerUnreachableError
 from streamapp.producer.blocks import Block, File, Phase
 from streamapp.producer.outbox import Outbox
 from streamapp.producer.proving import Prover
 from streamapp.producer.scan import scan
 from streamapp.producer.sender import Means, Sender
+from streamapp.protocol import fileplan, routing
+from streamapp.protocol.compression import Compression
 from streamapp.settings import Settings
 from streamapp.trouble import Trouble
 from tests.fake_broker import ALL_REPLICAS, PRODUCER_ID, FakeBroker
@@ -111,7 +112,7 @@ def test_partition_of_a_block(broker, settings, tmp_path):
     )
     wanted = []
     for number in range(3):
-        wanted.append(manifest.partition_of(source.file_id, number, broker.partitions))
+        wanted.append(fileplan.partition_of(source.file_id, number, broker.partitions))
         block = Block(File(source, 3), number, wanted[-1])
         block.phase, block.attempt, block.tries = Phase.SENDING, 1, 1
         sender.send(block)

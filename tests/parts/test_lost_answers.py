@@ -4,9 +4,11 @@ import asyncio
 
 import pytest
 
-from streamapp import records, repair, verify, wire
+from streamapp import repair, verify
 from streamapp.desk import InboundRecord
 from streamapp.intake import Intake
+from streamapp.protocol import frames as frame_headers
+from streamapp.protocol import messages
 from streamapp.settings import Settings
 from streamapp.store import BlockStore
 from streamapp.verify import Pace
@@ -51,7 +53,7 @@ def send(context, acked):
                 InboundRecord(
                     offset=offset,
                     generation=1,
-                    headers=wire.encode(frame),
+                    headers=frame_headers.encode(frame),
                     key=frame.key,
                     value=value,
                     ack=lambda offset=offset: acked.append(offset),
@@ -115,4 +117,4 @@ async def test_answers_wait_for_their_turn(context, send, is_stored):
     await answer
 
     assert ("persisted", 2) == outcomes(context)[-1]
-    assert all(isinstance(ack, records.BlockAck) for ack in context.acks)
+    assert all(isinstance(ack, messages.BlockAck) for ack in context.acks)

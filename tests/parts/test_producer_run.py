@@ -11,7 +11,7 @@ import pytest
 
 from confluent_kafka import KafkaError as Code
 
-from streamapp import codec, history, kafka, manifest, producer, records, topics
+from streamapp import history, kafka, producer, topics
 from streamapp.errors import (
     BrokerDeniedError,
     DeliveryError,
@@ -24,7 +24,8 @@ from streamapp.errors import (
 from streamapp.producer import engine, reading, scan, waiting
 from streamapp.producer.directory import Directory
 from streamapp.producer.events import FileEvent, Notice, Progress, Summary, Waiting
-from streamapp.records import Heartbeat
+from streamapp.protocol import compression, fileplan, messages
+from streamapp.protocol.messages import Heartbeat
 from streamapp.settings import Settings
 from tests.unit.fake_kafka import FakeKafka
 
@@ -126,7 +127,7 @@ def stored(fake):
     }
 
 
-@pytest.mark.parametrize("compression", codec.Compression)
+@pytest.mark.parametrize("compression", compression.Compression)
 def test_everything_arrives(fake, settings, told, compression):
     """What the group joined and checked is what lies in the folder, however it was compressed."""
     summary = run(settings.model_copy(update={"compression": compression}), told)
@@ -145,7 +146,7 @@ def test_recorded_as_complete(fake, settings, told):
     assert {
         name: (
             "complete",
-            manifest.file_digest(
+            fileplan.file_digest(
                 hashlib.sha256(content[at : at + size]).digest()
                 for at in range(0, max(1, len(content)), size)
             ),
@@ -417,7 +418,7 @@ def test_machine_holds(fake, settings, told, is_early):
     )
 
     def hold():
-        fake.append(topics.STATUS, 0, records.encode(beat))
+        fake.append(topics.STATUS, 0, messages.encode(beat))
 
     if is_early:
         hold()

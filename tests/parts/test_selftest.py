@@ -8,7 +8,7 @@ import pytest
 
 from click.testing import CliRunner
 
-from streamapp import cli, groups, kafka, manifest, names, selftest, topics, wire
+from streamapp import cli, groups, kafka, selftest, topics
 from streamapp.assembly import Assembly, Step
 from streamapp.errors import (
     BlockCorruptError,
@@ -19,7 +19,9 @@ from streamapp.errors import (
     InterruptedDeliveryError,
 )
 from streamapp.producer.scan import Source
-from streamapp.records import BlockAck
+from streamapp.protocol import filenames, fileplan
+from streamapp.protocol import frames as frame_headers
+from streamapp.protocol.messages import BlockAck
 from streamapp.selftest import disks, faults, frames, verdicts
 from streamapp.selftest.report import Report
 from streamapp.settings import Settings
@@ -41,10 +43,10 @@ def pieces():
 
 def join(sent):
     """Join frames as they came over the wire; return the bytes of a block that is whole."""
-    first = wire.parse(wire.encode(sent[0][0]))
+    first = frame_headers.parse(frame_headers.encode(sent[0][0]))
     assembly, data = Assembly(first, first.meta), b""
     for frame, value in sent:
-        parsed = wire.parse(wire.encode(frame))
+        parsed = frame_headers.parse(frame_headers.encode(frame))
         if assembly.place(parsed) is Step.NEXT:
             assembly.add(parsed, value)
             data += value
@@ -69,9 +71,9 @@ def test_spoiled_frames(spoil):
 
 def take(headers):
     """Look at a record as a worker does before it begins a block."""
-    frame = wire.parse(headers)
-    names.folder_parts(frame.meta.name)
-    wire.check_identity(frame.file_id, frame.meta)
+    frame = frame_headers.parse(headers)
+    filenames.folder_parts(frame.meta.name)
+    frame_headers.check_identity(frame.file_id, frame.meta)
 
 
 def test_malformed():
@@ -104,7 +106,7 @@ def keep(store, machine, name, source):
     """Keep a file of three blocks, and have it in the folder *source*; return its acks."""
     data = hashlib.shake_128(name.encode()).digest(3 * BLOCK)
     (source / name).write_bytes(data)
-    plan = manifest.Plan(file_size=len(data), block_size=BLOCK)
+    plan = fileplan.Plan(file_size=len(data), block_size=BLOCK)
     file_id = file_id_of(name, len(data), BLOCK)
     for block in range(3):
         start, size = plan.span(block)

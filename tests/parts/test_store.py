@@ -15,7 +15,6 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from streamapp import names
 from streamapp.errors import (
     BlockConflictError,
     BlockCorruptError,
@@ -24,6 +23,7 @@ from streamapp.errors import (
     StoreError,
     StoreFullError,
 )
+from streamapp.protocol import filenames
 from streamapp.store import BlockStore, folders, lock, metadata, placing, quarantine
 from streamapp.store.metadata import BlockFile
 from streamapp.store.root import Root
@@ -789,7 +789,7 @@ def test_many_ids_that_begin_alike(open_root, monkeypatch):
 @pytest.fixture
 def taken(root):
     """The names that a file ``x`` may get are those of other files, for whoever knew its id."""
-    for number, name in enumerate(["x", *names.with_suffixes("x", FILE_ID)]):
+    for number, name in enumerate(["x", *filenames.with_suffixes("x", FILE_ID)]):
         keep(root, file_id=f"{number:032x}", meta=meta_of(len(DATA), name=name))
 
 
@@ -803,7 +803,7 @@ def test_names_that_are_taken_on_purpose(root, open_root, taken):  # noqa: ARG00
 
 def test_no_folder_is_left(root, taken, monkeypatch):  # noqa: ARG001 - the names
     """When every folder of a name is taken the block is refused, not held for ever."""
-    monkeypatch.setattr(placing, "_made_up", lambda part: names.cut(part, "~0"))
+    monkeypatch.setattr(placing, "_made_up", lambda part: filenames.cut(part, "~0"))
     keep(root, file_id=OTHER_ID, meta=meta_of(len(DATA), name="x~0"))
     with pytest.raises(BlockError, match="no folder"):
         root.begin(FILE_ID, 0, meta_of(5, name="x"))
@@ -875,7 +875,7 @@ def test_flood_of_names(root, monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda _fd: None)
     before = open_files()
     for number in range(100):
-        name = "/".join([f"{number}", *["d"] * (names.MAX_COMPONENTS - 1)])
+        name = "/".join([f"{number}", *["d"] * (filenames.MAX_COMPONENTS - 1)])
         root.begin(f"{number:032x}", 0, meta_of(5, name=name)).abort()
 
     assert [] == folders_below(root.path)
@@ -1332,7 +1332,7 @@ def test_metadata_round_trip():
     assert block_file(DATA) == metadata.decode_block(block_file(DATA).encode())
     file = metadata.file_of(FILE_ID, meta_of(5))
     assert file == metadata.decode_file(file.encode())
-    assert names.folder_parts(file.name) == ("a", "b.csv")
+    assert filenames.folder_parts(file.name) == ("a", "b.csv")
     assert Path("block_0007.bin") == Path(metadata.bin_name(7, 10_000))
 
 

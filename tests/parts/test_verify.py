@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from streamapp import manifest, verify
+from streamapp import verify
 from streamapp.errors import StoreError
+from streamapp.protocol import fileplan
+from streamapp.protocol.frames import BlockMeta
 from streamapp.store import folders
 from streamapp.store.root import Root
 from streamapp.units import KIB, MIB
 from streamapp.verify import Pace, State
-from streamapp.wire import BlockMeta
 from tests.parts.keeping import file_id_of, flip, keep_block, keep_file
 
 
@@ -225,7 +226,7 @@ def test_while_it_is_written(root, monkeypatch):
 
 def test_left_by_a_crash(root):
     """A writer that died between the two names left no block; nobody was told, none is lost."""
-    plan = manifest.Plan(file_size=20, block_size=10)
+    plan = fileplan.Plan(file_size=20, block_size=10)
     keep_block(root, "1" * 32, 0, b"0" * 10, name="new", plan=plan, start=0)
     folder = root.path / "new"
     (folder / "block_0000.bin").rename(folder / "block_0000.bin.7.part")
@@ -398,7 +399,7 @@ def test_most_votes_count(tmp_path):
     """Where the id proves nothing, the blocks outvote a ``file.json`` that lies well."""
     root = Root(tmp_path / "data", min_free=0)
     root.open()
-    plan = manifest.Plan(file_size=30, block_size=10)
+    plan = fileplan.Plan(file_size=30, block_size=10)
     for block in range(3):
         keep_block(root, "1" * 32, block, b"x" * 10, name="n", plan=plan, start=10 * block)
     path = root.path / "n/file.json"

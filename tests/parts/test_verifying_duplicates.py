@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from streamapp import inventory, machines, reacknowledge, topics
 from streamapp.cli import cli
-from streamapp.records import Heartbeat
+from streamapp.protocol.messages import Heartbeat
 from streamapp.store import BlockStore, discarding
 from streamapp.verify import Pace, blocks
 from tests.parts.keeping import keep_file

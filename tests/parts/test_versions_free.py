@@ -9,10 +9,11 @@ import pytest
 
 from click.testing import CliRunner
 
-from streamapp import inventory, manifest, reacknowledge, superseded, topics
+from streamapp import inventory, reacknowledge, superseded, topics
 from streamapp.cli import cli
 from streamapp.errors import KafkaError
-from streamapp.records import FileStatus
+from streamapp.protocol import fileplan
+from streamapp.protocol.messages import FileStatus
 from streamapp.store import BlockStore
 from streamapp.store import root as data_folder
 from tests.parts.keeping import file_id_of, keep_file
@@ -99,7 +100,7 @@ def folder(tmp_path, kafka):
     store.open()
     for size in (20, 25):
         file_id = keep_file(store, NAME, size=size, block_size=10)
-        for block in range(manifest.Plan(file_size=size, block_size=10).blocks):
+        for block in range(fileplan.Plan(file_size=size, block_size=10).blocks):
             stored = store.stored(file_id, block)
             kafka.acks.append(stored.acknowledgement(group=GROUP, machine="m", at=1.0))
     store.close()

@@ -11,11 +11,12 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from faust.types import TP
 
-from streamapp import proofs, routing
+from streamapp import proofs
 from streamapp.broker_contact import BrokerContact
 from streamapp.errors import PeerError
-from streamapp.presence import Presence
-from streamapp.records import FileStatus, Heartbeat
+from streamapp.protocol import routing
+from streamapp.protocol.messages import FileStatus, Heartbeat
+from streamapp.protocol.presence import Presence
 from streamapp.settings import Settings
 from streamapp.vitals import Vitals
 from streamapp.web import SECURITY_HEADERS, guard

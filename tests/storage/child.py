@@ -11,11 +11,11 @@ import time
 
 from pathlib import Path
 
-from streamapp import manifest
 from streamapp.errors import StoreError
+from streamapp.protocol import fileplan
+from streamapp.protocol.frames import BlockMeta
 from streamapp.store import BlockStore
 from streamapp.store.metadata import BlockFile
-from streamapp.wire import BlockMeta
 
 
 BLOCK_BYTES = 96 * 1024
@@ -35,7 +35,7 @@ def place(number):
     """File id, block and metadata of block *number* of all: four blocks to a file."""
     name = f"folder {number // FILE_BLOCKS % 3}/file {number // FILE_BLOCKS}"
     size = FILE_BLOCKS * BLOCK_BYTES
-    file_id = manifest.file_id(
+    file_id = fileplan.file_id(
         source="child", name=name, size=size, mtime_ns=1, block_size=BLOCK_BYTES
     )
     block = number % FILE_BLOCKS

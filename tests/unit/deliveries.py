@@ -2,11 +2,11 @@
 
 import itertools
 
-from streamapp import manifest
 from streamapp.producer.proving import Prover
 from streamapp.producer.scan import Source
 from streamapp.producer.state import Delivery, Policy, View
-from streamapp.records import BlockAck, FileStatus
+from streamapp.protocol import fileplan
+from streamapp.protocol.messages import BlockAck, FileStatus
 
 
 GROUP = "g"
@@ -20,7 +20,7 @@ PROVER = Prover(b"k" * 32)
 
 def source(name="f", size=25):
     """A file as `scan` finds it."""
-    file_id = manifest.file_id(source="m", name=name, size=size, mtime_ns=7, block_size=BLOCK)
+    file_id = fileplan.file_id(source="m", name=name, size=size, mtime_ns=7, block_size=BLOCK)
     return Source(name, size, 7, file_id, ctime_ns=CTIME)
 
 
@@ -68,7 +68,7 @@ def ack(file, number, outcome="persisted", attempt=FIRST_ATTEMPT, **changes):
         "machine": "w1",
         "outcome": outcome,
         "attempt": attempt,
-        "size": manifest.Plan(file_size=known.size, block_size=BLOCK).span(number)[1],
+        "size": fileplan.Plan(file_size=known.size, block_size=BLOCK).span(number)[1],
         "sha256": digest(number).hex() if outcome == "persisted" else "",
         "reason": "" if outcome == "persisted" else "because",
         "name": known.name,
@@ -86,7 +86,7 @@ def ack(file, number, outcome="persisted", attempt=FIRST_ATTEMPT, **changes):
 def status(file, state="complete", **changes):
     """What an earlier run recorded of *file*, with its proof."""
     version, known = file.version, file.source
-    said = manifest.file_digest(digest(number) for number in range(file.blocks))
+    said = fileplan.file_digest(digest(number) for number in range(file.blocks))
     values = {
         "file_id": version.file_id,
         "state": state,

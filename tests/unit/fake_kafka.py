@@ -12,9 +12,10 @@ from types import SimpleNamespace
 
 from confluent_kafka import ConsumerGroupState, KafkaError, KafkaException
 
-from streamapp import codec, records, topics, wire
+from streamapp import topics
 from streamapp.assembly import Assembly
-from streamapp.records import BlockAck
+from streamapp.protocol import compression, frames, messages
+from streamapp.protocol.messages import BlockAck
 from streamapp.store import metadata
 
 
@@ -54,7 +55,7 @@ class FakeKafka:
 
     def statuses(self):
         """The newest status of each file, by name."""
-        decoded = [records.decode_status(m.value()) for m in self.log(topics.STATUS)]
+        decoded = [messages.decode_status(m.value()) for m in self.log(topics.STATUS)]
         return {status.name: status for status in decoded}
 
     def append(self, topic, partition, value, headers=None):
@@ -75,7 +76,7 @@ class FakeKafka:
                 self._keep(message)
 
     def _keep(self, message):
-        frame = wire.parse(message.headers())
+        frame = frames.parse(message.headers())
         key = (frame.file_id, frame.block, frame.attempt)
         if frame.abort:
             assert frame.frame > 0
@@ -88,7 +89,7 @@ class FakeKafka:
             return  # its first frame never came
         assembly, pieces = self._open[key]
         assembly.place(frame)
-        pieces.append(codec.decode(message.value(), frame.codec, length=frame.length))
+        pieces.append(compression.decode(message.value(), frame.codec, length=frame.length))
         assembly.add(frame, pieces[-1])
         if frame.seal:
             assembly.check(frame)
@@ -120,7 +121,7 @@ class FakeKafka:
             version_of=metadata.file_of(frame.file_id, meta).version_of,
             proof=frame.seal.proof.hex(),
         )
-        self.append(topics.ACKS, 0, records.encode(ack))
+        self.append(topics.ACKS, 0, messages.encode(ack))
 
     # --- what stands in for streamapp.kafka
 

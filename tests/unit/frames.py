@@ -2,8 +2,8 @@
 
 import hashlib
 
-from streamapp import codec, manifest
-from streamapp.wire import BlockMeta, Codec, Frame, Seal
+from streamapp.protocol import compression, fileplan
+from streamapp.protocol.frames import BlockMeta, Codec, Frame, Seal
 
 
 FILE_ID = "0123456789abcdef" * 2
@@ -27,7 +27,7 @@ def meta_of(size, **changes):
 
 def id_of(meta):
     """Return the file id that a producer gives the file of *meta*."""
-    return manifest.file_id(
+    return fileplan.file_id(
         source=meta.source,
         name=meta.name,
         size=meta.file_size,
@@ -53,7 +53,7 @@ def frames_of(data, *, frame_size, meta=None, **fields):
                 seal=seal if number == len(pieces) - 1 else None,
                 **fields,
             ),
-            bytes(codec.encode(piece, fields["codec"])),
+            bytes(compression.encode(piece, fields["codec"])),
         )
         for number, piece in enumerate(pieces)
     ]

@@ -15,15 +15,16 @@ from faust.exceptions import ConsumerNotStarted
 from faust.types import TP
 
 from agents import blocks, claims, guard, heartbeat, progress
-from streamapp import channels, desk, machines, records, topics, watching, wire
+from streamapp import channels, desk, machines, topics, watching
 from streamapp.app import app
 from streamapp.desk import Clock
 from streamapp.intake import Intake
 from streamapp.lease import Lease
 from streamapp.machines import SecondWorkers
 from streamapp.own_heartbeat import own_heartbeat
-from streamapp.records import BlockAck, FileStatus, Heartbeat, Quarantined
-from streamapp.routing import partition_of
+from streamapp.protocol import frames, messages
+from streamapp.protocol.messages import BlockAck, FileStatus, Heartbeat, Quarantined
+from streamapp.protocol.routing import partition_of
 from streamapp.store import BlockStore
 from streamapp.transport import SafeConsumer
 from tables import folds
@@ -80,7 +81,7 @@ class FakeStream:
 
 def event_of(offset, frame, value, *, generation=1):
     """Return an event of a frame."""
-    message = FakeMessage(offset, generation, wire.encode(frame) if frame else None, value)
+    message = FakeMessage(offset, generation, frames.encode(frame) if frame else None, value)
     return types.SimpleNamespace(message=message, value=value)
 
 
@@ -347,14 +348,14 @@ async def test_folds_acks(run):
     acks = [BlockAck(**{f: getattr(ours, f) for f in ours.__struct_fields__} | {"group": g})
             for g in ("g1", "g2")]  # fmt: skip
     for raw in (None, b"", b"{", b"\xff", b'{"kind":"block"}', b"x" * 300_000):
-        await run(progress.fold_acks, small_event(raw), small_event(records.encode(acks[1])))
+        await run(progress.fold_acks, small_event(raw), small_event(messages.encode(acks[1])))
     assert folds.file_row(FILE_ID.encode()) is None
 
     row = []
     monkey = pytest.MonkeyPatch()
     with monkey.context() as patch:
         patch.setattr(progress, "fold_ack", row.append)
-        await run(progress.fold_acks, *map(small_event, map(records.encode, acks)))
+        await run(progress.fold_acks, *map(small_event, map(messages.encode, acks)))
     assert [acks[0]] == row
 
 
@@ -369,8 +370,8 @@ async def test_folds_status(run, monkeypatch):
     await run(
         progress.fold_statuses,
         small_event(b"{"),
-        small_event(records.encode(file)),
-        *(small_event(records.encode(beat), "m") for beat in (ours, theirs)),
+        small_event(messages.encode(file)),
+        *(small_event(messages.encode(beat), "m") for beat in (ours, theirs)),
     )
 
     assert [file, ours] == seen
@@ -401,9 +402,9 @@ async def test_record_on_another_partition(run, monkeypatch, caplog, off):
     )
     beat = Heartbeat(machine="m", group="g1", state="running")
     bad = Quarantined(machine="m", group="g1", topic="t", partition=0, offset=0, file_id=FILE_ID)
-    await run(progress.fold_acks, small_event(records.encode(ack), off=off))
+    await run(progress.fold_acks, small_event(messages.encode(ack), off=off))
     for said, key in [(file, FILE_ID), (beat, "m"), (bad, "m")]:
-        await run(progress.fold_statuses, small_event(records.encode(said), key, off=off))
+        await run(progress.fold_statuses, small_event(messages.encode(said), key, off=off))
 
     assert ([] if off else [ack, file, beat, bad]) == seen
     warnings = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
@@ -420,7 +421,7 @@ async def test_stale_record_is_not_folded(run, monkeypatch, agent):
     """What others fold by now is not folded here, nor acknowledged: here it was not done."""
     seen = []
     monkeypatch.setattr(progress, "fold_ack", seen.append)
-    raw = records.encode(ack_of(0))
+    raw = messages.encode(ack_of(0))
     stale, current = event_of(0, None, raw, generation=0), event_of(1, None, raw)
     await run(agent, stale, current)
 
@@ -443,13 +444,13 @@ async def test_tables_that_cannot_be_written(run, monkeypatch, ends):
     ack = BlockAck(
         **{f: getattr(ack_of(0), f) for f in BlockAck.__struct_fields__} | {"group": "g1"}
     )
-    await run(progress.fold_acks, small_event(records.encode(ack)))
+    await run(progress.fold_acks, small_event(messages.encode(ack)))
     assert [ack] == seen
     assert "running" == app.vitals.state
 
     failures += [OSError("No space left")] * 1000
     with pytest.raises(Ended):
-        await run(progress.fold_acks, small_event(records.encode(ack)))
+        await run(progress.fold_acks, small_event(messages.encode(ack)))
     assert [70] == ends
 
 
@@ -473,7 +474,7 @@ async def test_heartbeat(worker, monkeypatch):
     monkeypatch.setattr(watching, "block_partitions", lambda _: [3])
     monkeypatch.setattr(watching, "is_ready", lambda _: True)
     beat = await own_heartbeat(app)
-    assert beat == records.decode_status(records.encode(beat))
+    assert beat == messages.decode_status(messages.encode(beat))
     assert ("holding", "m1", "g1", (3,)) == (beat.state, beat.machine, beat.group, beat.partitions)
     app.vitals.release("x")
     assert "running" == (await own_heartbeat(app)).state
@@ -562,7 +563,7 @@ async def test_publish(monkeypatch, record, topic, key):
     assert not publishing.done()
     assert {
         "key": record.key,
-        "value": records.encode(record),
+        "value": messages.encode(record),
         "partition": partition_of(key.encode()),
     } == sent[0]
 

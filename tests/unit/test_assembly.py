@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamapp import codec, wire
 from streamapp.assembly import Assembly, Step
 from streamapp.errors import BlockCorruptError, BlockError
-from streamapp.wire import Codec, Seal
+from streamapp.protocol import compression, frames
+from streamapp.protocol.frames import Codec, Seal
 from tests.unit.frames import FILE_ID, frames_of
 
 
@@ -29,7 +29,7 @@ class Receiver:
 
     def take(self, headers, value):
         """Take one record."""
-        frame = wire.parse(headers)
+        frame = frames.parse(headers)
         key = (frame.file_id, frame.block, frame.attempt)
         if frame.meta and key not in self.open:
             self.open[key] = (Assembly(frame, frame.meta), [])
@@ -38,7 +38,7 @@ class Receiver:
         assembly, pieces = self.open[key]
         try:
             if assembly.place(frame) is Step.NEXT:
-                data = codec.decode(value, frame.codec, length=frame.length)
+                data = compression.decode(value, frame.codec, length=frame.length)
                 assembly.add(frame, data)
                 pieces.append(data)
                 if frame.seal:
@@ -52,7 +52,7 @@ class Receiver:
 def records_of(data, **how):
     """Return the records of one block: headers and value."""
     return [
-        (wire.encode(frame), value)
+        (frames.encode(frame), value)
         for frame, value in frames_of(data, **{"file_id": FILE_ID} | how)
     ]
 

@@ -17,9 +17,10 @@ from aiokafka.structs import TopicPartition
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from streamapp import batches, transport, wire
+from streamapp import batches, transport
 from streamapp.batches import KEPT_HEADERS, MAX_PLAIN_BYTES, MemoryRecords
 from streamapp.errors import BlockMalformedError
+from streamapp.protocol import frames
 from tests.batches import CODECS, HEADER, bomb, built, compressed, fields_of, record_before, sealed
 from tests.unit.frames import frames_of
 
@@ -61,9 +62,9 @@ def whole(data):
 
 
 def reason(record):
-    """Return why `wire.parse` refuses *record*."""
+    """Return why `frames.parse` refuses *record*."""
     with pytest.raises(BlockMalformedError) as caught:
-        wire.parse(record.headers)
+        frames.parse(record.headers)
     return str(caught.value)
 
 
@@ -126,19 +127,19 @@ def test_control_batch():
 @pytest.mark.parametrize("name", [b"\xff\xfe\xfd\xfc", b"\xed\xa0\x80.", b"sal\xe9"])
 def test_header_name(codec, name):
     """A header whose name is no UTF-8 is one more header without meaning, and the frame is good."""
-    data = built([(FRAME.key, VALUE, [*wire.encode(FRAME), ("NAME", b"1")]), *ABC])
+    data = built([(FRAME.key, VALUE, [*frames.encode(FRAME), ("NAME", b"1")]), *ABC])
     data = sealed(data, data[HEADER.size :].replace(b"NAME", name))
     records, end = fetched(compressed(data, codec) if codec else data)
 
     assert 4 == len(records) == end
     assert (name.decode("utf-8", "backslashreplace"), b"1") == records[0].headers[-1]
-    assert (FRAME, VALUE) == (wire.parse(records[0].headers), records[0].value)
+    assert (FRAME, VALUE) == (frames.parse(records[0].headers), records[0].value)
 
 
 def test_many_headers():
     """Of 200,000 headers so many are read that the record is malformed, and no more are held."""
     headers = [(f"{n}", b"") for n in range(200_000)]
-    data = built([(FRAME.key, VALUE, wire.encode(FRAME) + headers), *ABC])
+    data = built([(FRAME.key, VALUE, frames.encode(FRAME) + headers), *ABC])
     tracemalloc.start()
     try:
         records, end = fetched(data)

@@ -13,11 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamapp import claims as claims_module
-from streamapp import groups, kafka, records, topics
+from streamapp import groups, kafka, topics
 from streamapp.claims import Claims
 from streamapp.inventory import Differences
-from streamapp.presence import Roster
-from streamapp.records import BlockAck, Heartbeat
+from streamapp.protocol import messages
+from streamapp.protocol.messages import BlockAck, Heartbeat
+from streamapp.protocol.presence import Roster
 from streamapp.settings import Settings
 from tests.fakes import FakeContext
 from tests.unit.fake_kafka import FakeKafka, Message
@@ -124,7 +125,7 @@ def test_machines_are_heard(known):
 
 def heartbeat(record):
     """Return *record* as a message of the status topic."""
-    return Message(topics.STATUS, 0, 0, key=record.machine.encode(), value=records.encode(record))
+    return Message(topics.STATUS, 0, 0, key=record.machine.encode(), value=messages.encode(record))
 
 
 async def test_kafka_that_does_not_answer(known, monkeypatch):
@@ -148,8 +149,8 @@ def followed(known, monkeypatch):
     fake, stop = FakeKafka(group="g"), threading.Event()
     monkeypatch.setattr(kafka, "consumer", fake.consumer)
     monkeypatch.setattr(kafka, "admin", fake.admin)
-    fake.append(topics.ACKS, 0, records.encode(ack(1)))
-    fake.append(topics.ACKS, 0, records.encode(ack()))
+    fake.append(topics.ACKS, 0, messages.encode(ack(1)))
+    fake.append(topics.ACKS, 0, messages.encode(ack()))
     silent = {"on_lost": lambda _: None, "on_heartbeat": lambda _: None}
     thread = threading.Thread(target=lambda: known.follow(stop, **silent))
     thread.start()
@@ -164,7 +165,7 @@ async def test_topic_that_is_another_one(known, followed):
     assert known.of(FILE_ID, 0)
 
     followed.logs.clear()
-    followed.append(topics.ACKS, 0, records.encode(ack(2)))
+    followed.append(topics.ACKS, 0, messages.encode(ack(2)))
 
     assert not await known.catch_up()
     await eventually(lambda: known.of(FILE_ID, 0) is None)

@@ -10,10 +10,10 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamapp import codec
-from streamapp.codec import Compression
 from streamapp.errors import BlockCorruptError
-from streamapp.wire import MAX_FRAME_BYTES, Codec
+from streamapp.protocol import compression as codecs
+from streamapp.protocol.compression import Compression
+from streamapp.protocol.frames import MAX_FRAME_BYTES, Codec
 
 
 COMPRESSED = [Codec.ZSTD, Codec.GZIP]
@@ -23,7 +23,7 @@ NOISE = hashlib.shake_256(b"noise").digest(4096)
 
 def encoded(data, codec_):
     """Return *data* encoded, as bytes."""
-    return bytes(codec.encode(data, codec_))
+    return bytes(codecs.encode(data, codec_))
 
 
 @functools.cache
@@ -35,8 +35,8 @@ def bomb_of(codec_):
 @given(st.binary(max_size=5000), st.sampled_from(Codec))
 def test_round_trip(data, codec_):
     """What was encoded is decoded to the same bytes, from bytes as from a memoryview."""
-    assert data == codec.decode(encoded(data, codec_), codec_, length=len(data))
-    assert data == codec.decode(encoded(memoryview(data), codec_), codec_, length=len(data))
+    assert data == codecs.decode(encoded(data, codec_), codec_, length=len(data))
+    assert data == codecs.decode(encoded(memoryview(data), codec_), codec_, length=len(data))
 
 
 @pytest.mark.parametrize("codec_", Codec)
@@ -44,19 +44,19 @@ def test_largest_frame(codec_):
     """The largest frame that may travel can be decoded."""
     data = bytes(MAX_FRAME_BYTES)
 
-    assert data == codec.decode(encoded(data, codec_), codec_, length=MAX_FRAME_BYTES)
+    assert data == codecs.decode(encoded(data, codec_), codec_, length=MAX_FRAME_BYTES)
 
 
 @pytest.mark.parametrize("codec_", Codec)
 def test_empty(codec_):
     """A frame without bytes has an empty value, or none; whatever else it has is refused."""
-    assert b"" == codec.encode(b"", codec_)
-    assert b"" == codec.decode(b"", codec_, length=0)
-    assert b"" == codec.decode(None, codec_, length=0)
+    assert b"" == codecs.encode(b"", codec_)
+    assert b"" == codecs.decode(b"", codec_, length=0)
+    assert b"" == codecs.decode(None, codec_, length=0)
     with pytest.raises(BlockCorruptError):
-        codec.decode(b"x", codec_, length=0)
+        codecs.decode(b"x", codec_, length=0)
     with pytest.raises(BlockCorruptError):
-        codec.decode(None, codec_, length=1)
+        codecs.decode(None, codec_, length=1)
 
 
 @pytest.mark.parametrize("codec_", COMPRESSED)
@@ -67,7 +67,7 @@ def test_bomb(codec_, length):
     tracemalloc.start()
     try:
         with pytest.raises(BlockCorruptError):
-            codec.decode(bomb, codec_, length=length)
+            codecs.decode(bomb, codec_, length=length)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -83,7 +83,7 @@ def test_bomb_that_lies():
     assert 1000 == zstandard.get_frame_parameters(bytes(bomb)).content_size
 
     with pytest.raises(BlockCorruptError):
-        codec.decode(bytes(bomb), Codec.ZSTD, length=1000)
+        codecs.decode(bytes(bomb), Codec.ZSTD, length=1000)
 
 
 def test_window():
@@ -93,9 +93,9 @@ def test_window():
     value = b"\x28\xb5\x2f\xfd" + bytes([flags, window]) + size + block + NOISE
     assert 1 << 27 == zstandard.get_frame_parameters(value).window_size
 
-    assert NOISE == codec.decode(value, Codec.ZSTD, length=len(NOISE))
+    assert NOISE == codecs.decode(value, Codec.ZSTD, length=len(NOISE))
     with pytest.raises(BlockCorruptError, match="too much memory"):
-        codec.decode(value[:-1], Codec.ZSTD, length=len(NOISE))
+        codecs.decode(value[:-1], Codec.ZSTD, length=len(NOISE))
 
 
 @pytest.mark.parametrize("codec_", COMPRESSED)
@@ -104,7 +104,7 @@ def test_cut_short(codec_):
     value = encoded(NOISE, codec_)
     for cut in [*range(1, 20), len(value) // 2, len(value)]:
         with pytest.raises(BlockCorruptError):
-            codec.decode(value[:-cut], codec_, length=len(NOISE))
+            codecs.decode(value[:-cut], codec_, length=len(NOISE))
 
 
 @pytest.mark.parametrize("codec_", COMPRESSED)
@@ -112,7 +112,7 @@ def test_cut_short(codec_):
 def test_something_behind(codec_, behind):
     """Bytes behind the stream are refused: nothing travels that no digest covers."""
     with pytest.raises(BlockCorruptError):
-        codec.decode(encoded(NOISE, codec_) + behind, codec_, length=len(NOISE))
+        codecs.decode(encoded(NOISE, codec_) + behind, codec_, length=len(NOISE))
 
 
 @pytest.mark.parametrize("codec_", COMPRESSED)
@@ -120,7 +120,7 @@ def test_something_behind(codec_, behind):
 def test_concatenated(codec_, length):
     """Two streams are not one frame, whichever length it declares."""
     with pytest.raises(BlockCorruptError):
-        codec.decode(2 * encoded(NOISE, codec_), codec_, length=length)
+        codecs.decode(2 * encoded(NOISE, codec_), codec_, length=length)
 
 
 def test_skippable():
@@ -129,14 +129,14 @@ def test_skippable():
     for value in (hidden, hidden + encoded(NOISE, Codec.ZSTD)):
         for length in (0, 9, len(NOISE)):
             with pytest.raises(BlockCorruptError):
-                codec.decode(value, Codec.ZSTD, length=length)
+                codecs.decode(value, Codec.ZSTD, length=length)
 
 
 @given(st.binary(max_size=200), st.sampled_from(Codec), st.integers(0, 300))
 def test_anything(value, codec_, length):
     """Arbitrary bytes become as many bytes as declared, or are refused; nothing else happens."""
     try:
-        plain = codec.decode(value, codec_, length=length)
+        plain = codecs.decode(value, codec_, length=length)
     except BlockCorruptError:
         return
 
@@ -156,4 +156,4 @@ def test_anything(value, codec_, length):
 )
 def test_choice(compression, data, expected):
     """``auto`` compresses only what shrinks; whoever asks for a codec gets it."""
-    assert expected is codec.choose(compression, data)
+    assert expected is codecs.choose(compression, data)

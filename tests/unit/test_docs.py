@@ -8,23 +8,13 @@ import re
 import msgspec
 import pytest
 
-from streamapp import (
-    batches,
-    codec,
-    errors,
-    manifest,
-    names,
-    records,
-    routing,
-    settings,
-    topics,
-    wire,
-)
+from streamapp import batches, errors, settings, topics
 from streamapp.producer.release import RELEASE_SECONDS
-from streamapp.records import BlockAck, FailedBlock, FileStatus, Heartbeat, Quarantined
+from streamapp.protocol import compression, filenames, fileplan, frames, messages, routing
+from streamapp.protocol.frames import BlockMeta, Frame, Seal
+from streamapp.protocol.messages import BlockAck, FailedBlock, FileStatus, Heartbeat, Quarantined
 from streamapp.settings import Settings
 from streamapp.units import MIB
-from streamapp.wire import BlockMeta, Frame, Seal
 from tables import views
 from tables.deliveries import Delivery
 from tables.rows import FileRow
@@ -77,7 +67,7 @@ def example():
     """Return the worked example: 13 bytes in blocks of 8, the first block in two frames."""
     file = {"source": "laptop", "name": "logs/hello.txt", "size": 13}
     mtime_ns, block_size, frame_size = 1_700_000_000_000_000_000, 8, 5
-    file_id = manifest.file_id(**file, mtime_ns=mtime_ns, block_size=block_size)
+    file_id = fileplan.file_id(**file, mtime_ns=mtime_ns, block_size=block_size)
     meta = BlockMeta(
         name=file["name"],
         file_size=13,
@@ -93,8 +83,8 @@ def example():
     seal = Seal(hashlib.sha256(EXAMPLE[:8]).digest(), 2, PROOF)
     lines = [
         f"file id              {file_id}",
-        f"partition, block 0   {manifest.partition_of(file_id, 0, topics.BLOCK_PARTITIONS)}",
-        f"partition, block 1   {manifest.partition_of(file_id, 1, topics.BLOCK_PARTITIONS)}",
+        f"partition, block 0   {fileplan.partition_of(file_id, 0, topics.BLOCK_PARTITIONS)}",
+        f"partition, block 1   {fileplan.partition_of(file_id, 1, topics.BLOCK_PARTITIONS)}",
     ]
     for number, meta_, seal_ in [(0, meta, None), (1, None, seal)]:
         piece = EXAMPLE[:8][number * frame_size :][:frame_size]
@@ -108,7 +98,7 @@ def example():
             meta=meta_,
             seal=seal_,
         )
-        headers = dict(wire.encode(frame))
+        headers = dict(frames.encode(frame))
         lines += [
             "",
             f"frame {number}",
@@ -120,7 +110,7 @@ def example():
             lines += ["  header `block`     " + headers["block"].decode()]
         if seal_:
             lines += ["  header `seal`      " + spaced(headers["seal"], [32, 4, 16])]
-        lines += [f"  value              {bytes(codec.encode(piece, frame.codec)).hex()}"]
+        lines += [f"  value              {bytes(compression.encode(piece, frame.codec)).hex()}"]
     ack = BlockAck(
         file_id=file_id,
         block=0,
@@ -145,10 +135,10 @@ def example():
         "acknowledgement",
         f"  key                {ack.key.decode()}",
         f"  partition          {routing.partition_of(file_id.encode())}",
-        f"  value              {records.encode(ack).decode()}",
+        f"  value              {messages.encode(ack).decode()}",
     ]
     digests = [hashlib.sha256(EXAMPLE[:8]).digest(), hashlib.sha256(EXAMPLE[8:]).digest()]
-    return "\n".join([*lines, "", f"file digest          {manifest.file_digest(digests)}"])
+    return "\n".join([*lines, "", f"file digest          {fileplan.file_digest(digests)}"])
 
 
 def test_example(protocol):
@@ -156,11 +146,11 @@ def test_example(protocol):
     assert example() in protocol
 
 
-@pytest.mark.parametrize("header", [wire.FRAME_HEADER, wire.SEAL_HEADER])
+@pytest.mark.parametrize("header", [frames.FRAME_HEADER, frames.SEAL_HEADER])
 def test_layout(protocol, header):
     """A table of bytes has no gap, and is as long as what the code writes."""
     fields = layout(section(protocol, f"### Header `{header}`"))
-    size = {wire.FRAME_HEADER: wire._FRAME.size, wire.SEAL_HEADER: wire._SEAL.size}[header]
+    size = {frames.FRAME_HEADER: frames._FRAME.size, frames.SEAL_HEADER: frames._SEAL.size}[header]
     ends = [offset + length for offset, length, _ in fields]
 
     assert [0, *ends[:-1]] == [offset for offset, _, _ in fields]
@@ -169,8 +159,8 @@ def test_layout(protocol, header):
 
 def test_layout_in_the_code(protocol):
     """The module that writes the frame's header draws the table that the protocol has."""
-    drawn = re.findall(r"^    (\d+) +(\d+) +(\w+)", wire.__doc__, re.MULTILINE)
-    said = layout(section(protocol, f"### Header `{wire.FRAME_HEADER}`"))
+    drawn = re.findall(r"^    (\d+) +(\d+) +(\w+)", frames.__doc__, re.MULTILINE)
+    said = layout(section(protocol, f"### Header `{frames.FRAME_HEADER}`"))
 
     assert [(int(o), int(s)) for o, s, _ in drawn] == [(o, s) for o, s, _ in said]
 
@@ -178,13 +168,13 @@ def test_layout_in_the_code(protocol):
 @pytest.mark.parametrize("field", BlockMeta.__struct_fields__)
 def test_meta(protocol, field):
     """Every field of the block's metadata is described."""
-    found = section(protocol, f"### Header `{wire.META_HEADER}`")
+    found = section(protocol, f"### Header `{frames.META_HEADER}`")
 
     assert field in [row[0] for row in rows(found)]
 
 
-@pytest.mark.parametrize("codec_", wire.Codec)
-@pytest.mark.parametrize("flags", [wire.Flag])
+@pytest.mark.parametrize("codec_", frames.Codec)
+@pytest.mark.parametrize("flags", [frames.Flag])
 def test_numbers(protocol, codec_, flags):
     """Every codec and flag has the number that the protocol gives it."""
     numbers = {(row[0], row[1]) for row in rows(protocol)}
@@ -219,7 +209,7 @@ def test_topics(protocol):
 def test_limits(protocol):
     """Every limit is the number that the code has."""
     found = rows(section(protocol, "## Limits"))[1:]
-    modules = {"wire": wire, "names": names, "records": records, "batches": batches}
+    modules = {"frames": frames, "filenames": filenames, "messages": messages, "batches": batches}
 
     assert len(found) > 10
     for name, value, _ in found:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamapp.presence import Presence
-from streamapp.records import BlockAck, Heartbeat
+from streamapp.protocol.messages import BlockAck, Heartbeat
+from streamapp.protocol.presence import Presence
 from tables import folds, rows
 from tests.unit.frames import FILE_ID
 

@@ -11,16 +11,17 @@ import msgspec
 import pytest
 import zstandard
 
-from streamapp import answers, holding, pending, wire
+from streamapp import answers, holding, pending
 from streamapp import intake as intake_module
 from streamapp.desk import InboundRecord
 from streamapp.errors import StoreError, StoreFullError
 from streamapp.intake import Intake
 from streamapp.pending import Closed, Orphaned, Repeated
+from streamapp.protocol import frames
+from streamapp.protocol.frames import BlockMeta, Codec, Frame, Seal
 from streamapp.store import BlockStore, room
 from streamapp.store.room import BESIDE_BYTES
 from streamapp.store.writer import BlockWriter
-from streamapp.wire import BlockMeta, Codec, Frame, Seal
 from tests.fakes import BLOCK_TIMEOUT as TIMEOUT
 from tests.fakes import FakeClock, FakeContext
 from tests.unit.frames import frames_of, id_of, meta_of
@@ -45,7 +46,7 @@ class Partition:
     async def put(self, *records):
         """Let the intake take *records*: frames with their values, or headers with theirs."""
         for headers, value in records:
-            packed = wire.encode(headers) if isinstance(headers, Frame) else headers
+            packed = frames.encode(headers) if isinstance(headers, Frame) else headers
             record = InboundRecord(
                 offset=self.offset,
                 generation=self.generation,
@@ -368,7 +369,7 @@ async def test_metadata_carry_the_identity(partition, context, store):
 # --- what should not come
 
 
-FRAME, SEAL = wire.encode(pieces(b"x")[0][0])[0], wire.encode(pieces(b"x")[0][0])[2]
+FRAME, SEAL = frames.encode(pieces(b"x")[0][0])[0], frames.encode(pieces(b"x")[0][0])[2]
 STRANGERS = {
     "nothing": None,
     "no headers": [],
@@ -387,7 +388,7 @@ STRANGERS = {
     "half": [FRAME],
     "bad block": [FRAME, ("block", b'{"name": "../x"}'), SEAL],
     "deep block": [FRAME, ("block", b"[" * 10_000), SEAL],
-    "bad seal": [FRAME, wire.encode(pieces(b"x")[0][0])[1], ("seal", b"x" * 35)],
+    "bad seal": [FRAME, frames.encode(pieces(b"x")[0][0])[1], ("seal", b"x" * 35)],
 }
 
 

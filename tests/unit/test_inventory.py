@@ -6,7 +6,7 @@ import pytest
 
 from streamapp import inventory
 from streamapp.inventory import Differences
-from streamapp.records import BlockAck
+from streamapp.protocol.messages import BlockAck
 from streamapp.store.listing import FileFolder
 from streamapp.store.metadata import FileFile
 

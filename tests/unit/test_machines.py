@@ -3,8 +3,9 @@
 import msgspec
 import pytest
 
-from streamapp import inventory, kafka, machines, reacknowledge, records, routing, topics
-from streamapp.records import Heartbeat
+from streamapp import inventory, kafka, machines, reacknowledge, topics
+from streamapp.protocol import messages, routing
+from streamapp.protocol.messages import Heartbeat
 from streamapp.settings import Settings
 from tests.clock import Clock
 from tests.unit.fake_kafka import FakeConsumer, FakeKafka, Message
@@ -36,7 +37,7 @@ def write(fake, value, key):
 def beat(fake, group="g", key=None, **fields):
     """Write a heartbeat of machine m."""
     said = Heartbeat(machine="m", group=group, **{"state": "running", "interval": 1.0} | fields)
-    write(fake, records.encode(said), said.key if key is None else key)
+    write(fake, messages.encode(said), said.key if key is None else key)
     return said
 
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from streamapp import names
 from streamapp.errors import BlockMalformedError
+from streamapp.protocol import filenames
 
 
 REFUSED = [
@@ -120,7 +120,7 @@ def is_safe(part):
         part not in {"", ".", ".."}
         and "/" not in part
         and "\\" not in part
-        and all(len(name.encode()) <= 255 for name in names.with_suffixes(part, "0" * 32))
+        and all(len(name.encode()) <= 255 for name in filenames.with_suffixes(part, "0" * 32))
         and unicodedata.is_normalized("NFC", part)
         and not {unicodedata.category(c) for c in part} & {"Cc", "Cs", "Cn", "Zl", "Zp"}
         and not part.endswith((".", " "))
@@ -142,7 +142,7 @@ def test_table_is_long():
 def test_refused(name):
     """What no producer of ours sends is refused, and the message is short."""
     with pytest.raises(BlockMalformedError) as caught:
-        names.folder_parts(name)
+        filenames.folder_parts(name)
 
     assert len(str(caught.value)) < 2000
 
@@ -150,20 +150,20 @@ def test_refused(name):
 @pytest.mark.parametrize("name", ESCAPED)
 def test_escaped(name):
     """What cannot be a folder's name here is escaped, never dropped."""
-    assert ESCAPED[name] == names.folder_parts(name)
+    assert ESCAPED[name] == filenames.folder_parts(name)
 
 
 @pytest.mark.parametrize("name", AS_THEY_ARE)
 def test_kept(name):
     """What is a harmless name here stays as it is, however it looks to a shell or a browser."""
-    assert tuple(name.split("/")) == names.folder_parts(name)
+    assert tuple(name.split("/")) == filenames.folder_parts(name)
 
 
 @pytest.mark.parametrize("name", CUT)
 def test_cut(name):
     """What is too long is cut between characters, and told apart by a digest of the whole."""
-    (part,) = names.folder_parts(name)
-    (other,) = names.folder_parts(name[:-1] + "!")
+    (part,) = filenames.folder_parts(name)
+    (other,) = filenames.folder_parts(name[:-1] + "!")
 
     assert is_safe(part)
     assert part != other
@@ -175,40 +175,42 @@ def test_cut(name):
 def test_any_text(text):
     """Any text is refused, or gives folders that are safe and lie inside, the same ones always."""
     try:
-        parts = names.folder_parts(text)
+        parts = filenames.folder_parts(text)
     except BlockMalformedError:
         return
 
     assert text.count("/") + 1 == len(parts)
     assert [] == [part for part in parts if not is_safe(part)]
     assert is_inside(parts)
-    assert parts == names.folder_parts(text)
+    assert parts == filenames.folder_parts(text)
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=()), min_size=1), min_size=1))
 def test_what_travels_is_text(parts):
     """Whatever a disk calls a file, its name travels as Unicode that every JSON can hold."""
-    name = names.portable_name(tuple(parts))
+    name = filenames.portable_name(tuple(parts))
 
     assert name == name.encode().decode()
 
 
 def test_bytes_travel_as_hex():
     """A byte that is no UTF-8 on the producer's disk is written as ``%XX``."""
-    assert "a%FF/b" == names.portable_name(("a\udcff", "b"))
+    assert "a%FF/b" == filenames.portable_name(("a\udcff", "b"))
 
 
 def test_suffix():
     """A folder that another file has is told apart by the file id: as much of it as it takes."""
     file_id = "0123abcd" * 4
 
-    assert ["a~0123abcd", "a~0123abcd0123abcd", f"a~{file_id}"] == names.with_suffixes("a", file_id)
+    assert ["a~0123abcd", "a~0123abcd0123abcd", f"a~{file_id}"] == filenames.with_suffixes(
+        "a", file_id
+    )
 
 
 @pytest.mark.parametrize("part", ["a" * 240, "é" * 120, "a" + "é" * 119, "😀" * 60])
 def test_suffix_of_a_long_name(part):
     """The short suffix fits behind every name; longer ones cut the name between characters."""
-    short, *longer = names.with_suffixes(part, "0123abcd" * 4)
+    short, *longer = filenames.with_suffixes(part, "0123abcd" * 4)
 
     assert f"{part}~0123abcd" == short
     assert [True, True] == [part.startswith(name.partition("~")[0]) for name in longer]

@@ -2,8 +2,8 @@
 
 import pytest
 
-from streamapp.presence import MAX_MACHINES, Presence, Roster, reasons_to_wait
-from streamapp.records import Heartbeat
+from streamapp.protocol.messages import Heartbeat
+from streamapp.protocol.presence import MAX_MACHINES, Presence, Roster, reasons_to_wait
 
 
 NOW = 1_000_000.0

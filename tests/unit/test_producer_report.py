@@ -8,7 +8,6 @@ import re
 import msgspec
 import pytest
 
-from streamapp.names import printable
 from streamapp.producer.events import (
     BlockFailed,
     BlockResent,
@@ -26,6 +25,7 @@ from streamapp.producer.report import (
     LineReporter,
     reporter,
 )
+from streamapp.protocol.filenames import printable
 
 
 PROGRESS = Progress(

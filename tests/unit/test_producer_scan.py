@@ -9,11 +9,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from streamapp import manifest
 from streamapp.errors import SourceError
 from streamapp.producer import directory, scan
 from streamapp.producer.directory import Directory
 from streamapp.producer.scan import Problem, Source
+from streamapp.protocol import fileplan
 from streamapp.settings import Settings
 from streamapp.store import placing
 
@@ -49,7 +49,7 @@ def test_identity(tmp_path):
     path = tmp_path / "deep" / "file"
     path.write_bytes(b"12345")
     os.utime(path, ns=(1, 99))
-    file_id = manifest.file_id(
+    file_id = fileplan.file_id(
         source="m", name="deep/file", size=5, mtime_ns=99, block_size=1 << 20
     )
 

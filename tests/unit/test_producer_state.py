@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamapp import manifest
 from streamapp.producer.blocks import Phase
+from streamapp.protocol import fileplan
 from tests.unit.deliveries import (
     BLOCK,
     FIRST_ATTEMPT,
@@ -428,7 +428,7 @@ def test_states_of_a_file():
         made.acknowledged(ack(file, number), 0.0)
 
     assert ["announced", "sent", "complete"] == kinds(made)
-    assert manifest.file_digest(digest(n) for n in range(3)) == file.file_digest()
+    assert fileplan.file_digest(digest(n) for n in range(3)) == file.file_digest()
 
 
 def test_huge_file():

@@ -2,9 +2,9 @@
 
 import pytest
 
-from streamapp import records
 from streamapp.producer.status import HOLD_SECONDS, StatusBoard
 from streamapp.producer.superseding import EarlierVersions
+from streamapp.protocol import messages
 from tests.unit.deliveries import BLOCK, PROVER, ack, delivery, only_file, send, source
 
 
@@ -41,7 +41,7 @@ def test_complete(board):
         taken += [status for _, status in board.take_due(10.0, wall=7.0)]
 
     assert ["", file.file_digest()] == [status.digest for status in taken]
-    assert taken == [records.decode_status(records.encode(status)) for status in taken]
+    assert taken == [messages.decode_status(messages.encode(status)) for status in taken]
     assert ("a/ü", 15, 2, BLOCK, "m", 7.0) == (
         taken[0].name,
         taken[0].size,

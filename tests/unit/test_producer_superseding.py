@@ -3,9 +3,9 @@
 import msgspec
 import pytest
 
-from streamapp import manifest, records
 from streamapp.producer.status import StatusBoard
 from streamapp.producer.superseding import MAX_EARLIER
+from streamapp.protocol import fileplan, messages
 from tests.unit.deliveries import BLOCK, PROVER, ack, delivery, kinds, only_file, source, status
 
 
@@ -16,7 +16,7 @@ def earlier(made, state="complete", **changes):
     """Return what an earlier run recorded of the file when it was modified at 6 and not at 7."""
     cut = {"name": "f", "size": 25, "mtime_ns": 6, "block_size": BLOCK, "version": ""}
     cut |= {key: value for key, value in changes.items() if key in cut}
-    file_id = manifest.file_id(source="m", **cut)
+    file_id = fileplan.file_id(source="m", **cut)
     said = {"file_id": file_id} | cut | {"mtime_ns": str(cut["mtime_ns"])}
     return status(only_file(made), state, **(changes | said))
 
@@ -37,7 +37,7 @@ def published(made):
     board.touch(made.touched.values(), now=0.0)
     made.touched.clear()
     found = [said for _, said in board.take_due(10.0, wall=8.0)]
-    assert found == [records.decode_status(records.encode(said)) for said in found]
+    assert found == [messages.decode_status(messages.encode(said)) for said in found]
     return {said.file_id: (said.state, said.superseded_by) for said in found}
 
 
@@ -145,7 +145,7 @@ def test_other_content_is_superseded_already():
     made = fed()
     file = only_file(made)
     mark = MARK
-    other = manifest.file_id(
+    other = fileplan.file_id(
         source="m", name="f", size=25, mtime_ns=7, block_size=BLOCK, version=mark
     )
     said = {"file_id": other, "version": mark, "version_of": file.file_id}
@@ -163,7 +163,7 @@ def test_freed(has_begun):
     """What is freed of a version with the size and time of the file is not sent again."""
     made = fed(lambda made: status(only_file(made)))
     file = only_file(made)
-    other = manifest.file_id(
+    other = fileplan.file_id(
         source="m", name="f", size=25, mtime_ns=7, block_size=BLOCK, version=MARK
     )
     said = {"file_id": other, "version": MARK, "version_of": file.file_id}

@@ -3,9 +3,9 @@
 import msgspec
 import pytest
 
-from streamapp.presence import Reason
 from streamapp.producer.meter import Meter, time_left
 from streamapp.producer.waiting import REMIND_SECONDS, Reminder, Sight, reason
+from streamapp.protocol.presence import Reason
 from tests.unit.test_presence import NOW, presence
 
 

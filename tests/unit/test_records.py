@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamapp import records, wire
 from streamapp.errors import BlockMalformedError
 from streamapp.producer import engine
-from streamapp.records import BlockAck, FailedBlock, FileStatus, Heartbeat, Quarantined
+from streamapp.protocol import frames, messages
+from streamapp.protocol.messages import BlockAck, FailedBlock, FileStatus, Heartbeat, Quarantined
 from tests.unit.frames import FILE_ID
 
 
@@ -37,18 +37,18 @@ HOSTILE = "\x00\x1b\udcff\ud800\U0010ffff"
 
 def read(record):
     """Return *record* as another machine reads it."""
-    raw = records.encode(record)
-    return records.decode_ack(raw) if isinstance(record, BlockAck) else records.decode_status(raw)
+    raw = messages.encode(record)
+    return messages.decode_ack(raw) if isinstance(record, BlockAck) else messages.decode_status(raw)
 
 
 def changed(record, **fields):
     """Return *record* as JSON, with *fields* that none of us writes."""
-    return json.dumps(json.loads(records.encode(record)) | fields).encode()
+    return json.dumps(json.loads(messages.encode(record)) | fields).encode()
 
 
 def refuse(raw):
     """Assert that *raw* is refused, as an acknowledgement and as status."""
-    for decode in (records.decode_ack, records.decode_status):
+    for decode in (messages.decode_ack, messages.decode_status):
         with pytest.raises(BlockMalformedError):
             decode(raw)
 
@@ -57,7 +57,7 @@ def refuse(raw):
 def test_round_trip(record):
     """What is written is read back as it was, and says what it is."""
     assert record == read(record)
-    assert type(record).__struct_config__.tag == json.loads(records.encode(record))["kind"]
+    assert type(record).__struct_config__.tag == json.loads(messages.encode(record))["kind"]
 
 
 @pytest.mark.parametrize("record", ALL, ids=lambda r: type(r).__name__)
@@ -65,7 +65,7 @@ def test_newer_writer(record):
     """A field that a newer version added does not keep an older one from reading the rest."""
     raw = changed(record, added_later={"x": [1, None]})
 
-    assert record == (records.decode_ack if record is ACK else records.decode_status)(raw)
+    assert record == (messages.decode_ack if record is ACK else messages.decode_status)(raw)
 
 
 @given(st.text(st.characters(exclude_categories=()), max_size=9), st.sampled_from([0, 1, 3000]))
@@ -96,7 +96,7 @@ def test_largest():
     )
 
     assert largest == read(largest)
-    assert records.MAX_RECORD_BYTES < 1_000_000
+    assert messages.MAX_RECORD_BYTES < 1_000_000
 
 
 def test_keys():
@@ -123,10 +123,10 @@ def test_keys():
         b'{"kind":"machine","x":' + b"[" * 60_000,
         b'{"kind":"block","x":' + b"[" * 60_000,
         b'{"kind":"machine","machine":"\\ud800","group":"g","state":"running"}',
-        b" " * (records.MAX_RECORD_BYTES + 1),
-        records.encode(ACK)[:-1],
-        records.encode(ACK) + b"{}",
-        b"\x00\x00\x00\x00\x01" + records.encode(ACK),
+        b" " * (messages.MAX_RECORD_BYTES + 1),
+        messages.encode(ACK)[:-1],
+        messages.encode(ACK) + b"{}",
+        b"\x00\x00\x00\x00\x01" + messages.encode(ACK),
     ],
 )
 def test_foreign(raw):
@@ -137,10 +137,10 @@ def test_foreign(raw):
 def test_kinds_do_not_mix():
     """An acknowledgement is no status, and the other way round."""
     with pytest.raises(BlockMalformedError):
-        records.decode_status(records.encode(ACK))
+        messages.decode_status(messages.encode(ACK))
     for record in ALL[1:]:
         with pytest.raises(BlockMalformedError):
-            records.decode_ack(records.encode(record))
+            messages.decode_ack(messages.encode(record))
 
 
 @pytest.mark.parametrize(
@@ -238,13 +238,13 @@ def test_any_json(value):
 )
 def test_any_field(record, field, value):
     """A record in which one field is anything is refused, or can be written and read again."""
-    decode = records.decode_ack if record is ACK else records.decode_status
+    decode = messages.decode_ack if record is ACK else messages.decode_status
     try:
         found = decode(changed(record, **{field: value}))
     except BlockMalformedError:
         return
 
-    assert found == decode(records.encode(found))
+    assert found == decode(messages.encode(found))
 
 
 def whole_numbers(kind):
@@ -269,8 +269,8 @@ def test_numbers_are_exact_in_json(kind):
     limits = whole_numbers(kind)
     assert limits
     if kind is BlockAck:
-        assert wire.MAX_OLD_ATTEMPT == limits.pop("attempt")
-        assert wire.MAX_ATTEMPT < 1 << 53
+        assert frames.MAX_OLD_ATTEMPT == limits.pop("attempt")
+        assert frames.MAX_ATTEMPT < 1 << 53
 
     assert {name: most for name, most in limits.items() if most >= 1 << 53} == {}
 
@@ -279,5 +279,5 @@ def test_first_attempt():
     """A run's attempts stay below 2^53 when a million blocks are sent again, and differ."""
     first = [engine.first_attempt() for _ in range(100)]
 
-    assert max(first) + 10**6 < wire.MAX_ATTEMPT
+    assert max(first) + 10**6 < frames.MAX_ATTEMPT
     assert len(set(first)) > 90

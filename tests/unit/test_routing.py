@@ -6,7 +6,8 @@ from aiokafka.partitioner import DefaultPartitioner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamapp import routing, topics
+from streamapp import topics
+from streamapp.protocol import routing
 
 
 # Kafka's own vectors (UtilsTest.testMurmur2), which librdkafka's murmur2_random passes too.

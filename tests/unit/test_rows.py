@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamapp.errors import BlockMalformedError
-from streamapp.records import FailedBlock, FileStatus
+from streamapp.protocol.messages import FailedBlock, FileStatus
 from tables import rows
 from tests.unit.frames import FILE_ID
 from tests.unit.test_folds import BLOCKS, NUMBERS, Tables, ack_of

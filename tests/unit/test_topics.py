@@ -10,9 +10,9 @@ from confluent_kafka import KafkaError, KafkaException
 
 from streamapp import topics
 from streamapp.errors import BrokerDeniedError, BrokerUnreachableError, TopicError
+from streamapp.protocol.frames import MAX_FRAMES, OVERHEAD_BYTES
 from streamapp.settings import Settings
 from streamapp.topics import TopicState
-from streamapp.wire import MAX_FRAMES, OVERHEAD_BYTES
 
 
 @pytest.fixture

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from streamapp import names, wire
 from streamapp.errors import BlockMalformedError
-from streamapp.manifest import Plan
-from streamapp.wire import BlockMeta, Codec, Frame, Seal
+from streamapp.protocol import filenames
+from streamapp.protocol import frames as frame_headers
+from streamapp.protocol.fileplan import Plan
+from streamapp.protocol.frames import BlockMeta, Codec, Frame, Seal
 from tests.unit.frames import FILE_ID, frames_of, id_of, meta_of, plan_meta
 
 
@@ -38,16 +39,16 @@ def frames(draw):
         ctime_ns=draw(st.none() | st.integers(-(1 << 63), (1 << 63) - 1)),
         version=draw(st.sampled_from(["", "0123456789abcdef"])),
     )
-    number = draw(st.integers(0, wire.MAX_FRAMES - 1))
+    number = draw(st.integers(0, frame_headers.MAX_FRAMES - 1))
     kind = draw(st.sampled_from(["bytes", "bytes", "abort"])) if number else "bytes"
-    offset = draw(st.integers(0, wire.MAX_BLOCK_BYTES - wire.MAX_FRAME_BYTES))
+    offset = draw(st.integers(0, frame_headers.MAX_BLOCK_BYTES - frame_headers.MAX_FRAME_BYTES))
     return Frame(
         file_id=draw(st.binary(min_size=16, max_size=16)).hex(),
         block=block,
-        attempt=draw(st.integers(0, wire.MAX_ATTEMPT)),
+        attempt=draw(st.integers(0, frame_headers.MAX_ATTEMPT)),
         frame=number,
         offset=offset,
-        length=draw(st.integers(1, wire.MAX_FRAME_BYTES)) if kind == "bytes" else 0,
+        length=draw(st.integers(1, frame_headers.MAX_FRAME_BYTES)) if kind == "bytes" else 0,
         codec=draw(st.sampled_from(Codec)),
         abort=kind == "abort",
         meta=None if number else meta,
@@ -63,12 +64,12 @@ def frames(draw):
 
 def headers(frame=SINGLE, /, **changes):
     """Return the headers of *frame*, with *changes* to it that no producer of ours makes."""
-    return wire.encode(msgspec.structs.replace(frame, **changes))
+    return frame_headers.encode(msgspec.structs.replace(frame, **changes))
 
 
 def old(frame=SINGLE):
     """Return the headers of *frame* as producers of version 1 wrote them."""
-    (name, value), (meta, json_), (seal, sealed) = wire.encode(frame)
+    (name, value), (meta, json_), (seal, sealed) = frame_headers.encode(frame)
     fields = json.loads(json_)
     for field in ("raw_name", "ctime_ns", "version"):
         del fields[field]
@@ -85,7 +86,7 @@ def packed(place, raw):
 def refuse(raw):
     """Assert that *raw* headers are refused, with a message that fits into a record."""
     with pytest.raises(BlockMalformedError) as caught:
-        wire.parse(raw)
+        frame_headers.parse(raw)
 
     assert 0 < len(str(caught.value)) < 40_000
 
@@ -99,16 +100,16 @@ def refuse(raw):
 @example(ABORT)
 def test_round_trip(frame):
     """What a producer writes is read back as it was."""
-    written = wire.encode(frame)
+    written = frame_headers.encode(frame)
 
-    assert frame == wire.parse(written)
-    assert frame == wire.parse(tuple(written))
+    assert frame == frame_headers.parse(written)
+    assert frame == frame_headers.parse(tuple(written))
 
 
 def test_layout():
     """The packed header has each field where `docs/protocol.md` and the docstring say."""
     frame = msgspec.structs.replace(LAST, block=7, attempt=8, codec=Codec.GZIP)
-    (_, value), (_, seal) = wire.encode(frame)
+    (_, value), (_, seal) = frame_headers.encode(frame)
 
     assert 52 == len(value)
     assert b"SBLK" == value[:4]
@@ -119,12 +120,14 @@ def test_layout():
     assert (frame.seal.sha256, 3, bytes(16)) == struct.unpack("<32sI16s", seal)
 
 
-@pytest.mark.parametrize("attempt", [1, wire.MAX_ATTEMPT + 1, wire.MAX_OLD_ATTEMPT])
+@pytest.mark.parametrize(
+    "attempt", [1, frame_headers.MAX_ATTEMPT + 1, frame_headers.MAX_OLD_ATTEMPT]
+)
 def test_version_1(attempt):
     """What older producers wrote is read, with their larger attempts."""
     frame = msgspec.structs.replace(SINGLE, attempt=attempt)
 
-    assert frame == wire.parse(old(frame))
+    assert frame == frame_headers.parse(old(frame))
 
 
 def test_attempt_is_a_json_number():
@@ -158,8 +161,8 @@ def test_key():
         [*headers(), headers()[0]],
         [*headers(), ("seal", None)],
         [*headers(), *((str(n), b"") for n in range(9))],
-        [*headers(), ("x", bytes(wire.MAX_HEADER_BYTES))],
-        [*headers(), ("x" * wire.MAX_HEADER_BYTES, b"")],
+        [*headers(), ("x", bytes(frame_headers.MAX_HEADER_BYTES))],
+        [*headers(), ("x" * frame_headers.MAX_HEADER_BYTES, b"")],
         [("frame", headers()[0][1].decode("latin-1"))],
         [(b"frame", headers()[0][1])],
         [(None, b"")],
@@ -187,15 +190,15 @@ def test_headers(raw):
 def test_refused(value, said):
     """Why a record could not be read at all is passed on, in one line; also when it is forged."""
     with pytest.raises(BlockMalformedError, match="batch that cannot be read") as caught:
-        wire.parse([("refused", value)])
+        frame_headers.parse([("refused", value)])
 
     assert str(caught.value).endswith(f": {said}" if len(said) < 100 else said)
-    assert wire.parse([*headers(), ("refused", value)]) == SINGLE
+    assert frame_headers.parse([*headers(), ("refused", value)]) == SINGLE
 
 
 def test_other_headers():
     """A few headers that others added (tracing) are passed over, also without a value."""
-    assert wire.parse([*headers(), ("traceparent", b"00"), ("x", None)]) == SINGLE
+    assert frame_headers.parse([*headers(), ("traceparent", b"00"), ("x", None)]) == SINGLE
 
 
 @pytest.mark.parametrize(
@@ -256,10 +259,10 @@ def test_kinds(frame, changes):
     [
         {"blocks": 2},
         {"blocks": 0},
-        {"blocks": wire.MAX_BLOCKS + 1},
+        {"blocks": frame_headers.MAX_BLOCKS + 1},
         {"block_size": 0},
         {"block_size": 2},
-        {"block_size": wire.MAX_BLOCK_BYTES + 1},
+        {"block_size": frame_headers.MAX_BLOCK_BYTES + 1},
         {"file_size": -1},
         {"file_size": 4},
         {"file_size": 10**400},
@@ -338,7 +341,7 @@ def test_many_headers():
 
     refuse(many())
 
-    assert wire.MAX_HEADERS + 1 == len(looked_at)
+    assert frame_headers.MAX_HEADERS + 1 == len(looked_at)
 
 
 NAMES = st.sampled_from(["frame", "block", "seal", "x"]) | st.text(max_size=5)
@@ -357,7 +360,7 @@ FOREIGN = st.none() | st.integers() | st.text(max_size=3)
 def test_anything(raw):
     """Arbitrary headers are a frame or are refused; nothing else happens."""
     try:
-        frame = wire.parse(raw)
+        frame = frame_headers.parse(raw)
     except BlockMalformedError:
         return
 
@@ -369,20 +372,20 @@ def test_any_change(place, raw):
     """A packed header of which some bytes are others is refused, or writes as it was read."""
     changed = packed(place, raw[: 52 - place])
     try:
-        frame = wire.parse(changed)
+        frame = frame_headers.parse(changed)
     except BlockMalformedError:
         return
 
-    assert [(n, v[:7] + b"\0" + v[8:] if n == "frame" else v) for n, v in changed] == wire.encode(
-        frame
-    )
+    assert [
+        (n, v[:7] + b"\0" + v[8:] if n == "frame" else v) for n, v in changed
+    ] == frame_headers.encode(frame)
 
 
 @given(st.binary(max_size=200))
 def test_any_meta(raw):
     """Arbitrary metadata is refused, or is the block's."""
     try:
-        wire.parse([headers()[0], ("block", raw), headers()[2]])
+        frame_headers.parse([headers()[0], ("block", raw), headers()[2]])
     except BlockMalformedError:
         return
 
@@ -391,15 +394,15 @@ def test_any_meta(raw):
 
 def test_reserved_byte():
     """What is reserved is 0: a bit that is set came by accident, or from a newer format."""
-    (name, raw), *rest = wire.encode(SINGLE)
+    (name, raw), *rest = frame_headers.encode(SINGLE)
     damaged = raw[:7] + b"\x01" + raw[8:]
 
     with pytest.raises(BlockMalformedError, match="reserved 1"):
-        wire.parse([(name, damaged), *rest])
+        frame_headers.parse([(name, damaged), *rest])
 
 
 RAW = "sal\udce9/b%41"
-IDENTITY = meta_of(3, name=names.portable_name((RAW,)), raw_name=names.raw_name((RAW,)))
+IDENTITY = meta_of(3, name=filenames.portable_name((RAW,)), raw_name=filenames.raw_name((RAW,)))
 
 
 def identity_of(meta, path):
@@ -413,8 +416,8 @@ def test_identity(version):
     meta = msgspec.structs.replace(IDENTITY, version=version)
 
     assert "sal%E9/b%41" == meta.name
-    wire.check_identity(identity_of(meta, RAW), meta)
-    wire.check_identity(id_of(meta_of(3, version=version)), meta_of(3, version=version))
+    frame_headers.check_identity(identity_of(meta, RAW), meta)
+    frame_headers.check_identity(id_of(meta_of(3, version=version)), meta_of(3, version=version))
 
 
 @pytest.mark.parametrize(
@@ -434,15 +437,15 @@ def test_forged_identity(lie):
     """What is said of a file under the id of another one is refused."""
     file_id = identity_of(IDENTITY, RAW)
     with pytest.raises(BlockMalformedError, match=file_id):
-        wire.check_identity(file_id, msgspec.structs.replace(IDENTITY, **lie))
+        frame_headers.check_identity(file_id, msgspec.structs.replace(IDENTITY, **lie))
 
 
 def test_old_identity():
     """Producers of version 1 did not send the bytes of a name: they are found in its escapes."""
     name = "sal\udce9"
-    meta = meta_of(3, name=names.portable_name((name,)))
+    meta = meta_of(3, name=filenames.portable_name((name,)))
 
-    wire.check_identity(identity_of(meta, name), meta)
-    wire.check_identity(id_of(meta), meta)  # a name with a percent sign of its own
+    frame_headers.check_identity(identity_of(meta, name), meta)
+    frame_headers.check_identity(id_of(meta), meta)  # a name with a percent sign of its own
     with pytest.raises(BlockMalformedError):
-        wire.check_identity(identity_of(meta, "sal\udce8"), meta)
+        frame_headers.check_identity(identity_of(meta, "sal\udce8"), meta)

@@ -10,8 +10,8 @@ from streamapp import channels, logs, topics, worker
 from streamapp.actors import PartitionAgent
 from streamapp.app import ROCKSDB_OPTIONS, StreamApp, app, create_app
 from streamapp.changelogs import SafeTable
-from streamapp.records import BlockAck
-from streamapp.routing import partition_of
+from streamapp.protocol.messages import BlockAck
+from streamapp.protocol.routing import partition_of
 from streamapp.settings import Settings
 from streamapp.transport import SafeConsumer, SafeTransport
 from tables import state

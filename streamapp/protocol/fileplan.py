@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from streamapp import names
+from streamapp.protocol import filenames
 
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def original_name(  # noqa: PLR0913 - the fields of `file_id`
     *name* is the portable name, *raw_name* its bytes where they are no Unicode. None when the
     id is not that of these fields.
     """
-    for path in names.original_names(name, raw_name):
+    for path in filenames.original_names(name, raw_name):
         try:
             found = file_id(
                 source=source,

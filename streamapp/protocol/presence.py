@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
-from streamapp.names import printable
-from streamapp.records import Heartbeat, Seconds
+from streamapp.protocol.filenames import printable
+from streamapp.protocol.messages import Heartbeat, Seconds
 from streamapp.units import format_duration
 
 

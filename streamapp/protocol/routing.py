@@ -9,7 +9,7 @@ from __future__ import annotations
 from aiokafka.partitioner import murmur2
 
 from streamapp import topics
-from streamapp.records import BlockAck, FileStatus, Heartbeat, Quarantined
+from streamapp.protocol.messages import BlockAck, FileStatus, Heartbeat, Quarantined
 
 
 def partition_of(routing_key: bytes) -> int:

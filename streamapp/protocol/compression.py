@@ -16,7 +16,7 @@ from typing import Final
 import zstandard
 
 from streamapp.errors import BlockCorruptError
-from streamapp.wire import MAX_FRAME_BYTES, Codec
+from streamapp.protocol.frames import MAX_FRAME_BYTES, Codec
 
 
 ZSTD_LEVEL: Final = 1

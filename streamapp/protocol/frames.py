@@ -37,8 +37,8 @@ import msgspec
 
 from msgspec import Meta
 
-from streamapp import manifest, names
 from streamapp.errors import BlockMalformedError
+from streamapp.protocol import filenames, fileplan
 from streamapp.units import counted
 
 
@@ -105,18 +105,18 @@ _Nanoseconds = Annotated[int, Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
 class BlockMeta(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the first frame says of its block and file; sizes in bytes, times in ns."""
 
-    name: Annotated[str, Meta(min_length=1, max_length=names.MAX_NAME_BYTES)]
+    name: Annotated[str, Meta(min_length=1, max_length=filenames.MAX_NAME_BYTES)]
     file_size: _FileBytes
     blocks: Annotated[int, Meta(ge=1, le=MAX_BLOCKS)]
     block_size: Annotated[int, Meta(ge=1, le=MAX_BLOCK_BYTES)]
     start: _FileBytes
     size: Annotated[int, Meta(ge=0, le=MAX_BLOCK_BYTES)]
     mtime_ns: _Nanoseconds
-    source: Annotated[str, Meta(pattern=manifest.IDENTIFIER)]
+    source: Annotated[str, Meta(pattern=fileplan.IDENTIFIER)]
     sent_ns: _Nanoseconds
-    raw_name: Annotated[bytes, Meta(max_length=names.MAX_NAME_BYTES)] = b""
+    raw_name: Annotated[bytes, Meta(max_length=filenames.MAX_NAME_BYTES)] = b""
     ctime_ns: _Nanoseconds | None = None
-    version: Annotated[str, Meta(pattern=manifest.VERSION)] = ""
+    version: Annotated[str, Meta(pattern=fileplan.VERSION)] = ""
 
     @property
     def end(self) -> int:
@@ -237,7 +237,7 @@ def check_identity(file_id: str, meta: BlockMeta) -> None:
     Raises:
         BlockMalformedError: it is the id of another file.
     """
-    name = manifest.original_name(
+    name = fileplan.original_name(
         file_id,
         source=meta.source,
         name=meta.name,
@@ -325,7 +325,7 @@ def _check_ranges(frame: Frame, version: int) -> None:
 
 def _check_meta(frame: Frame, meta: BlockMeta) -> None:
     """A block's place follows from the file's size and the block size: nothing to believe."""
-    plan = manifest.Plan(file_size=meta.file_size, block_size=meta.block_size)
+    plan = fileplan.Plan(file_size=meta.file_size, block_size=meta.block_size)
     if (
         meta.blocks != plan.blocks
         or frame.block >= plan.blocks

@@ -17,14 +17,9 @@ import msgspec
 from msgspec import Meta
 
 from streamapp.errors import BlockMalformedError
-from streamapp.manifest import IDENTIFIER, VERSION
-from streamapp.names import MAX_NAME_BYTES
-from streamapp.wire import (
-    MAX_BLOCK_BYTES,
-    MAX_BLOCKS,
-    MAX_FILE_BYTES,
-    MAX_OLD_ATTEMPT,
-)
+from streamapp.protocol.filenames import MAX_NAME_BYTES
+from streamapp.protocol.fileplan import IDENTIFIER, VERSION
+from streamapp.protocol.frames import MAX_BLOCK_BYTES, MAX_BLOCKS, MAX_FILE_BYTES, MAX_OLD_ATTEMPT
 
 
 MAX_RECORD_BYTES: Final = 256 * 1024

@@ -1,0 +1,1 @@
+"""What travels between producers and workers, and its limits. Pure."""
