@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from streamapp.inventory import Key
     from streamapp.protocol.messages import BlockAck
     from streamapp.settings import Settings
-    from streamapp.store.listing import FileFolder
+    from streamapp.store.walk import FileFolder
 
 HAS_DISKS: Final = ("running", "holding")
 """States of a machine in which it looks at its data folders, and will go on doing so."""

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from streamapp.inventory import Key
     from streamapp.protocol.messages import BlockAck
     from streamapp.store import BlockStore
-    from streamapp.store.listing import FileFolder
     from streamapp.store.metadata import BlockFile
+    from streamapp.store.walk import FileFolder
 
 
 class Freeing:

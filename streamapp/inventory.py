@@ -21,7 +21,7 @@ from streamapp import groups, kafka, topics
 from streamapp.errors import BlockMalformedError
 from streamapp.following import Follower
 from streamapp.protocol import messages
-from streamapp.store import listing
+from streamapp.store import walk
 
 
 if TYPE_CHECKING:
@@ -44,9 +44,9 @@ class Differences:
     Feed it every acknowledgement, in order. *disks* are the folders of files that it has.
     """
 
-    def __init__(self, disks: Iterable[listing.FileFolder], *, group: str, machine: str) -> None:
+    def __init__(self, disks: Iterable[walk.FileFolder], *, group: str, machine: str) -> None:
         self._group, self._machine = group, machine
-        self._disks: dict[str, list[listing.FileFolder]] = {}
+        self._disks: dict[str, list[walk.FileFolder]] = {}
         self._folders = set[str]()
         for folder in disks:
             self._folders.add(folder.folder)
@@ -70,7 +70,7 @@ class Differences:
             placed = self._placed.setdefault(ack.file_id, set())
             (placed.add if is_persisted and is_right else placed.discard)(ack.block)
 
-    def unacknowledged(self) -> Iterator[tuple[listing.FileFolder, int]]:
+    def unacknowledged(self) -> Iterator[tuple[walk.FileFolder, int]]:
         """Yield what lies here and is acknowledged by no machine, with the folder that has it."""
         for file_id, found in self._disks.items():
             placed = self._placed.get(file_id, set())
@@ -123,7 +123,7 @@ def compare(
         StoreError: a folder cannot be read.
         KafkaError: the acknowledgements cannot be read.
     """
-    disks = [folder for root in roots for folder in listing.files(root)]
+    disks = [folder for root in roots for folder in walk.files(root)]
     found = Differences(disks, group=settings.group_id, machine=machine)
     read_acks(settings, found.take, stop or threading.Event())
     return found

@@ -17,7 +17,7 @@ import msgspec
 from streamapp.errors import VerificationError
 from streamapp.protocol import fileplan
 from streamapp.store import metadata
-from streamapp.store.placing import PRIVATE
+from streamapp.store.placement import PRIVATE
 from streamapp.units import MIB, counted
 
 

@@ -25,7 +25,7 @@ from streamapp.verify import Pace, State, Verdict
 
 if TYPE_CHECKING:
     from streamapp.store import BlockStore
-    from streamapp.store.root import Root
+    from streamapp.store.data_folder import Root
 
 logger = logging.getLogger(__name__)
 

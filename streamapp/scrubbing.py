@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from streamapp.desk import WorkerContext
-    from streamapp.store.root import Root
+    from streamapp.store.data_folder import Root
 
 logger = logging.getLogger(__name__)
 

@@ -18,8 +18,8 @@ from streamapp.errors import BlockMalformedError
 from streamapp.following import Follower
 from streamapp.protocol import messages as message_types
 from streamapp.protocol.messages import FileStatus
-from streamapp.store.listing import FileFolder
 from streamapp.store.metadata import FileFile
+from streamapp.store.walk import FileFolder
 
 
 if TYPE_CHECKING:

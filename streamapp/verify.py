@@ -23,9 +23,9 @@ import msgspec
 
 from streamapp.errors import StoreError, VerificationError
 from streamapp.protocol import fileplan
-from streamapp.store import folders, mending, metadata
+from streamapp.store import dirfd, file_json, metadata
 from streamapp.store.metadata import BlockFile, FileFile
-from streamapp.store.placing import PRIVATE
+from streamapp.store.placement import PRIVATE
 from streamapp.units import KIB, MIB, counted
 
 
@@ -123,7 +123,7 @@ def blocks(root: Path, pace: Pace, *, after: Parts | None = None) -> Iterator[Ve
     Raises:
         StoreError: a folder or a file could not be looked at.
     """
-    with folders.opened(root) as fd:
+    with dirfd.opened(root) as fd:
         for path, subfolders, names, folder in os.fwalk(".", dir_fd=fd, onerror=_fail):
             parts = tuple(part for part in path.split("/") if part != ".")
             subfolders[:] = sorted(s for s in subfolders if parts or s not in PRIVATE)
@@ -139,12 +139,12 @@ def again(verdict: Verdict, pace: Pace) -> Verdict | None:
     Raises:
         StoreError: it could not be looked at.
     """
-    with folders.opened(verdict.root) as fd:
+    with dirfd.opened(verdict.root) as fd:
         try:
-            folder = folders.open_path(verdict.parts, at=fd)
+            folder = dirfd.open_path(verdict.parts, at=fd)
         except FileNotFoundError:
             return None
-        with folders.closing(folder):
+        with dirfd.closing(folder):
             looking = _Folder(verdict.root, verdict.parts, folder, pace)
             return looking.judge(verdict.stem, verdict.block)
 
@@ -161,14 +161,14 @@ class _Folder:
 
     def __init__(self, root: Path, parts: Parts, fd: int, pace: Pace) -> None:
         self._root, self._parts, self._fd, self._pace = root, parts, fd, pace
-        self._file = mending.believed(fd)
+        self._file = file_json.believed(fd)
 
     def verdicts(self, names: list[str]) -> Iterator[Verdict]:
         """Yield a verdict on ``file.json`` if it is bad, and on every block among *names*."""
         found = {(int(m[2]), m[1]) for name in names if (m := metadata.BLOCK.fullmatch(name))}
         if not found and metadata.FILE_JSON not in names:
             return
-        if self._file != mending.said(self._fd):
+        if self._file != file_json.said(self._fd):
             yield self._verdict("", 0, State.FILE_JSON, "it is missing or has rotted")
         for block, stem in sorted(found):
             verdict = self.judge(stem, block)
@@ -201,14 +201,14 @@ class _Folder:
         """Return the block's metadata, or None and what is wrong with them."""
         name = f"{stem}_metadata.json"
         try:
-            raw = folders.read_file(name, at=self._fd, limit=metadata.MAX_METADATA_BYTES)
+            raw = dirfd.read_file(name, at=self._fd, limit=metadata.MAX_METADATA_BYTES)
             if raw is None:
                 return None, _ABSENT
             meta = metadata.decode_block(raw)
         except VerificationError as error:
             return None, str(error)
         except OSError as error:
-            if folders.is_rot(error):
+            if dirfd.is_rot(error):
                 return None, f"its metadata cannot be read: {error.strerror}"
             raise
         fault = _disagreement(meta, self._file, stem, block)
@@ -223,7 +223,7 @@ class _Folder:
 
     def _is_being_written(self, stem: str) -> bool:
         """Metadata get their name just before the bytes, whose ``.part`` is there until then."""
-        if any(n.startswith(f"{stem}.bin.") for n in folders.names_in(self._fd)):
+        if any(n.startswith(f"{stem}.bin.") for n in dirfd.names_in(self._fd)):
             return True
         return self._size(f"{stem}.bin") is not None
 
@@ -231,7 +231,7 @@ class _Folder:
         try:
             sha256 = self._sha256(f"{stem}.bin")
         except OSError as error:
-            if folders.is_rot(error):
+            if dirfd.is_rot(error):
                 return State.UNREADABLE, f"it cannot be read: {error.strerror}"
             raise
         if sha256 == meta.sha256:
@@ -242,7 +242,7 @@ class _Folder:
         digest = hashlib.sha256()
         buffer = memoryview(bytearray(CHUNK_BYTES))
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        with folders.closing(os.open(name, flags, dir_fd=self._fd)) as fd:
+        with dirfd.closing(os.open(name, flags, dir_fd=self._fd)) as fd:
             _forget_cached(fd)  # what counts is on the disk
             size = SEEK_BYTES
             while self._pace.spend(size) and (size := os.readv(fd, [buffer])):

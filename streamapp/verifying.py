@@ -23,7 +23,7 @@ from streamapp import reacknowledge, repair, topics, verify
 from streamapp.errors import SourceError
 from streamapp.protocol.filenames import printable
 from streamapp.store import BlockStore, metadata
-from streamapp.store.placing import PRIVATE
+from streamapp.store.placement import PRIVATE
 from streamapp.units import counted, format_duration, format_size
 from streamapp.verify import Pace, State, Verdict
 

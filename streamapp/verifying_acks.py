@@ -15,7 +15,7 @@ import msgspec
 
 from streamapp import inventory, reconciliation, topics
 from streamapp.protocol.filenames import printable
-from streamapp.store import BlockStore, listing
+from streamapp.store import BlockStore, walk
 
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def _compare(
         now = {
             (folder.file.file_id, block)
             for root in roots
-            for folder in listing.files(root)
+            for folder in walk.files(root)
             for block in folder.blocks
         }
         for key in now & found.missing.keys():

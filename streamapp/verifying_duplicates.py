@@ -17,7 +17,7 @@ from streamapp import inventory, reacknowledge, topics
 from streamapp.duplicates import Copies, Presence
 from streamapp.freeing import Freeing
 from streamapp.protocol.filenames import printable
-from streamapp.store import BlockStore, listing
+from streamapp.store import BlockStore, walk
 from streamapp.units import counted, format_size
 
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from streamapp.protocol.messages import BlockAck
     from streamapp.settings import Settings
-    from streamapp.store.listing import FileFolder
+    from streamapp.store.walk import FileFolder
 
 EXIT_FOUND: Final = 1
 EXIT_STOPPED: Final = 130
@@ -171,7 +171,7 @@ class _Work:
             store.close()
 
     def _copies(self, machine: str, roots: list[Path]) -> Copies:
-        disks = [folder for root in roots for folder in listing.files(root)]
+        disks = [folder for root in roots for folder in walk.files(root)]
         return Copies(disks, group=self._settings.group_id, machine=machine)
 
     def _read(self, machine: str, roots: list[Path]) -> Copies:

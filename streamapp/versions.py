@@ -16,7 +16,7 @@ import msgspec
 
 from streamapp import inventory, reacknowledge, superseded, topics
 from streamapp.protocol.filenames import printable
-from streamapp.store import BlockStore, listing
+from streamapp.store import BlockStore, walk
 from streamapp.superseded import Versions
 from streamapp.units import counted, format_size
 
@@ -144,7 +144,7 @@ class _Work:
             KafkaError: the topics cannot be read, or did not take what is to be published.
         """
         roots = [root.path for root in self._store.roots]
-        disks = [folder for root in roots for folder in listing.files(root)]
+        disks = [folder for root in roots for folder in walk.files(root)]
         found = Versions(disks, group=self._settings.group_id)
         following = superseded.followed_status(self._settings, found.take_status, stop)
         with following as catch_up_status:

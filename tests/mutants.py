@@ -45,7 +45,7 @@ MUTANTS = (
     Mutant(
         "the folder is fsynced when a block has its name",
         "streamapp/store/writer.py",
-        "        folders.sync_or_undo(at, lambda: os.rename(name, part,",
+        "        dirfd.sync_or_undo(at, lambda: os.rename(name, part,",
         "        (lambda *_: None)(at, lambda: os.rename(name, part,",
     ),
     Mutant(

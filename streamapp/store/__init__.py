@@ -11,7 +11,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from streamapp.errors import StoreBusyError, StoreError
-from streamapp.store.root import FILE_MODE, Root
+from streamapp.store.data_folder import FILE_MODE, Root
 
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ import msgspec
 
 from streamapp.errors import StoreError
 from streamapp.protocol.messages import FolderId
-from streamapp.store import folders
+from streamapp.store import dirfd
 
 
 if TYPE_CHECKING:
@@ -55,9 +55,9 @@ def read(fd: int) -> FolderFile | None:
         OSError: it could not be looked at.
     """
     try:
-        raw = folders.read_file(IDENTITY, at=fd, limit=_MAX_FILE_BYTES)
+        raw = dirfd.read_file(IDENTITY, at=fd, limit=_MAX_FILE_BYTES)
     except OSError as error:
-        if not folders.is_rot(error):
+        if not dirfd.is_rot(error):
             raise
         raw = b""
     if raw is None:
@@ -77,7 +77,7 @@ def write(fd: int, file: FolderFile) -> None:
     start it has another identity, and what lies in it is acknowledged again under that.
     """
     try:
-        folders.write_durably(IDENTITY, msgspec.json.format(msgspec.json.encode(file)), at=fd)
+        dirfd.write_durably(IDENTITY, msgspec.json.format(msgspec.json.encode(file)), at=fd)
         os.fsync(fd)
     except OSError as error:
         with contextlib.suppress(OSError):

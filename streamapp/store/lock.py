@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from streamapp.errors import StoreBusyError, StoreError
-from streamapp.store import folders
+from streamapp.store import dirfd
 
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def take(path: Path, fd: int, *, mode: int) -> int:
     try:
         _check(path, os.fstat(lock))
         _lock(path, lock)
-        folders.set_mode(lock, mode)
+        dirfd.set_mode(lock, mode)
         started = time.strftime("%Y-%m-%d %H:%M:%S")
         os.ftruncate(lock, 0)
         os.pwrite(lock, f"pid {os.getpid()}, since {started}\n".encode(), 0)

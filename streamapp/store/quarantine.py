@@ -17,7 +17,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from streamapp.errors import StoreError, StoreFullError
-from streamapp.store import folders, metadata
+from streamapp.store import dirfd, metadata
 from streamapp.units import MIB, format_size
 
 
@@ -68,9 +68,9 @@ class Aside:
         """
         with self._lock:
             self._check(root, name, len(text) + len(value))
-            with folders.closing(folders.open_folder(QUARANTINE, at=root, create=True)) as fd:
-                folders.write_durably(f"{name}.bin", value, at=fd)
-                folders.write_durably(f"{name}.json", text, at=fd)
+            with dirfd.closing(dirfd.open_folder(QUARANTINE, at=root, create=True)) as fd:
+                dirfd.write_durably(f"{name}.bin", value, at=fd)
+                dirfd.write_durably(f"{name}.json", text, at=fd)
                 os.fsync(fd)
                 self._taken[name] = sum(_size(f"{name}{end}", fd) for end in (".bin", ".json"))
 
@@ -95,13 +95,13 @@ class Aside:
         self._taken = {}
         self._looked_at = time.monotonic()
         try:
-            fd = folders.open_folder(QUARANTINE, at=root)
+            fd = dirfd.open_folder(QUARANTINE, at=root)
         except OSError as error:
-            if error.errno in folders.NO_FOLDER:
+            if error.errno in dirfd.NO_FOLDER:
                 return
             raise
-        with folders.closing(fd):
-            for entry in folders.names_in(fd):
+        with dirfd.closing(fd):
+            for entry in dirfd.names_in(fd):
                 name = entry.removesuffix(".json").removesuffix(".bin")
                 if not _LOST.fullmatch(name):
                     self._taken[name] = self._taken.get(name, 0) + _size(entry, fd)
@@ -125,14 +125,14 @@ def move(root: int, parts: tuple[str, ...], stem: str, name: str, why: dict[str,
         StoreError: there are too many of that name.
     """
     with (
-        folders.closing(folders.open_folder(QUARANTINE, at=root, create=True)) as to,
-        folders.closing(folders.open_path(parts, at=root)) as at,
+        dirfd.closing(dirfd.open_folder(QUARANTINE, at=root, create=True)) as to,
+        dirfd.closing(dirfd.open_path(parts, at=root)) as at,
     ):
         chosen = _free_name(name, to)
         old_metadata = f"{stem}_metadata.json"
         text = _text(old_metadata, at)
         record = {"kind": KIND, **why, "metadata": text, "told_at": None}
-        folders.write_durably(f"{chosen}.json", _encode(record), at=to)
+        dirfd.write_durably(f"{chosen}.json", _encode(record), at=to)
         os.fsync(to)
         try:
             os.rename(f"{stem}.bin", f"{chosen}.bin", src_dir_fd=at, dst_dir_fd=to)
@@ -155,11 +155,11 @@ def untold(root: int) -> Iterator[tuple[str, dict[str, Any]]]:
         OSError: the quarantine cannot be read.
     """
     try:
-        fd = folders.open_folder(QUARANTINE, at=root)
+        fd = dirfd.open_folder(QUARANTINE, at=root)
     except FileNotFoundError:
         return
-    with folders.closing(fd):
-        for name in folders.names_in(fd):
+    with dirfd.closing(fd):
+        for name in dirfd.names_in(fd):
             if name.endswith(".json"):
                 record = _record(name, fd)
                 if record.get("kind") == KIND and record.get("told_at") is None:
@@ -172,14 +172,14 @@ def mark_told(root: int, name: str, at: float) -> None:
     Raises:
         OSError: it cannot be noted.
     """
-    with folders.closing(folders.open_folder(QUARANTINE, at=root)) as fd:
+    with dirfd.closing(dirfd.open_folder(QUARANTINE, at=root)) as fd:
         record = _record(f"{name}.json", fd) | {"told_at": at}
-        folders.write_durably(f"{name}.json", _encode(record), at=fd)
+        dirfd.write_durably(f"{name}.json", _encode(record), at=fd)
         os.fsync(fd)
 
 
 def _free_name(name: str, at: int) -> str:
-    taken = {os.path.splitext(entry)[0] for entry in folders.names_in(at)}  # noqa: PTH122 - no path
+    taken = {os.path.splitext(entry)[0] for entry in dirfd.names_in(at)}  # noqa: PTH122 - no path
     for number in range(1, _MAX_NAMESAKES):
         chosen = name if number == 1 else f"{name}.again{number}"
         if chosen not in taken:
@@ -190,7 +190,7 @@ def _free_name(name: str, at: int) -> str:
 
 def _text(name: str, at: int) -> str | None:
     try:
-        raw = folders.read_file(name, at=at, limit=metadata.MAX_METADATA_BYTES)
+        raw = dirfd.read_file(name, at=at, limit=metadata.MAX_METADATA_BYTES)
     except OSError:
         return None  # unreadable, which may be why it is moved
     return None if raw is None else raw.decode("utf-8", "backslashreplace")
@@ -198,7 +198,7 @@ def _text(name: str, at: int) -> str | None:
 
 def _record(name: str, at: int) -> dict[str, Any]:
     try:
-        found = json.loads(folders.read_file(name, at=at, limit=_MAX_RECORD_BYTES) or b"{}")
+        found = json.loads(dirfd.read_file(name, at=at, limit=_MAX_RECORD_BYTES) or b"{}")
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}

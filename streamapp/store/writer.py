@@ -17,14 +17,14 @@ import threading
 from typing import TYPE_CHECKING, Final
 
 from streamapp.errors import BlockConflictError, BlockCorruptError, StoreError
-from streamapp.store import direct, folders
+from streamapp.store import direct_io, dirfd
 from streamapp.store.metadata import BlockFile, bin_name, metadata_name
 from streamapp.units import MIB
 
 
 if TYPE_CHECKING:
-    from streamapp.store.room import Claim
-    from streamapp.store.root import Root
+    from streamapp.store.data_folder import Root
+    from streamapp.store.free_space import Claim
 
 _part_numbers: Final = itertools.count()
 
@@ -47,7 +47,7 @@ class BlockWriter:
         self._file = -1
         self._is_direct = False
         self._part = ""
-        with folders.as_store_errors(f"cannot begin a block in {root.path}"):
+        with dirfd.as_store_errors(f"cannot begin a block in {root.path}"):
             self._open_part()
         self.is_open = True
 
@@ -63,7 +63,7 @@ class BlockWriter:
             StoreFullError: there is no room for it.
             StoreError: it cannot be written now.
         """
-        with self._lock, folders.as_store_errors(f"cannot write in {self._root.path}"):
+        with self._lock, dirfd.as_store_errors(f"cannot write in {self._root.path}"):
             self._check_open()
             end = offset + len(data)
             self._root.room.take(self.claim, end)
@@ -85,7 +85,7 @@ class BlockWriter:
             BlockConflictError: another content has the name already.
             BlockCorruptError: after a failed fsync the bytes could not be read back.
         """
-        with self._lock, folders.as_store_errors(f"cannot keep a block in {self._root.path}"):
+        with self._lock, dirfd.as_store_errors(f"cannot keep a block in {self._root.path}"):
             self._check_open()
             if self._suspect:
                 self._copy_anew(meta.sha256)
@@ -117,11 +117,11 @@ class BlockWriter:
         """Write *data* past the cache for as long as all that came ended on a page."""
         written = 0
         if self._is_direct:
-            written = direct.write_pages(self._file, data, offset=offset)
+            written = direct_io.write_pages(self._file, data, offset=offset)
             if written < len(data):
-                direct.end(self._file)
+                direct_io.end(self._file)
                 self._is_direct = False
-        folders.write_all(self._file, data[written:], offset=offset + written)
+        dirfd.write_all(self._file, data[written:], offset=offset + written)
 
     def _name(self, meta: BlockFile) -> None:
         stored = self._root.read_metadata(self._folder, self._block, self._blocks)
@@ -141,9 +141,9 @@ class BlockWriter:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name, dir_fd=at)  # damaged bytes must not meet the metadata of good ones
             is_replaced = True
-        folders.write_durably(metadata_name(self._block, self._blocks), meta.encode(), at=at)
+        dirfd.write_durably(metadata_name(self._block, self._blocks), meta.encode(), at=at)
         os.rename(part, name, src_dir_fd=at, dst_dir_fd=at)
-        folders.sync_or_undo(at, lambda: os.rename(name, part, src_dir_fd=at, dst_dir_fd=at))
+        dirfd.sync_or_undo(at, lambda: os.rename(name, part, src_dir_fd=at, dst_dir_fd=at))
         self._root.named(meta, is_replaced=is_replaced)
 
     def _copy_anew(self, sha256: str) -> None:
@@ -169,7 +169,7 @@ class BlockWriter:
         digest = hashlib.sha256()
         offset = 0
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-        with folders.closing(os.open(part, flags, dir_fd=self._folder)) as source:
+        with dirfd.closing(os.open(part, flags, dir_fd=self._folder)) as source:
             while data := os.pread(source, MIB, offset):
                 self._write(memoryview(data), offset)
                 digest.update(data)
@@ -178,8 +178,8 @@ class BlockWriter:
 
     def _open_part(self) -> None:
         part = f"{bin_name(self._block, self._blocks)}.{next(_part_numbers)}.part"
-        self._file, self._part = folders.create_file(part, at=self._folder), part
-        self._is_direct = direct.begin(self._file)
+        self._file, self._part = dirfd.create_file(part, at=self._folder), part
+        self._is_direct = direct_io.begin(self._file)
 
     def _check_open(self) -> None:
         if not self.is_open:

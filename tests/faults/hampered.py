@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from streamapp.cli import main
-from streamapp.store import folders, writer
+from streamapp.store import dirfd, writer
 
 
 DISK = "TESTS_DISK"
@@ -32,7 +32,7 @@ def hamper():
         time.sleep(now()["write_seconds"])
         return write(self, *args, **kwargs)
 
-    folders.free_bytes = lambda _fd: now()["free"]
+    dirfd.free_bytes = lambda _fd: now()["free"]
     writer.BlockWriter.write = slowly
 
 

@@ -7,8 +7,8 @@ import os
 import pytest
 
 from streamapp.errors import StoreError, StoreFullError
-from streamapp.store import direct
-from streamapp.store.direct import PAGE_BYTES, PIECE_BYTES
+from streamapp.store import direct_io
+from streamapp.store.direct_io import PAGE_BYTES, PIECE_BYTES
 from tests.parts.test_store import block_file, open_root, root  # noqa: F401 - fixtures
 from tests.unit.frames import FILE_ID, meta_of
 
@@ -56,7 +56,7 @@ def needs_direct(path):
     """Skip where the file system of *path* cannot do what the test is about."""
     fd = os.open(path / "probe", os.O_WRONLY | os.O_CREAT)
     try:
-        if not direct.begin(fd):
+        if not direct_io.begin(fd):
             pytest.skip("no O_DIRECT here: not proven that whole pages go past the cache")
     finally:
         os.close(fd)
@@ -86,7 +86,7 @@ def test_no_bytes(root):  # noqa: F811
 
 def test_file_system_that_cannot(root, writes, monkeypatch):  # noqa: F811
     """Where a file cannot be written past the cache, all goes through it."""
-    monkeypatch.setattr(direct, "begin", lambda _fd: False)
+    monkeypatch.setattr(direct_io, "begin", lambda _fd: False)
 
     assert kept(root, DATA) == DATA
     assert not any(past for _, past in writes)

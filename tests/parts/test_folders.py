@@ -8,7 +8,7 @@ import os
 import pytest
 
 from streamapp.errors import StoreError
-from streamapp.store import BlockStore, folders
+from streamapp.store import BlockStore, dirfd
 from streamapp.store.identity import IDENTITY
 from tests.parts.disk import Disk
 from tests.parts.keeping import keep_file
@@ -67,7 +67,7 @@ def test_full_disk_gives_no_identity_and_opens(tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(folders, "write_durably", full)
+    monkeypatch.setattr(dirfd, "write_durably", full)
     with opened(tmp_path / "a") as store:
         assert 32 == len(store.identities[0])
 

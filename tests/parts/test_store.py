@@ -24,9 +24,9 @@ from streamapp.errors import (
     StoreFullError,
 )
 from streamapp.protocol import filenames
-from streamapp.store import BlockStore, folders, lock, metadata, placing, quarantine
+from streamapp.store import BlockStore, dirfd, lock, metadata, placement, quarantine
+from streamapp.store.data_folder import Root
 from streamapp.store.metadata import BlockFile
-from streamapp.store.root import Root
 from streamapp.units import KIB, MIB
 from tests.parts.disk import Crash, Disk
 from tests.unit.frames import FILE_ID, meta_of
@@ -386,7 +386,7 @@ def test_full(disk, open_root, error):
 def test_room_is_reserved(root, monkeypatch):
     """Open blocks have their room for sure, less what they have written already."""
     free = [1000 * KIB]
-    monkeypatch.setattr(folders, "free_bytes", lambda _fd: free[0])
+    monkeypatch.setattr(dirfd, "free_bytes", lambda _fd: free[0])
     root.room.min_free = 100 * KIB
     first = root.begin(FILE_ID, 0, meta_of(600 * KIB))
     with pytest.raises(StoreFullError, match=r"disk full.* needs 300.0 KiB and 100.0 KiB"):
@@ -407,7 +407,7 @@ def test_room_is_reserved(root, monkeypatch):
 def test_declared_size_reserves_nothing(root, monkeypatch):
     """One record that declares all that is free keeps nobody waiting, however often it comes."""
     free = 64 * MIB
-    monkeypatch.setattr(folders, "free_bytes", lambda _fd: free)
+    monkeypatch.setattr(dirfd, "free_bytes", lambda _fd: free)
     root.room.min_free = 8 * MIB
     evil = meta_of(free, name="evil", source="evil")
     open_ = [root.begin(f"{number:032x}", 0, evil) for number in range(20)]
@@ -422,7 +422,7 @@ def test_declared_size_reserves_nothing(root, monkeypatch):
 def test_min_free_is_kept_while_a_block_is_written(root, monkeypatch):
     """Room that others take while a block is written is not taken from the reserve."""
     free = [10 * MIB]
-    monkeypatch.setattr(folders, "free_bytes", lambda _fd: free[0])
+    monkeypatch.setattr(dirfd, "free_bytes", lambda _fd: free[0])
     root.room.min_free = MIB
     writer = root.begin(FILE_ID, 0, meta_of(2 * MIB))
     writer.write(bytes(MIB), offset=0)
@@ -436,7 +436,7 @@ def test_min_free_is_kept_while_a_block_is_written(root, monkeypatch):
 def test_inodes_are_room(root, monkeypatch):
     """A volume without inodes is full; a reserve of them stays free."""
     spare = [63]
-    monkeypatch.setattr(folders, "spare_files", lambda _fd: spare[0])
+    monkeypatch.setattr(dirfd, "spare_files", lambda _fd: spare[0])
     with pytest.raises(StoreFullError, match=r"disk full: 63 more files .* no inodes left"):
         root.begin(FILE_ID, 0, meta_of(5))
     spare[0] = 64
@@ -452,12 +452,12 @@ def test_reserve_of_inodes(monkeypatch, files, favail, spare):
     volume = types.SimpleNamespace(f_files=files, f_favail=favail)
     monkeypatch.setattr(os, "fstatvfs", lambda _fd: volume)
 
-    assert spare == folders.spare_files(0)
+    assert spare == dirfd.spare_files(0)
 
 
 def test_room_is_reserved_once(root, monkeypatch):
     """Two threads that begin at once do not both get the last room."""
-    monkeypatch.setattr(folders, "free_bytes", lambda _fd: 100 * KIB)
+    monkeypatch.setattr(dirfd, "free_bytes", lambda _fd: 100 * KIB)
     barrier = threading.Barrier(4)
     begun, refused = [], []
 
@@ -803,7 +803,7 @@ def test_names_that_are_taken_on_purpose(root, open_root, taken):  # noqa: ARG00
 
 def test_no_folder_is_left(root, taken, monkeypatch):  # noqa: ARG001 - the names
     """When every folder of a name is taken the block is refused, not held for ever."""
-    monkeypatch.setattr(placing, "_made_up", lambda part: filenames.cut(part, "~0"))
+    monkeypatch.setattr(placement, "_made_up", lambda part: filenames.cut(part, "~0"))
     keep(root, file_id=OTHER_ID, meta=meta_of(len(DATA), name="x~0"))
     with pytest.raises(BlockError, match="no folder"):
         root.begin(FILE_ID, 0, meta_of(5, name="x"))
@@ -1134,7 +1134,7 @@ def test_unreadable_folder_is_held(root, monkeypatch):
     def refuse(*_, **__):
         raise OSError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(folders, "read_file", refuse)
+    monkeypatch.setattr(dirfd, "read_file", refuse)
     with pytest.raises(StoreError, match="Permission denied"):
         root.stored(FILE_ID, 0)
 
@@ -1232,7 +1232,7 @@ def test_over_roots(tmp_path, monkeypatch):
     store = BlockStore([tmp_path / "a", tmp_path / "b"], min_free=0)
     store.open()
     room = {store.roots[0]._fd: 100 * MIB, store.roots[1]._fd: 200 * MIB}
-    monkeypatch.setattr(folders, "free_bytes", room.__getitem__)
+    monkeypatch.setattr(dirfd, "free_bytes", room.__getitem__)
     meta = meta_of(10, file_size=20, blocks=2, block_size=10)
     keep(store, b"0123456789", meta=meta)
     room[store.roots[0]._fd] = 300 * MIB
@@ -1252,7 +1252,7 @@ def test_root_that_fails_later(tmp_path, monkeypatch):
     store = BlockStore([tmp_path / "a", tmp_path / "b"], min_free=0)
     store.open()
     room = {store.roots[0]._fd: 100 * MIB, store.roots[1]._fd: 200 * MIB}
-    monkeypatch.setattr(folders, "free_bytes", room.__getitem__)
+    monkeypatch.setattr(dirfd, "free_bytes", room.__getitem__)
     keep(store)
 
     def refuse(*_):
@@ -1318,7 +1318,7 @@ def test_quarantine_is_bounded_in_bytes(root, monkeypatch):
 def test_quarantine_keeps_the_reserve(root, monkeypatch):
     """A record that is set aside takes nothing of what must stay free."""
     free = 100 * KIB
-    monkeypatch.setattr(folders, "free_bytes", lambda _fd: free)
+    monkeypatch.setattr(dirfd, "free_bytes", lambda _fd: free)
     root.room.min_free = 100 * KIB
     with pytest.raises(StoreFullError, match="disk full"):
         root.set_aside("t-0-1", {}, b"x")

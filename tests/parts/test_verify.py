@@ -14,8 +14,8 @@ from streamapp import verify
 from streamapp.errors import StoreError
 from streamapp.protocol import fileplan
 from streamapp.protocol.frames import BlockMeta
-from streamapp.store import folders
-from streamapp.store.root import Root
+from streamapp.store import dirfd
+from streamapp.store.data_folder import Root
 from streamapp.units import KIB, MIB
 from streamapp.verify import Pace, State
 from tests.parts.keeping import file_id_of, flip, keep_block, keep_file
@@ -428,4 +428,4 @@ def _fail_reads(monkeypatch, failing):
 
     for name in real:
         monkeypatch.setattr(os, name, wrap(name))
-    assert folders.is_rot(OSError(errno.EIO, ""))
+    assert dirfd.is_rot(OSError(errno.EIO, ""))

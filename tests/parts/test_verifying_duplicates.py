@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from streamapp import inventory, machines, reacknowledge, topics
 from streamapp.cli import cli
 from streamapp.protocol.messages import Heartbeat
-from streamapp.store import BlockStore, discarding
+from streamapp.store import BlockStore, discard
 from streamapp.verify import Pace, blocks
 from tests.parts.keeping import keep_file
 
@@ -183,7 +183,7 @@ def test_freed(verify, root, kafka):
     assert 6 == len(kafka.acks)
     assert (0, []) == (verify("--free")[0], states(verify("--free")[1]))
     compared = inventory.Differences(
-        inventory.listing.files(root), group=GROUP, machine="m"
+        inventory.walk.files(root), group=GROUP, machine="m"
     )  # as the next start of the worker
     for ack in kafka.acks:
         compared.take(ack)
@@ -295,7 +295,7 @@ def test_killed_while_freeing(root, kafka, monkeypatch, step):
         fsync = staticmethod(dying(os.fsync))
 
     with monkeypatch.context() as patch:
-        patch.setattr(discarding, "os", Os)
+        patch.setattr(discard, "os", Os)
         with pytest.raises(Killed):
             CliRunner().invoke(cli, FREE.format(root.parent).split(), catch_exceptions=False)
     assert all(verdict.is_good for verdict in blocks(root, Pace()))

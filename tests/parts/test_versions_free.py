@@ -14,8 +14,7 @@ from streamapp.cli import cli
 from streamapp.errors import KafkaError
 from streamapp.protocol import fileplan
 from streamapp.protocol.messages import FileStatus
-from streamapp.store import BlockStore
-from streamapp.store import root as data_folder
+from streamapp.store import BlockStore, data_folder
 from tests.parts.keeping import file_id_of, keep_file
 
 

@@ -19,8 +19,8 @@ from streamapp.intake import Intake
 from streamapp.pending import Closed, Orphaned, Repeated
 from streamapp.protocol import frames
 from streamapp.protocol.frames import BlockMeta, Codec, Frame, Seal
-from streamapp.store import BlockStore, room
-from streamapp.store.room import BESIDE_BYTES
+from streamapp.store import BlockStore, free_space
+from streamapp.store.free_space import BESIDE_BYTES
 from streamapp.store.writer import BlockWriter
 from tests.fakes import BLOCK_TIMEOUT as TIMEOUT
 from tests.fakes import FakeClock, FakeContext
@@ -1002,7 +1002,7 @@ async def test_nothing_is_late_after_a_hold(partition, context, store, monkeypat
 async def test_room_that_dead_blocks_hold(partition, context, monkeypatch, clock):
     """When blocks whose producer died hold the last room, the next block gets it."""
     free = [1500 + 2 * BESIDE_BYTES]
-    monkeypatch.setattr("streamapp.store.folders.free_bytes", lambda _fd: free[0])
+    monkeypatch.setattr("streamapp.store.dirfd.free_bytes", lambda _fd: free[0])
     await partition.put(pieces()[0])
     task = asyncio.create_task(partition.put(*pieces(attempt=2)))
     await eventually(lambda: context.vitals.state == "holding")
@@ -1037,7 +1037,7 @@ async def test_room_that_dead_blocks_of_another_partition_hold(
 
 async def test_two_blocks_that_wait_for_the_same_room(partition, context, store, monkeypatch):
     """The younger of two blocks that cannot both be written yields, and is sent again."""
-    monkeypatch.setattr(room, "FRESH_SECONDS", 0)
+    monkeypatch.setattr(free_space, "FRESH_SECONDS", 0)
     other = Partition(context, 4)
     limit(store, monkeypatch, 1600)
     older, younger = pieces(), pieces(meta=OTHER)
@@ -1064,7 +1064,7 @@ def limit(store, monkeypatch, size):
         found = (p.stat().st_size for p in store.roots[0].path.rglob("*.bin*"))
         return size + 2 * BESIDE_BYTES - sum(found)
 
-    monkeypatch.setattr("streamapp.store.folders.free_bytes", free)
+    monkeypatch.setattr("streamapp.store.dirfd.free_bytes", free)
 
 
 async def test_hold_is_not_counted_as_slowness(partition, context, monkeypatch, clock):

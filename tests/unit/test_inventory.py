@@ -7,8 +7,8 @@ import pytest
 from streamapp import inventory
 from streamapp.inventory import Differences
 from streamapp.protocol.messages import BlockAck
-from streamapp.store.listing import FileFolder
 from streamapp.store.metadata import FileFile
+from streamapp.store.walk import FileFolder
 
 
 FILE = "a" * 32

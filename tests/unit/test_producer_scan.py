@@ -15,7 +15,7 @@ from streamapp.producer.directory import Directory
 from streamapp.producer.scan import Problem, Source
 from streamapp.protocol import fileplan
 from streamapp.settings import Settings
-from streamapp.store import placing
+from streamapp.store import placement
 
 
 @pytest.fixture(autouse=True, params=["descriptors", "paths"])
@@ -160,7 +160,7 @@ def test_workers_folder(tmp_path, depth):
     (root / "file").write_bytes(b"1")
     assert 1 == len(found(folders[depth]))
 
-    (root / placing.LOCK).touch()
+    (root / placement.LOCK).touch()
     with pytest.raises(SourceError, match="would be sent again"):
         found(folders[depth])
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamapp.errors import StoreFullError
-from streamapp.store.room import ADVANCE_BYTES, BESIDE_BYTES, FRESH_SECONDS, SHARE_BYTES, Room
+from streamapp.store.free_space import ADVANCE_BYTES, BESIDE_BYTES, FRESH_SECONDS, SHARE_BYTES, Room
 from streamapp.units import GIB, KIB, MIB
 
 

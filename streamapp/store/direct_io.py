@@ -53,7 +53,7 @@ def end(fd: int) -> None:
 def write_pages(fd: int, data: bytes | memoryview, *, offset: int) -> int:
     """Write what of *data* is whole pages at *offset*; return how many bytes that were.
 
-    Less than there are when the disk takes no more so; the rest is for `folders.write_all`.
+    Less than there are when the disk takes no more so; the rest is for `dirfd.write_all`.
 
     Raises:
         OSError: it cannot be written.

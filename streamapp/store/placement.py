@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from streamapp.errors import BlockConflictError, BlockMalformedError
 from streamapp.protocol import filenames
-from streamapp.store import folders, mending, metadata
+from streamapp.store import dirfd, file_json, metadata
 from streamapp.store.identity import IDENTITY
 from streamapp.store.lock import LOCK
 from streamapp.store.quarantine import QUARANTINE
@@ -49,13 +49,13 @@ def new_folder(root: int, file: FileFile) -> tuple[tuple[str, ...], int]:
     fd = os.dup(root)
     try:
         for depth, part in enumerate(wanted, start=1):
-            with folders.closing(fd) as parent:
+            with dirfd.closing(fd) as parent:
                 chosen = _free_name(part, file, parent, first=depth == 1, last=depth == len(wanted))
-                fd = folders.open_folder(chosen, at=parent, create=True)
+                fd = dirfd.open_folder(chosen, at=parent, create=True)
                 parts += (chosen,)
     except (OSError, BlockMalformedError):
         with contextlib.suppress(OSError):
-            folders.remove_empty(parts, at=root)
+            dirfd.remove_empty(parts, at=root)
         raise
     return parts, fd
 
@@ -68,13 +68,13 @@ def remove_unused(root: int, parts: tuple[str, ...]) -> bool:
     Raises:
         OSError: it cannot be removed.
     """
-    with folders.closing(folders.open_path(parts, at=root)) as fd:
-        found = folders.names_in(fd)
+    with dirfd.closing(dirfd.open_path(parts, at=root)) as fd:
+        found = dirfd.names_in(fd)
         if set(found) - {metadata.FILE_JSON, f"{metadata.FILE_JSON}.part"}:
             return False
         for name in found:
             os.unlink(name, dir_fd=fd)
-    folders.remove_empty(parts, at=root)
+    dirfd.remove_empty(parts, at=root)
     return True
 
 
@@ -85,10 +85,10 @@ def identify(folder: int, file: FileFile) -> None:
         OSError: it cannot be written.
         BlockConflictError: it speaks of a file that is cut otherwise: an id is a file's own.
     """
-    found = mending.said(folder)
+    found = file_json.said(folder)
     if found is None:
-        folders.write_durably(metadata.FILE_JSON, file.encode(), at=folder)
-        folders.sync_or_undo(folder, lambda: os.unlink(metadata.FILE_JSON, dir_fd=folder))
+        dirfd.write_durably(metadata.FILE_JSON, file.encode(), at=folder)
+        dirfd.sync_or_undo(folder, lambda: os.unlink(metadata.FILE_JSON, dir_fd=folder))
     elif _cut(found) != _cut(file):
         message = (
             f"file {file.file_id}: {file.size} bytes in "
@@ -108,14 +108,14 @@ def _free_name(part: str, file: FileFile, parent: int, *, first: bool, last: boo
         if first and chosen.casefold() in _RESERVED:
             continue
         try:
-            fd = folders.open_folder(chosen, at=parent)
+            fd = dirfd.open_folder(chosen, at=parent)
         except FileNotFoundError:
             return chosen
         except OSError as error:
             if error.errno in _BLOCKED:
                 continue
             raise
-        with folders.closing(fd):
+        with dirfd.closing(fd):
             if not last or is_free_for(file, fd):
                 return chosen
     message = f"no folder is left for {file.name[:200]!r}: each that it may have is taken"
@@ -139,11 +139,11 @@ def is_free_for(file: FileFile, folder: int) -> bool:
     Raises:
         OSError: it cannot be looked at.
     """
-    found = mending.said(folder)
+    found = file_json.said(folder)
     if found is not None:
         return found.file_id == file.file_id
     with contextlib.suppress(FileNotFoundError):
         os.stat(metadata.FILE_JSON, dir_fd=folder, follow_symlinks=False)
-        believed = mending.believed(folder)  # damaged: the blocks beside it may tell
+        believed = file_json.believed(folder)  # damaged: the blocks beside it may tell
         return believed is None or believed.file_id == file.file_id
     return True

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from streamapp.errors import VerificationError
-from streamapp.store import folders, identity, mending, metadata
+from streamapp.store import dirfd, file_json, identity, metadata
 from streamapp.store.metadata import FileFile
-from streamapp.store.placing import PRIVATE
+from streamapp.store.placement import PRIVATE
 
 
 if TYPE_CHECKING:
@@ -40,12 +40,12 @@ class FileFolder(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             StoreError: the folder cannot be read.
         """
-        with folders.opened(self.root) as root:
+        with dirfd.opened(self.root) as root:
             try:
-                fd = folders.open_path(self.parts, at=root)
+                fd = dirfd.open_path(self.parts, at=root)
             except FileNotFoundError:
                 return None
-            with folders.closing(fd):
+            with dirfd.closing(fd):
                 found = read_block(fd, number, self.file.blocks)
         is_it = found and (found.file_id, found.block) == (self.file.file_id, number)
         return msgspec.structs.replace(found, folder=self.folder) if found and is_it else None
@@ -59,13 +59,13 @@ def files(root: Path) -> Iterator[FileFolder]:
     Raises:
         StoreError: the folder cannot be read.
     """
-    with folders.opened(root) as top:
+    with dirfd.opened(root) as top:
         said = identity.read(top)
         for path, subfolders, names, fd in os.fwalk(".", dir_fd=top):
             parts = tuple(part for part in path.split("/") if part != ".")
             if not parts:
                 subfolders[:] = [name for name in subfolders if name not in PRIVATE]
-            elif metadata.FILE_JSON in names and (file := mending.believed(fd)):
+            elif metadata.FILE_JSON in names and (file := file_json.believed(fd)):
                 yield FileFolder(
                     root=root,
                     folder=said.folder if said else "",
@@ -83,7 +83,7 @@ def read_block(fd: int, block: int, blocks: int) -> BlockFile | None:
     """
     name = metadata.metadata_name(block, blocks)
     try:
-        raw = folders.read_file(name, at=fd, limit=metadata.MAX_METADATA_BYTES)
+        raw = dirfd.read_file(name, at=fd, limit=metadata.MAX_METADATA_BYTES)
         if raw is None:
             return None
         meta = metadata.decode_block(raw)
@@ -92,7 +92,7 @@ def read_block(fd: int, block: int, blocks: int) -> BlockFile | None:
         logger.debug("block %d is not whole: %s", block, error)
         return None
     except OSError as error:
-        if not folders.is_rot(error):
+        if not dirfd.is_rot(error):
             raise
         return None
     is_whole = stat.S_ISREG(found.st_mode) and found.st_size == meta.size

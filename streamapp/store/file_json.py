@@ -13,7 +13,7 @@ import os
 from typing import Final
 
 from streamapp.errors import VerificationError
-from streamapp.store import folders, metadata
+from streamapp.store import dirfd, metadata
 
 
 MAX_VOTERS: Final = 100
@@ -29,12 +29,12 @@ def said(folder: int) -> metadata.FileFile | None:
     limit = metadata.MAX_METADATA_BYTES
     try:
         file = metadata.decode_file(
-            folders.read_file(metadata.FILE_JSON, at=folder, limit=limit) or b""
+            dirfd.read_file(metadata.FILE_JSON, at=folder, limit=limit) or b""
         )
     except VerificationError:
         return None
     except OSError as error:
-        if folders.is_rot(error):
+        if dirfd.is_rot(error):
             return None
         raise
     return file if file.is_possible else None
@@ -62,17 +62,17 @@ def mend(folder: int) -> metadata.FileFile | None:
     """
     file = believed(folder)
     if file is not None:
-        folders.write_durably(metadata.FILE_JSON, file.encode(), at=folder)
+        dirfd.write_durably(metadata.FILE_JSON, file.encode(), at=folder)
         os.fsync(folder)
     return file
 
 
 def _votes(folder: int) -> list[metadata.FileFile]:
     found = []
-    names = [name for name in folders.names_in(folder) if name.endswith("_metadata.json")]
+    names = [name for name in dirfd.names_in(folder) if name.endswith("_metadata.json")]
     for name in names[:MAX_VOTERS]:
         try:
-            raw = folders.read_file(name, at=folder, limit=metadata.MAX_METADATA_BYTES)
+            raw = dirfd.read_file(name, at=folder, limit=metadata.MAX_METADATA_BYTES)
             file = metadata.file_of_block(metadata.decode_block(raw or b""))
         except (VerificationError, OSError):
             continue  # its own verdict says so

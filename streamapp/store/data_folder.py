@@ -19,19 +19,19 @@ import msgspec
 
 from streamapp.errors import StoreError
 from streamapp.store import (
-    discarding,
-    folders,
+    dirfd,
+    discard,
+    file_json,
     identity,
-    listing,
     lock,
-    mending,
     metadata,
-    placing,
+    placement,
     quarantine,
     tally,
+    walk,
 )
-from streamapp.store.placing import PRIVATE, PROBE
-from streamapp.store.room import Room
+from streamapp.store.free_space import Room
+from streamapp.store.placement import PRIVATE, PROBE
 from streamapp.store.writer import BlockWriter
 
 
@@ -57,8 +57,8 @@ class Root:
         self.room = Room(
             str(path),
             min_free=min_free,
-            free_bytes=lambda: self._ask(folders.free_bytes),
-            spare_files=lambda: self._ask(folders.spare_files),
+            free_bytes=lambda: self._ask(dirfd.free_bytes),
+            spare_files=lambda: self._ask(dirfd.spare_files),
         )
         self.identity = ""
         self.last_start = ""  # of the worker that had it before; empty when that is not known
@@ -81,11 +81,11 @@ class Root:
             StoreError: it cannot be used.
         """
         try:
-            with folders.as_store_errors(f"cannot use the data folder {self.path}"):
-                folders.make_path(self.path, mode=self._folder_mode)
+            with dirfd.as_store_errors(f"cannot use the data folder {self.path}"):
+                dirfd.make_path(self.path, mode=self._folder_mode)
                 self._fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
                 self._lock_fd = lock.take(self.path, self._fd, mode=self._folder_mode & 0o666)
-                folders.set_mode(self._fd, self._folder_mode)
+                dirfd.set_mode(self._fd, self._folder_mode)
                 self.aside = quarantine.Aside(self._fd)
                 left = []
                 for parts, folder_fd, file_names in self._walk():
@@ -130,9 +130,9 @@ class Root:
             StoreError: the folder was moved or replaced.
         """
         parts = self._folders.get(file_id, ())
-        found = folders.found_path(parts, at=self._fd)
+        found = dirfd.found_path(parts, at=self._fd)
         if found is not None:
-            with folders.closing(found):
+            with dirfd.closing(found):
                 if os.path.samestat(os.fstat(found), os.fstat(fd)):
                     return
         message = f"the folder of file {file_id} in {self.path} was moved or replaced"
@@ -154,15 +154,15 @@ class Root:
             return None
         self.check_place()
         # The lock: a block has its name a moment before that is durable.
-        with self.naming, folders.as_store_errors(f"cannot read {self.path}"):
-            fd = folders.found_path(parts, at=self._fd)
+        with self.naming, dirfd.as_store_errors(f"cannot read {self.path}"):
+            fd = dirfd.found_path(parts, at=self._fd)
             if fd is None:
                 self._folders.pop(file_id, None)
                 return None
-            with folders.closing(fd):
-                file = mending.said(fd)
+            with dirfd.closing(fd):
+                file = file_json.said(fd)
                 if file is None or file.file_id != file_id:  # it rotted since we looked last
-                    file = mending.believed(fd)
+                    file = file_json.believed(fd)
                 if file is None or file.file_id != file_id:
                     return None
                 found = self.read_metadata(fd, block, file.blocks)
@@ -180,7 +180,7 @@ class Root:
         claim = self.room.begin(source=meta.source, size=meta.size)
         try:
             with self.naming:
-                with folders.as_store_errors(f"cannot make a folder in {self.path}"):
+                with dirfd.as_store_errors(f"cannot make a folder in {self.path}"):
                     fd = self._file_folder(file_id, meta)
                 try:
                     writer = BlockWriter(
@@ -203,8 +203,8 @@ class Root:
             StoreError: it does not, or is not in its place.
         """
         self.check_place()
-        with folders.as_store_errors(f"cannot write to {self.path}"):
-            folders.write_durably(PROBE, b"probe", at=self._fd)
+        with dirfd.as_store_errors(f"cannot write to {self.path}"):
+            dirfd.write_durably(PROBE, b"probe", at=self._fd)
             os.unlink(PROBE, dir_fd=self._fd)
 
     def set_aside(self, name: str, reason: dict[str, object], value: bytes) -> Path:
@@ -217,7 +217,7 @@ class Root:
         text = json.dumps(reason, indent=2, default=str).encode() + b"\n"
         self.check_place()
         self.room.check(len(text) + len(value))
-        with folders.as_store_errors(f"cannot set aside in {self.path}"):
+        with dirfd.as_store_errors(f"cannot set aside in {self.path}"):
             self.aside.keep(self._fd, name, text, value)
         return self.path / QUARANTINE / f"{name}.json"
 
@@ -227,7 +227,7 @@ class Root:
         Raises:
             StoreError: it cannot be moved.
         """
-        with self.naming, folders.as_store_errors(f"cannot quarantine in {self.path}"):
+        with self.naming, dirfd.as_store_errors(f"cannot quarantine in {self.path}"):
             chosen = quarantine.move(self._fd, parts, stem, name, why)
         return self.path / QUARANTINE / f"{chosen}.bin"
 
@@ -240,10 +240,10 @@ class Root:
         self.check_place()
         with (
             self.naming,
-            folders.as_store_errors(f"cannot delete a block in {self.path}"),
-            folders.closing(folders.open_path(parts, at=self._fd)) as fd,
+            dirfd.as_store_errors(f"cannot delete a block in {self.path}"),
+            dirfd.closing(dirfd.open_path(parts, at=self._fd)) as fd,
         ):
-            discarding.discard(fd, metadata.stem(block, file.blocks))
+            discard.discard(fd, metadata.stem(block, file.blocks))
         self.kept.remove(file.size_of(block))
         self.tidy(file.file_id)
 
@@ -262,7 +262,7 @@ class Root:
         Raises:
             StoreError: they cannot be read.
         """
-        with folders.as_store_errors(f"cannot read the quarantine of {self.path}"):
+        with dirfd.as_store_errors(f"cannot read the quarantine of {self.path}"):
             return list(quarantine.untold(self._fd))
 
     def mark_told(self, name: str) -> None:
@@ -271,7 +271,7 @@ class Root:
         Raises:
             StoreError: it cannot be noted; it is told again then, which does no harm.
         """
-        with folders.as_store_errors(f"cannot note a loss in {self.path}"):
+        with dirfd.as_store_errors(f"cannot note a loss in {self.path}"):
             quarantine.mark_told(self._fd, name, time.time())
 
     def mend(self, parts: tuple[str, ...]) -> None:
@@ -282,10 +282,10 @@ class Root:
         """
         with (
             self.naming,
-            folders.as_store_errors(f"cannot mend a folder in {self.path}"),
-            folders.closing(folders.open_path(parts, at=self._fd)) as fd,
+            dirfd.as_store_errors(f"cannot mend a folder in {self.path}"),
+            dirfd.closing(dirfd.open_path(parts, at=self._fd)) as fd,
         ):
-            file = mending.mend(fd)
+            file = file_json.mend(fd)
             if file is not None:
                 self._folders.setdefault(file.file_id, parts)
 
@@ -299,11 +299,11 @@ class Root:
         # The lock: a block that begins has its folder a moment before it has a file in it.
         with self.naming, contextlib.suppress(OSError):
             parts = self._folders.get(file_id)
-            if parts is not None and placing.remove_unused(self._fd, parts):
+            if parts is not None and placement.remove_unused(self._fd, parts):
                 del self._folders[file_id]
 
     def _ask(self, question: Callable[[int], int]) -> int:
-        with folders.as_store_errors(f"cannot ask {self.path}"):
+        with dirfd.as_store_errors(f"cannot ask {self.path}"):
             return question(self._fd)
 
     def read_metadata(self, fd: int, block: int, blocks: int) -> metadata.BlockFile | None:
@@ -312,7 +312,7 @@ class Root:
         Raises:
             OSError: the folder cannot be read.
         """
-        meta = listing.read_block(fd, block, blocks)
+        meta = walk.read_block(fd, block, blocks)
         if meta is None or (meta.file_id, meta.block) in self._condemned:
             return None
         return msgspec.structs.replace(meta, folder=self.identity)
@@ -354,7 +354,7 @@ class Root:
         files = {parts: file_id for file_id, parts in self._folders.items()}
         for parts in filter(None, left):
             with contextlib.suppress(OSError):
-                if placing.remove_unused(self._fd, parts):
+                if placement.remove_unused(self._fd, parts):
                     self._folders.pop(files.get(parts, ""), None)
 
     @staticmethod
@@ -371,10 +371,10 @@ class Root:
 
     def _index(self, parts: tuple[str, ...], folder_fd: int, file_names: list[str]) -> None:
         """Note where the file's blocks are; its ``file.json`` is mended if it must be."""
-        file = mending.said(folder_fd)
+        file = file_json.said(folder_fd)
         if file is None:
             logger.error("%s has rotted in the folder %s", metadata.FILE_JSON, "/".join(parts))
-            file = mending.mend(folder_fd)
+            file = file_json.mend(folder_fd)
         if file is not None:
             self._folders[file.file_id] = parts
             self.kept.add_folder(file, file_names)
@@ -382,13 +382,13 @@ class Root:
     def _file_folder(self, file_id: str, meta: BlockMeta) -> int:
         """Return a descriptor of the file's folder, making it and its ``file.json`` if need be."""
         file = metadata.file_of(file_id, meta)
-        parts, fd = self._own_folder(file) or placing.new_folder(self._fd, file)
+        parts, fd = self._own_folder(file) or placement.new_folder(self._fd, file)
         try:
-            placing.identify(fd, file)
+            placement.identify(fd, file)
         except BaseException:
             os.close(fd)
             with contextlib.suppress(OSError):
-                placing.remove_unused(self._fd, parts)
+                placement.remove_unused(self._fd, parts)
             raise
         self._folders[file_id] = parts
         return fd
@@ -399,10 +399,10 @@ class Root:
         Whoever may write here can remove its folder, or put a link or another folder there.
         """
         parts = self._folders.get(file.file_id)
-        if parts is None or (fd := folders.found_path(parts, at=self._fd)) is None:
+        if parts is None or (fd := dirfd.found_path(parts, at=self._fd)) is None:
             return None
         try:
-            is_its = placing.is_free_for(file, fd)
+            is_its = placement.is_free_for(file, fd)
         except BaseException:
             os.close(fd)
             raise
