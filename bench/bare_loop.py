@@ -12,7 +12,7 @@ import time
 from aiokafka import AIOKafkaConsumer
 
 from streamapp.app import FETCH_BYTES
-from streamapp.topics import DATA_BLOCKS
+from streamapp.kafka.topic_admin import DATA_BLOCKS
 from streamapp.units import MIB
 
 

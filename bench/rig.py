@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Final, Self
 import psutil
 
 from bench.child import Child, Failure, cpu_seconds
-from streamapp import topics
 from streamapp.broker import Cluster
 from streamapp.demo.processes import free_ports
+from streamapp.kafka import topic_admin
 from streamapp.settings import Settings
 
 
@@ -97,11 +97,14 @@ class Rig:
 
     def fresh_topics(self) -> None:
         """Begin from nothing: topics just made, and all that was written before on the disk."""
-        topics.delete(
+        topic_admin.delete(
             self.settings,
-            [spec.name for spec in topics.specs(self.settings) + topics.changelogs(self.settings)],
+            [
+                spec.name
+                for spec in topic_admin.specs(self.settings) + topic_admin.changelogs(self.settings)
+            ],
         )
-        topics.ensure(self.settings)
+        topic_admin.ensure(self.settings)
         time.sleep(SETTLE_SECONDS)  # the brokers remove the old files
         os.sync()
 
@@ -126,7 +129,7 @@ class Rig:
         deadline = time.monotonic() + READY_SECONDS
         while True:
             held = [machine.partitions() for machine in machines]
-            if all(held) and sum(map(len, held)) == topics.BLOCK_PARTITIONS:
+            if all(held) and sum(map(len, held)) == topic_admin.BLOCK_PARTITIONS:
                 return
             if time.monotonic() > deadline:
                 raise Failure(f"the workers are not ready after {READY_SECONDS:.0f} s")

@@ -14,12 +14,13 @@ import faust
 
 from yarl import URL
 
-from streamapp import assignor, ending, logs, outputs, topics, transport, watching
+from streamapp import assignor, ending, logs, outputs, transport, watching
 from streamapp.changelogs import Changelogs, SafeTable
 from streamapp.claims import Claims
 from streamapp.errors import SettingsError
 from streamapp.flow import FETCHED_RECORDS, FlowControl, StreamQueue
-from streamapp.kafka import BATCH_BYTES
+from streamapp.kafka import topic_admin
+from streamapp.kafka.clients import BATCH_BYTES
 from streamapp.lease import Lease
 from streamapp.machines import SecondWorkers
 from streamapp.protocol.presence import Roster
@@ -153,7 +154,7 @@ def create_app(settings: Settings) -> StreamApp:
         Table=SafeTable,
         PartitionAssignor=assignor.GroupAssignor,
         topic_disable_leader=True,
-        topic_partitions=topics.FILE_PARTITIONS,
+        topic_partitions=topic_admin.FILE_PARTITIONS,
         reply_create_topic=False,
         table_standby_replicas=0,
         stream_buffer_maxsize=FRAME_BUFFER,

@@ -27,8 +27,8 @@ from aiokafka.consumer import group_coordinator
 from aiokafka.coordinator import protocol
 from faust.assignor.partition_assignor import PartitionAssignor
 
-from streamapp import topics
 from streamapp.errors import BlockMalformedError
+from streamapp.kafka import topic_admin
 from streamapp.protocol.filenames import printable
 from streamapp.protocol.messages import WEB_URL
 from streamapp.units import MIB
@@ -90,7 +90,7 @@ def decode(raw: bytes | None) -> Metadata:
 
 def widths(settings: Settings) -> dict[str, int]:
     """Return what a worker subscribes to: the topics, and how many partitions each has."""
-    specs = (*topics.specs(settings), *topics.changelogs(settings))
+    specs = (*topic_admin.specs(settings), *topic_admin.changelogs(settings))
     return {spec.name: spec.partitions for spec in specs}
 
 

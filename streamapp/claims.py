@@ -16,9 +16,10 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from streamapp import groups, inventory, kafka, machines, topics
+from streamapp import inventory, machines
 from streamapp.errors import BlockMalformedError, KafkaError
-from streamapp.following import Follower
+from streamapp.kafka import clients, groups, topic_admin
+from streamapp.kafka.follow import Follower
 from streamapp.protocol import messages
 from streamapp.protocol.messages import Heartbeat
 
@@ -31,10 +32,10 @@ if TYPE_CHECKING:
     from confluent_kafka import Message
     from confluent_kafka.admin import AdminClient
 
+    from streamapp.kafka.topic_admin import Place
     from streamapp.protocol.messages import BlockAck
     from streamapp.protocol.presence import Roster
     from streamapp.settings import Settings
-    from streamapp.topics import Place
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +86,7 @@ class Claims:
 
     @functools.cached_property
     def _admin(self) -> AdminClient:
-        return kafka.admin(self._settings)
+        return clients.admin(self._settings)
 
     def follow(
         self,
@@ -140,10 +141,10 @@ class Claims:
             del self._lost[next(iter(self._lost))]
 
     def _follow(self, stop: threading.Event) -> None:
-        names = topics.names(self._settings)
+        names = topic_admin.names(self._settings)
         look_back = dict.fromkeys(self._ack_places(), LOOK_BACK)
-        look_back |= dict.fromkeys(topics.file_places(names.status), HEARTBEATS_BACK)
-        follower = Follower(kafka.consumer(self._settings), look_back, self._take_all)
+        look_back |= dict.fromkeys(topic_admin.file_places(names.status), HEARTBEATS_BACK)
+        follower = Follower(clients.consumer(self._settings), look_back, self._take_all)
         try:
             self._is_caught_up = self._is_stale = False
             self._claims.clear()
@@ -175,12 +176,12 @@ class Claims:
         return follower.wait_until(ends, max(0.0, deadline - time.monotonic()))
 
     def _ack_places(self) -> list[Place]:
-        name = topics.names(self._settings).acks
-        return topics.file_places(name)
+        name = topic_admin.names(self._settings).acks
+        return topic_admin.file_places(name)
 
     def _take_all(self, messages: list[Message]) -> None:
         for message in messages:
-            if message.topic() == topics.names(self._settings).acks:
+            if message.topic() == topic_admin.names(self._settings).acks:
                 if ack := inventory.ack_in(message):
                     self.take(ack)
             else:

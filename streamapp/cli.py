@@ -110,7 +110,7 @@ def topics() -> None:
 @settings_options(*options.TOPICS)
 def topics_create(**flags: object) -> None:
     """Create the topics that are missing, and check all."""
-    from streamapp import topics as all_topics  # noqa: PLC0415 - light start
+    from streamapp.kafka import topic_admin as all_topics  # noqa: PLC0415 - light start
 
     _print_topics(all_topics.ensure(Settings.load(**flags)))
 
@@ -119,7 +119,7 @@ def topics_create(**flags: object) -> None:
 @settings_options("brokers", "topic_prefix")
 def topics_check(**flags: object) -> None:
     """Check that the topics are there and as they must be."""
-    from streamapp import topics as all_topics  # noqa: PLC0415 - light start
+    from streamapp.kafka import topic_admin as all_topics  # noqa: PLC0415 - light start
 
     _print_topics(all_topics.check(Settings.load(**flags)))
 

@@ -23,8 +23,9 @@ import faust.cli.send
 from click.shell_completion import get_completion_class
 from faust.cli.faust import cli
 
-from streamapp import kafka, tablestate
+from streamapp import tablestate
 from streamapp.errors import KafkaError, SettingsError, StreamAppError, TopicError
+from streamapp.kafka import clients
 from streamapp.reporting import ReportedError, reporting
 from streamapp.store import BlockStore
 
@@ -97,7 +98,7 @@ class send(_InOneLine, faust.cli.send.send):  # noqa: N801 - the command's name
             except (AttributeError, ImportError, ValueError) as error:
                 message = f"there is no agent {entity!r}: see `faust -A streamapp.app agents`"
                 raise SettingsError(message) from error
-        elif entity not in kafka.topics(kafka.admin(settings), settings):
+        elif entity not in clients.topics(clients.admin(settings), settings):
             raise TopicError(f"there is no topic {entity!r}")
 
 

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from streamapp import inventory, reacknowledge, superseded, topics
+from streamapp import inventory, reacknowledge, superseded
 from streamapp.errors import SettingsError, SourceError
+from streamapp.kafka import topic_admin
 from streamapp.producer import scan
 from streamapp.protocol import messages
 from streamapp.protocol.filenames import printable
@@ -82,7 +83,7 @@ def forget(settings: Settings, *, is_dry_run: bool, write: Callable[[str], None]
     """
     if settings.data_folder is None:
         raise SettingsError(f"{label_of('data_folder')}: which folder's files are there still?")
-    topics.check(settings)
+    topic_admin.check(settings)
     names = _names(settings, settings.data_folder)
     gone = GoneFiles(settings.machine_id, names, group=settings.group_id)
     stop = threading.Event()
@@ -119,7 +120,7 @@ def _names(settings: Settings, folder: Path) -> set[str]:
 
 
 def _publish(settings: Settings, found: list[FileStatus]) -> None:
-    name = topics.names(settings).status
+    name = topic_admin.names(settings).status
     ended = [
         msgspec.structs.replace(
             status,

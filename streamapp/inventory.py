@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from streamapp import groups, kafka, topics
 from streamapp.errors import BlockMalformedError
-from streamapp.following import Follower
+from streamapp.kafka import clients, groups, topic_admin
+from streamapp.kafka.follow import Follower
 from streamapp.protocol import messages
 from streamapp.store import walk
 
@@ -154,12 +154,12 @@ def followed_acks(
             if ack := ack_in(message):
                 take(ack)
 
-    name = topics.names(settings).acks
-    places = topics.file_places(name)
-    follower = Follower(kafka.consumer(settings), places, on_records)
+    name = topic_admin.names(settings).acks
+    places = topic_admin.file_places(name)
+    follower = Follower(clients.consumer(settings), places, on_records)
     try:
         follower.read_to(follower.begin(stop), stop)
-        admin = kafka.admin(settings)
+        admin = clients.admin(settings)
         yield lambda until: follower.read_to(groups.ends(admin, places), until)
     finally:
         follower.close()

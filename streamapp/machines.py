@@ -11,9 +11,10 @@ import time
 
 from typing import TYPE_CHECKING, Final
 
-from streamapp import inventory, kafka, reacknowledge, topics
+from streamapp import inventory, reacknowledge
 from streamapp.errors import BlockMalformedError, MachineInUseError
-from streamapp.following import Follower
+from streamapp.kafka import clients, topic_admin
+from streamapp.kafka.follow import Follower
 from streamapp.protocol import messages as message_types
 from streamapp.protocol.filenames import printable
 from streamapp.protocol.messages import Heartbeat
@@ -55,8 +56,8 @@ class MachineWatch:
         self._group, self._machine = settings.group_id, machine
         self._key, self._old_key = message_types.machine_key(machine, self._group), machine.encode()
         self._stop = threading.Event()
-        self._place = topics.names(settings).status, partition_of(machine.encode())
-        self._follower = Follower(kafka.consumer(settings), [self._place], self._take)
+        self._place = topic_admin.names(settings).status, partition_of(machine.encode())
+        self._follower = Follower(clients.consumer(settings), [self._place], self._take)
         self._count = 0
         self._is_newest_old = True
         self.newest: Heartbeat | None = None
@@ -183,7 +184,7 @@ def forget(settings: Settings, machine: str, *, force: bool) -> int | None:
         MachineInUseError: it is up, and *force* was not asked for.
         KafkaError: the broker does not answer, or did not take all of it.
     """
-    topics.check(settings)
+    topic_admin.check(settings)
     watch = MachineWatch(settings, machine)
     try:
         newest = watch.read(whole=True)
@@ -209,6 +210,6 @@ def _remove_row(settings: Settings, machine: str, *, with_old: bool) -> None:
     *with_old*: also over the one that lies under the key of an older version.
     """
     key, old_key = message_types.machine_key(machine, settings.group_id), machine.encode()
-    status, partition = topics.names(settings).status, partition_of(old_key)
+    status, partition = topic_admin.names(settings).status, partition_of(old_key)
     keys = [key, old_key] if with_old else [key]
     reacknowledge.produce(settings, [(status, each, None, partition) for each in keys])

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from streamapp import joining, kafka, topics
+from streamapp import joining
 from streamapp.errors import KafkaError, SourceError
+from streamapp.kafka import clients, topic_admin
 from streamapp.protocol import messages
 from streamapp.protocol.routing import partition_of
 from streamapp.store import metadata
@@ -48,7 +49,7 @@ def from_disks(settings: Settings) -> Outcome:
     if not roots:
         message = f"no data folder {settings.data_roots[0]}: give --machine-id and --data-dir"
         raise SourceError(message)
-    topics.ensure(settings)
+    topic_admin.ensure(settings)
     return write(settings, _acks(settings, roots))
 
 
@@ -58,7 +59,7 @@ def write(settings: Settings, acks: Iterable[messages.BlockAck]) -> Outcome:
     Raises:
         KafkaError: the broker does not answer, or did not take them all.
     """
-    acks_topic = topics.names(settings).acks
+    acks_topic = topic_admin.names(settings).acks
     return produce(
         settings,
         (
@@ -84,7 +85,7 @@ def produce(
         else:
             outcome.refused += 1
 
-    producer = kafka.producer(settings)
+    producer = clients.producer(settings)
     for topic, key, value, partition in messages:
         while True:
             try:
@@ -93,8 +94,8 @@ def produce(
                 )
                 break
             except BufferError:
-                producer.poll(kafka.REQUEST_SECONDS)
-    left = producer.flush(6 * kafka.REQUEST_SECONDS)
+                producer.poll(clients.REQUEST_SECONDS)
+    left = producer.flush(6 * clients.REQUEST_SECONDS)
     if left or outcome.refused:
         message = f"Kafka did not take {counted(left + outcome.refused, 'record')}: run it again"
         raise KafkaError(message)

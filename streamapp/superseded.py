@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from streamapp import groups, kafka, topics
 from streamapp.errors import BlockMalformedError
-from streamapp.following import Follower
+from streamapp.kafka import clients, groups, topic_admin
+from streamapp.kafka.follow import Follower
 from streamapp.protocol import messages as message_types
 from streamapp.protocol.messages import FileStatus
 from streamapp.store.metadata import FileFile
@@ -183,12 +183,12 @@ def followed_status(
             if isinstance(status, FileStatus):
                 take(status.file_id, status)
 
-    name = topics.names(settings).status
-    places = topics.file_places(name)
-    follower = Follower(kafka.consumer(settings), places, on_records)
+    name = topic_admin.names(settings).status
+    places = topic_admin.file_places(name)
+    follower = Follower(clients.consumer(settings), places, on_records)
     try:
         follower.read_to(follower.begin(stop), stop)
-        admin = kafka.admin(settings)
+        admin = clients.admin(settings)
         yield lambda until: follower.read_to(groups.ends(admin, places), until)
     finally:
         follower.close()

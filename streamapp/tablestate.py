@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Final
 
 from confluent_kafka import TopicCollection
 
-from streamapp import groups, kafka, topics
 from streamapp.errors import KafkaError, SettingsError, StoreBusyError
-from streamapp.topics import MACHINES_TABLE
+from streamapp.kafka import clients, groups, topic_admin
+from streamapp.kafka.topic_admin import MACHINES_TABLE
 
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def _rewind(settings: Settings, group: Consumer) -> None:
 
     Where others run, the group cannot go back: one of them was first and did it, or has all.
     """
-    admin = kafka.admin(settings)
+    admin = clients.admin(settings)
     deadline = time.monotonic() + settings.session_timeout + _POLL_SECONDS
     while groups.is_up(admin, settings.group_id):
         if time.monotonic() > deadline:
@@ -137,15 +137,15 @@ def rebuild_from_acks(settings: Settings) -> None:
         SettingsError: workers of the group are running.
         KafkaError: the broker does not answer, or refuses.
     """
-    admin = kafka.admin(settings)
+    admin = clients.admin(settings)
     if groups.is_up(admin, settings.group_id):
         message = (
             f"workers of group {settings.group_id} are running: stop them all, rebuild, "
             "start them again"
         )
         raise SettingsError(message)
-    topics.delete(settings, [spec.name for spec in topics.changelogs(settings)])
-    topics.ensure(settings, with_changelogs=True)
+    topic_admin.delete(settings, [spec.name for spec in topic_admin.changelogs(settings)])
+    topic_admin.ensure(settings, with_changelogs=True)
     group = groups.reader(settings, settings.group_id)
     try:
         groups.rewind(group, admin, _folded(settings))
@@ -214,10 +214,12 @@ def _busy(database: Path) -> StoreBusyError:
 
 def _topic_ids(settings: Settings) -> dict[str, str]:
     """Return the changelogs' ids; those just made may not be known to every broker yet."""
-    names = [spec.name for spec in topics.changelogs(settings)]
-    admin = kafka.admin(settings)
+    names = [spec.name for spec in topic_admin.changelogs(settings)]
+    admin = clients.admin(settings)
     groups.ends(admin, _changelog_places(settings))  # waits for them
-    described = admin.describe_topics(TopicCollection(names), request_timeout=kafka.REQUEST_SECONDS)
+    described = admin.describe_topics(
+        TopicCollection(names), request_timeout=clients.REQUEST_SECONDS
+    )
     return {
         name: str(groups.result(future, f"cannot see the changelog {name}").topic_id)
         for name, future in described.items()
@@ -230,9 +232,9 @@ def _lost_changelog(settings: Settings, group: Consumer) -> str:
     Compaction alone never moves where a log begins. And one that has nothing, though the
     group has folded acknowledgements, was made anew.
     """
-    admin = kafka.admin(settings)
+    admin = clients.admin(settings)
     folded = groups.committed(group, _folded(settings))
-    acks = topics.names(settings).acks
+    acks = topic_admin.names(settings).acks
     changelogs = [p for p in _changelog_places(settings) if not p[0].endswith(_OF_MACHINES)]
     places = changelogs + _folded(settings)
     first, last = groups.starts(admin, places), groups.ends(admin, places)
@@ -245,7 +247,7 @@ def _lost_changelog(settings: Settings, group: Consumer) -> str:
 
 def _changelog_ends(settings: Settings) -> dict[str, int]:
     """Return where the changelogs end, by the names that Faust gives their databases."""
-    ends = groups.ends(kafka.admin(settings), _changelog_places(settings))
+    ends = groups.ends(clients.admin(settings), _changelog_places(settings))
     prefix, suffix = f"{settings.group_id}-", "-changelog"
     return {
         f"{name.removeprefix(prefix).removesuffix(suffix)}-{number}": end
@@ -253,13 +255,15 @@ def _changelog_ends(settings: Settings) -> dict[str, int]:
     }
 
 
-def _changelog_places(settings: Settings) -> list[topics.Place]:
+def _changelog_places(settings: Settings) -> list[topic_admin.Place]:
     return [
-        place for spec in topics.changelogs(settings) for place in topics.file_places(spec.name)
+        place
+        for spec in topic_admin.changelogs(settings)
+        for place in topic_admin.file_places(spec.name)
     ]
 
 
-def _folded(settings: Settings) -> list[topics.Place]:
+def _folded(settings: Settings) -> list[topic_admin.Place]:
     """Return the partitions that the tables are folded from."""
-    called = topics.names(settings)
-    return [*topics.file_places(called.acks), *topics.file_places(called.status)]
+    called = topic_admin.names(settings)
+    return [*topic_admin.file_places(called.acks), *topic_admin.file_places(called.status)]

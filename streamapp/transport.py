@@ -27,7 +27,8 @@ from aiokafka.consumer import fetcher
 from faust.transport.drivers import aiokafka as driver
 from mode import Service
 
-from streamapp import batches, fetching, logs, responses, topics
+from streamapp import batches, fetching, logs, responses
+from streamapp.kafka import topic_admin
 
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class SafeConsumer(driver.Consumer):
 
     @functools.cached_property
     def _blocks_topic(self) -> str:
-        return topics.names(cast("StreamApp", self.app).settings).data_blocks
+        return topic_admin.names(cast("StreamApp", self.app).settings).data_blocks
 
     async def _handle_attached(self, commit_offsets: Mapping[TP, int]) -> None:
         """Do what comes before a commit: have the changelogs written of what is committed."""

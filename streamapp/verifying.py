@@ -19,8 +19,9 @@ import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
 
-from streamapp import reacknowledge, repair, topics, verify
+from streamapp import reacknowledge, repair, verify
 from streamapp.errors import SourceError
+from streamapp.kafka import topic_admin
 from streamapp.protocol.filenames import printable
 from streamapp.store import BlockStore, metadata
 from streamapp.store.placement import PRIVATE
@@ -137,7 +138,7 @@ def run(
     """
     machines = folders_of_machines(settings)
     if with_repair:
-        topics.check(settings)  # before anything is moved
+        topic_admin.check(settings)  # before anything is moved
     total = sum(_size(root) for roots in machines.values() for root in roots)
     summary, began = Summary(states={}), time.monotonic()
     pace, watch = Pace(rate, stop), _Watch(report, summary, total)

@@ -13,7 +13,8 @@ from typing import IO, TYPE_CHECKING, Final
 
 import msgspec
 
-from streamapp import inventory, reconciliation, topics
+from streamapp import inventory, reconciliation
+from streamapp.kafka import topic_admin
 from streamapp.protocol.filenames import printable
 from streamapp.store import BlockStore, walk
 
@@ -76,7 +77,7 @@ def run(
         StoreError: something could not be looked at, or a worker has the folder (*with_repair*).
         KafkaError: the broker does not answer, or did not take what is to be published.
     """
-    topics.check(settings)
+    topic_admin.check(settings)
 
     def write(said: Difference | Summary) -> None:
         text = msgspec.json.encode(said).decode() if as_json else said.line()

@@ -13,9 +13,10 @@ from typing import IO, TYPE_CHECKING, Final
 
 import msgspec
 
-from streamapp import inventory, reacknowledge, topics
+from streamapp import inventory, reacknowledge
 from streamapp.duplicates import Copies, Presence
 from streamapp.freeing import Freeing
+from streamapp.kafka import topic_admin
 from streamapp.protocol.filenames import printable
 from streamapp.store import BlockStore, walk
 from streamapp.units import counted, format_size
@@ -106,7 +107,7 @@ def run(  # noqa: PLR0913 - the flags of the mode
         StoreError: something could not be looked at, or a worker has the folder (*with_free*).
         KafkaError: the broker does not answer.
     """
-    topics.check(settings)
+    topic_admin.check(settings)
 
     def write(said: Duplicate | Summary) -> None:
         text = msgspec.json.encode(said).decode() if as_json else said.line()

@@ -14,7 +14,8 @@ from typing import IO, TYPE_CHECKING, Final
 
 import msgspec
 
-from streamapp import inventory, reacknowledge, superseded, topics
+from streamapp import inventory, reacknowledge, superseded
+from streamapp.kafka import topic_admin
 from streamapp.protocol.filenames import printable
 from streamapp.store import BlockStore, walk
 from streamapp.superseded import Versions
@@ -98,7 +99,7 @@ def free(  # noqa: PLR0913 - the flags of the command
         StoreError: a folder cannot be read or written, or a worker has it.
         KafkaError: the broker does not answer, or did not take what is to be published.
     """
-    topics.check(settings)
+    topic_admin.check(settings)
 
     def write(said: Version | Summary) -> None:
         text = msgspec.json.encode(said).decode() if as_json else said.line()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 
 if TYPE_CHECKING:
-    from streamapp.broker_contact import BrokerContact
+    from streamapp.kafka.broker_contact import BrokerContact
 
 RATE_SECONDS: Final = 10.0
 """Span that the rate is taken over: long enough for a few blocks, short enough to be live."""

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Final, cast
 
 from faust.exceptions import ConsumerNotStarted
 
-from streamapp import groups, kafka, tablestate, topics
+from streamapp import tablestate
 from streamapp.errors import KafkaError
+from streamapp.kafka import clients, groups, topic_admin
 from streamapp.watchdog import Sample, Watchdog, WatchdogThread, now
 
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from faust.tables.manager import TableManager
 
     from streamapp.app import StreamApp
-    from streamapp.topics import Place
+    from streamapp.kafka.topic_admin import Place
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ class WatchedWorker:
     def __init__(self, app: StreamApp, loop: asyncio.AbstractEventLoop) -> None:
         self._app = app
         self._loop = loop
-        self._admin = kafka.admin(app.settings)
+        self._admin = clients.admin(app.settings)
         self._group = groups.reader(app.settings, app.settings.group_id)
 
     def sample(self, *, loop_answered: bool) -> Sample:
@@ -56,7 +57,7 @@ class WatchedWorker:
 
     def _progress(self) -> tuple[dict[Place, int] | None, dict[Place, int] | None]:
         """Return commits and ends of what this worker reads; None where the broker is silent."""
-        read = {spec.name for spec in topics.specs(self._app.settings)}
+        read = {spec.name for spec in topic_admin.specs(self._app.settings)}
         assigned = self._app.consumer.assignment()
         places = [(tp.topic, tp.partition) for tp in assigned if tp.topic in read]
         try:
@@ -89,7 +90,7 @@ def can_work(app: StreamApp) -> bool:
 
 def block_partitions(app: StreamApp) -> list[int]:
     """Return the partitions of the blocks' topic that the worker reads; none before it starts."""
-    blocks = topics.names(app.settings).data_blocks
+    blocks = topic_admin.names(app.settings).data_blocks
     try:
         assigned = app.consumer.assignment()
     except ConsumerNotStarted:

@@ -11,8 +11,9 @@ import time
 
 from typing import TYPE_CHECKING, Any
 
-from streamapp import descriptors, history, listening, reconciliation, tablestate, topics
-from streamapp.broker_contact import BrokerContact
+from streamapp import descriptors, listening, reconciliation, tablestate
+from streamapp.kafka import history, topic_admin
+from streamapp.kafka.broker_contact import BrokerContact
 from streamapp.store import identity
 
 
@@ -32,7 +33,7 @@ def prepare(app: StreamApp) -> None:
     descriptors.raise_limit()
     if app.conf.web_enabled:
         app.web_sockets = listening.listen(app.conf.web_bind, app.conf.web_port)
-    states = topics.ensure(settings, with_changelogs=True)
+    states = topic_admin.ensure(settings, with_changelogs=True)
     has_folders = all(path.exists() for path in settings.data_roots)
     if not has_folders:  # one that is refused leaves none
         reconciliation.refuse_if_up(settings)
@@ -42,7 +43,7 @@ def prepare(app: StreamApp) -> None:
     # Faust declares the changelogs again: another number of replicas than they have would
     # make it wait for ever.
     app.vitals.contact = BrokerContact(settings.brokers, time.monotonic)
-    data_blocks = states[topics.names(settings).data_blocks]
+    data_blocks = states[topic_admin.names(settings).data_blocks]
     if text := history.ahead_of(settings, data_blocks):
         logger.warning("%s", text)
     app.vitals.retention_seconds = data_blocks.retention_seconds

@@ -23,9 +23,10 @@ import aiohttp
 
 from yarl import URL
 
-from streamapp import topics, watching
+from streamapp import watching
 from streamapp.app import app
 from streamapp.errors import PeerError
+from streamapp.kafka import topic_admin
 from streamapp.proofs import ANSWER_HEADER, Question
 from streamapp.protocol import routing
 from streamapp.protocol.filenames import printable
@@ -90,7 +91,7 @@ async def ask_others(
             found.append(answer)
     known = own.union(*(answer.partitions for answer in found))
     named = known.union(*(holders[url] for url in silent))
-    unknown = sorted(set(range(topics.FILE_PARTITIONS)) - named)
+    unknown = sorted(set(range(topic_admin.FILE_PARTITIONS)) - named)
     if not watching.is_ready(app):
         silent.append(f"{app.conf.canonical_url} ({watching.RESTORING})")
     if unknown:

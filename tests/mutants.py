@@ -135,19 +135,19 @@ MUTANTS = (
     ),
     Mutant(
         "a producer waits for all in-sync replicas",
-        "streamapp/kafka.py",
+        "streamapp/kafka/clients.py",
         '"acks": "all",',
         '"acks": 1,',
     ),
     Mutant(
         "a producer is idempotent",
-        "streamapp/kafka.py",
+        "streamapp/kafka/clients.py",
         '"enable.idempotence": True,',
         '"enable.idempotence": False,',
     ),
     Mutant(
         "a key goes where everyone looks for it",
-        "streamapp/kafka.py",
+        "streamapp/kafka/clients.py",
         '"partitioner": "murmur2_random",',
         '"partitioner": "consistent_random",',
     ),

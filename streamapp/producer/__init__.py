@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from streamapp import topics
 from streamapp.errors import (
     DeliveryError,
     InterruptedDeliveryError,
     SettingsError,
     SourceError,
 )
+from streamapp.kafka import topic_admin
 from streamapp.producer import scan
 from streamapp.producer.engine import Run
 from streamapp.producer.events import FileEvent, Summary
@@ -63,7 +63,7 @@ def run(  # noqa: PLR0913 - what a user may ask for
         raise SettingsError(f"{label_of('data_folder')}: which folder's files are to be sent?")
     scan.check_folder(settings.data_folder)
     try:
-        data_blocks = topics.ensure(settings)[topics.names(settings).data_blocks]
+        data_blocks = topic_admin.ensure(settings)[topic_admin.names(settings).data_blocks]
         sources, problems, special = _scan(settings, settings.data_folder, report, stop)
         delivery = Run(
             settings,

@@ -11,9 +11,9 @@ import logging
 
 from typing import TYPE_CHECKING
 
-from streamapp import topics
 from streamapp.errors import BlockMalformedError
-from streamapp.following import Follower
+from streamapp.kafka import topic_admin
+from streamapp.kafka.follow import Follower
 from streamapp.protocol import messages as message_types
 from streamapp.protocol.messages import FileStatus, Heartbeat
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from confluent_kafka import Consumer, Message
 
+    from streamapp.kafka.topic_admin import Place
     from streamapp.protocol.messages import BlockAck
-    from streamapp.topics import Place
 
 logger = logging.getLogger(__name__)
 
@@ -45,14 +45,14 @@ class AckReader:
         group: str,
         on_acks: Callable[[list[BlockAck]], None],
         on_status: Callable[[FileStatus | Heartbeat], None],
-        names: topics.Names = topics.PLAIN_NAMES,
+        names: topic_admin.Names = topic_admin.PLAIN_NAMES,
     ) -> None:
         self._group = group
         self._names = names
         self._on_acks = on_acks
         self._on_status = on_status
         self._is_caught_up = False
-        places = [*topics.file_places(names.acks), *topics.file_places(names.status)]
+        places = [*topic_admin.file_places(names.acks), *topic_admin.file_places(names.status)]
         self._follower = Follower(consumer, places, self._take)
 
     def catch_up(self, stop: threading.Event) -> None:

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Final
 
 from confluent_kafka import KafkaException
 
-from streamapp import groups, history, kafka, topics
-from streamapp.broker_contact import STATISTICS_SECONDS, BrokerContact
 from streamapp.errors import BrokerDeniedError, KafkaError, RetentionError
+from streamapp.kafka import clients, groups, history, topic_admin
+from streamapp.kafka.broker_contact import STATISTICS_SECONDS, BrokerContact
+from streamapp.kafka.connection_errors import Trouble
 from streamapp.producer import retention, waiting
 from streamapp.producer.acks import AckReader
 from streamapp.producer.crew import Crew
@@ -36,7 +37,6 @@ from streamapp.producer.state import Delivery, Policy
 from streamapp.producer.status import StatusBoard
 from streamapp.protocol import messages
 from streamapp.protocol.presence import Roster
-from streamapp.trouble import Trouble
 
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class Run:
         folder: Path,
         sources: Iterable[Source],
         *,
-        data_blocks: topics.TopicState,
+        data_blocks: topic_admin.TopicState,
         wait: bool,
         only_failed: bool,
         verify: bool,
@@ -89,7 +89,7 @@ class Run:
     ) -> None:
         """*data_blocks* is the topic as it is on the cluster; the rest as for `run`."""
         self._settings = settings
-        self._names = topics.names(settings)
+        self._names = topic_admin.names(settings)
         self._wait = wait
         self._only_failed = only_failed
         self._report = report
@@ -118,13 +118,13 @@ class Run:
         )
         self._desk = Desk(self.delivery, time.monotonic)
         self._outbox = Outbox.for_topic(settings, max_message_bytes=data_blocks.max_message_bytes)
-        self._senders = self._make_senders(folder, topics.frame_bytes(settings, data_blocks))
+        self._senders = self._make_senders(folder, topic_admin.frame_bytes(settings, data_blocks))
         self._contact = BrokerContact(settings.brokers, time.monotonic)
         self._trouble = Trouble()
         self._roster = Roster(settings.group_id)
         self._acks = self._make_reader()
         self._lookout = Lookout(
-            kafka.admin(settings),
+            clients.admin(settings),
             groups.reader(settings, settings.group_id),
             group=settings.group_id,
             partitions=data_blocks.partitions,
@@ -237,7 +237,7 @@ class Run:
         return [Sender(means) for _ in range(self._settings.readers)]
 
     def _make_reader(self) -> AckReader:
-        consumer = kafka.consumer(
+        consumer = clients.consumer(
             self._settings,
             **{
                 "statistics.interval.ms": round(STATISTICS_SECONDS * 1000),
@@ -444,7 +444,7 @@ class Run:
 
     def _note_refusal(self, block: Block, attempt: int, error: Code) -> None:
         """A frame was refused: for want of rights by all attempts, otherwise by this one."""
-        translated = kafka.translated(
+        translated = clients.translated(
             KafkaException(error), f"cannot send to topic {self._names.data_blocks}", self._settings
         )
         if isinstance(translated, BrokerDeniedError):

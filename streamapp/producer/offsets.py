@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final
 from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import OffsetSpec
 
-from streamapp import groups, topics
 from streamapp.errors import KafkaError
+from streamapp.kafka import groups, topic_admin
 from streamapp.producer.state import View
 
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from confluent_kafka import Consumer
     from confluent_kafka.admin import AdminClient
 
-    from streamapp.topics import Place
+    from streamapp.kafka.topic_admin import Place
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class Lookout:
         partitions: int,
         has_read: Callable[[dict[Place, int], float], bool],
         on_view: Callable[[View], None],
-        names: topics.Names = topics.PLAIN_NAMES,
+        names: topic_admin.Names = topic_admin.PLAIN_NAMES,
     ) -> None:
         """*reader* asks for the group's commits; see `groups.reader` why the admin does not.
 
@@ -82,7 +82,7 @@ class Lookout:
         committed = self._committed()
         places = [(self._names.data_blocks, n) for n in range(self._partitions)]
         starts = self._ask(places, _EARLIEST)
-        ack_places = topics.file_places(self._names.acks)
+        ack_places = topic_admin.file_places(self._names.acks)
         ends = self._ask(places + ack_places, _LATEST)
         ack_ends = {place: ends.pop(place) for place in ack_places}
         view = View(

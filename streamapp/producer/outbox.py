@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from confluent_kafka import KafkaError as Code
 from confluent_kafka import KafkaException
 
-from streamapp import kafka
+from streamapp.kafka import clients
 
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Outbox:
             "enable.gapless.guarantee": True,
             "delivery.timeout.ms": 0,  # no end
         }
-        return cls(lambda: kafka.producer(settings, max_message_bytes=max_message_bytes, **extra))
+        return cls(lambda: clients.producer(settings, max_message_bytes=max_message_bytes, **extra))
 
     @property
     def producer(self) -> Producer:
@@ -116,7 +116,7 @@ class Outbox:
             return False
         except KafkaException as error:
             self._note(error, producer)
-            raise kafka.translated(error, f"cannot send to {topic}") from error
+            raise clients.translated(error, f"cannot send to {topic}") from error
         return True
 
     def _note(self, error: KafkaException, producer: Producer) -> None:

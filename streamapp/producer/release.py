@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Final
 
 from confluent_kafka import KafkaException, TopicPartition
 
-from streamapp import groups, kafka
 from streamapp.errors import KafkaError
+from streamapp.kafka import clients, groups
 
 
 if TYPE_CHECKING:
     import threading
 
+    from streamapp.kafka.topic_admin import Place
     from streamapp.settings import Settings
-    from streamapp.topics import Place
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class Releaser:
     def __init__(self, settings: Settings, places: list[Place]) -> None:
         """*places* are the partitions of the topic that the blocks travel on."""
         self._settings = settings
-        self._admin = kafka.admin(settings)
+        self._admin = clients.admin(settings)
         self._places = places
         self.released = 0  # records, in this run
 
@@ -75,7 +75,7 @@ class Releaser:
             return is_all
         futures = self._admin.delete_records(
             [TopicPartition(*place, end) for place, end in doomed.items()],
-            request_timeout=kafka.REQUEST_SECONDS,
+            request_timeout=clients.REQUEST_SECONDS,
         )
         for future in futures.values():
             groups.result(future, "cannot delete records")

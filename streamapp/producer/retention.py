@@ -13,7 +13,7 @@ from streamapp.units import format_duration, format_size
 
 
 if TYPE_CHECKING:
-    from streamapp.topics import TopicState
+    from streamapp.kafka.topic_admin import TopicState
 
 SHORT_SECONDS: Final = 3600.0
 """Retention below an hour: a machine that is down for a coffee may miss what was sent."""

@@ -15,8 +15,8 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from streamapp import topics
 from streamapp.errors import KafkaError, SourceChangedError
+from streamapp.kafka import topic_admin
 from streamapp.producer import reading
 from streamapp.protocol import compression, fileplan, frames
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 class Means:
     """What all senders share; *on_refused* gets what Kafka answered to a frame."""
 
-    topic: str = topics.DATA_BLOCKS
+    topic: str = topic_admin.DATA_BLOCKS
     folder: Path
     machine: str
     block_size: int

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from aiokafka.partitioner import murmur2
 
-from streamapp import topics
+from streamapp.kafka import topic_admin
 from streamapp.protocol.messages import BlockAck, FileStatus, Heartbeat, Quarantined
 
 
@@ -17,7 +17,7 @@ def partition_of(routing_key: bytes) -> int:
 
     Java's murmur2, as Faust's tables and the producer's client route.
     """
-    return int(murmur2(routing_key) & 0x7FFFFFFF) % topics.FILE_PARTITIONS
+    return int(murmur2(routing_key) & 0x7FFFFFFF) % topic_admin.FILE_PARTITIONS
 
 
 def routing_key_of(record: BlockAck | FileStatus | Heartbeat | Quarantined) -> str:

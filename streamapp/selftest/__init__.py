@@ -14,8 +14,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
-from streamapp import groups, kafka, topics
 from streamapp.errors import DeliveryError, InterruptedDeliveryError, StoreFullError, StreamAppError
+from streamapp.kafka import clients, groups, topic_admin
 from streamapp.selftest import verdicts
 from streamapp.selftest.faults import FAULTS
 from streamapp.selftest.site import MACHINE, Site
@@ -50,11 +50,11 @@ def run(settings: Settings, *, keep: bool, report: Report, stop: threading.Event
     rows: list[Row] = []
     known: set[str] = set()
     own = own_settings(settings)
-    kafka.brokers(kafka.admin(own), own)  # before anything is made
+    clients.brokers(clients.admin(own), own)  # before anything is made
     with _Traces(own, keep=keep, report=report) as traces:
         try:
             report.doing(f"Making topics {own.topic_prefix}…")
-            states = topics.ensure(own, with_changelogs=True)
+            states = topic_admin.ensure(own, with_changelogs=True)
             report.doing("Starting two workers")
             with Site(own, traces.folder, states, stop) as site:
                 for fault in FAULTS:
@@ -126,7 +126,7 @@ class _Traces:
                 f"the group {settings.group_id}"
             )
             return
-        admin = kafka.admin(settings)
+        admin = clients.admin(settings)
         self._tidy(lambda: groups.delete(admin, settings.group_id))
         self._tidy(lambda: _delete_topics(settings, admin))
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -139,6 +139,6 @@ class _Traces:
             self._report.say(f"Left behind: {error}")
 
 
-def _delete_topics(settings: Settings, admin: kafka.AdminClient) -> None:
-    mine = [n for n in kafka.topics(admin, settings) if n.startswith(settings.topic_prefix)]
-    topics.delete(settings, mine)
+def _delete_topics(settings: Settings, admin: clients.AdminClient) -> None:
+    mine = [n for n in clients.topics(admin, settings) if n.startswith(settings.topic_prefix)]
+    topic_admin.delete(settings, mine)

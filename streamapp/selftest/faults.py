@@ -10,8 +10,8 @@ import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from streamapp import topics
 from streamapp.errors import DeliveryError, StreamAppError
+from streamapp.kafka import topic_admin
 from streamapp.protocol import fileplan
 from streamapp.selftest import frames
 
@@ -56,7 +56,7 @@ def _spoiled(spoil: Callable[[list[Piece]], list[Piece]], site: Site) -> None:
     source = site.write(f"frames {spoil.__name__}")
     pieces = site.cut(source)
     attempt = pieces[0][0].attempt
-    partition = fileplan.partition_of(source.file_id, 0, topics.BLOCK_PARTITIONS)
+    partition = fileplan.partition_of(source.file_id, 0, topic_admin.BLOCK_PARTITIONS)
     site.hand.send(frames.encoded(spoil(pieces)), partition=partition)
     site.wait(lambda: site.witness.answer(source.file_id, attempt) is not None, "an answer")
     answer = site.witness.answer(source.file_id, attempt)
@@ -72,7 +72,7 @@ def _malformed(site: Site) -> None:
     offsets = site.hand.send(frames.malformed(pieces), partition=0)
     wanted = {(0, offset) for offset in offsets}
     site.wait(lambda: wanted <= site.witness.set_aside, "malformed records to be set aside")
-    site.write("after malformed", topics.BLOCK_PARTITIONS)
+    site.write("after malformed", topic_admin.BLOCK_PARTITIONS)
     site.finish(site.producer("producer after malformed"))
 
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from confluent_kafka import TopicPartition
 
-from streamapp import groups, kafka, topics
 from streamapp.errors import KafkaError
+from streamapp.kafka import clients, groups, topic_admin
 from streamapp.units import counted
 
 
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
     from confluent_kafka import Consumer, Message
     from confluent_kafka import KafkaError as Code
 
+    from streamapp.kafka.topic_admin import TopicState
     from streamapp.selftest.frames import Record
     from streamapp.settings import Settings
-    from streamapp.topics import TopicState
 
 # What it warns of is repeated by itself; whether all arrived is what `send` says.
 _librdkafka = logging.getLogger(f"{__name__}.librdkafka")
 _librdkafka.setLevel(logging.ERROR)
 
 _BATCH: Final = 100
-_SECONDS: Final = 3 * kafka.REQUEST_SECONDS
+_SECONDS: Final = 3 * clients.REQUEST_SECONDS
 
 
 class Hand:
@@ -55,7 +55,7 @@ class Hand:
 
         # One for each time: a producer that lives on would have the topic made again after
         # its deletion.
-        producer = kafka.producer(
+        producer = clients.producer(
             self._settings, max_message_bytes=self._topic.max_message_bytes, logger=_librdkafka
         )
         for key, value, headers in records:
@@ -80,7 +80,7 @@ class Hand:
             KafkaError: they cannot be read or written.
         """
         count = 0
-        with contextlib.closing(kafka.consumer(self._settings)) as consumer:
+        with contextlib.closing(clients.consumer(self._settings)) as consumer:
             for (_, partition), end in self.ends().items():
                 records = self._records(consumer, partition, end)
                 frames = [r for r in records if r[0].startswith(file_id.encode())]
@@ -88,13 +88,13 @@ class Hand:
                 count += len(frames)
         return count
 
-    def ends(self) -> dict[topics.Place, int]:
+    def ends(self) -> dict[topic_admin.Place, int]:
         """Return where the partitions end.
 
         Raises:
             KafkaError: the broker does not tell.
         """
-        return groups.ends(kafka.admin(self._settings), self.places)
+        return groups.ends(clients.admin(self._settings), self.places)
 
     def _records(self, consumer: Consumer, partition: int, end: int) -> list[Record]:
         """Return what is in a partition before *end*."""
@@ -104,7 +104,7 @@ class Hand:
         while position < end:
             if time.monotonic() > deadline:
                 raise KafkaError(f"cannot read {self._topic.name} again: no answer")
-            for message in consumer.consume(_BATCH, timeout=topics.SPREAD_SECONDS / 100):
+            for message in consumer.consume(_BATCH, timeout=topic_admin.SPREAD_SECONDS / 100):
                 if message.error() is None and (message.offset() or 0) < end:
                     headers: Any = message.headers()  # its type allows more than Kafka does
                     records.append((message.key() or b"", message.value() or b"", headers or []))

@@ -12,9 +12,9 @@ import time
 
 from typing import TYPE_CHECKING, Final, Self
 
-from streamapp import groups, topics
 from streamapp.demo.processes import Process, Worker, free_ports
 from streamapp.errors import DeliveryError, InterruptedDeliveryError
+from streamapp.kafka import groups, topic_admin
 from streamapp.producer import scan
 from streamapp.producer.engine import first_attempt
 from streamapp.selftest import disks, frames
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from streamapp.kafka.topic_admin import TopicState
     from streamapp.selftest.frames import Piece
     from streamapp.settings import Settings
-    from streamapp.topics import TopicState
 
 MACHINE: Final = "selftest"
 WORKERS: Final = 2
@@ -69,7 +69,7 @@ class Site:
         for path in (self.source, self._machines, self._logs):
             path.mkdir()
         self._stop = stop
-        self.hand = Hand(settings, states[topics.names(settings).data_blocks])
+        self.hand = Hand(settings, states[topic_admin.names(settings).data_blocks])
         self._stack = contextlib.ExitStack()
         self.workers = [
             Worker(
@@ -180,7 +180,7 @@ class Site:
             health = [worker.health() or {} for worker in self.workers]
             held = [p for h in health if h.get("ready") for p in h["partitions"]]
             each = all(h.get("partitions") for h in health)
-            return each and sorted(held) == list(range(topics.BLOCK_PARTITIONS))
+            return each and sorted(held) == list(range(topic_admin.BLOCK_PARTITIONS))
 
         self.wait(is_shared, "the workers to share the partitions", every=0.3)
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final
 from confluent_kafka import OFFSET_BEGINNING, KafkaException, TopicPartition
 from confluent_kafka import KafkaError as Code
 
-from streamapp import groups, kafka, topics
 from streamapp.errors import BlockMalformedError, KafkaError
+from streamapp.kafka import clients, groups, topic_admin
 from streamapp.protocol import messages
 
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _BATCH: Final = 500
 _POLL_SECONDS: Final = 0.1
-_SECONDS: Final = 3 * kafka.REQUEST_SECONDS
+_SECONDS: Final = 3 * clients.REQUEST_SECONDS
 
 
 class Witness:
@@ -32,10 +32,10 @@ class Witness:
         self.acks: list[BlockAck] = []
         self.set_aside: set[tuple[int, int]] = set()  # partition and offset
         self._settings = settings
-        self._acks, status = topics.names(settings).acks, topics.names(settings).status
-        places = [*topics.file_places(self._acks), *topics.file_places(status)]
+        self._acks, status = topic_admin.names(settings).acks, topic_admin.names(settings).status
+        places = [*topic_admin.file_places(self._acks), *topic_admin.file_places(status)]
         self._read = dict.fromkeys(places, 0)
-        self._consumer = kafka.consumer(settings)
+        self._consumer = clients.consumer(settings)
         self._consumer.assign([TopicPartition(*place, OFFSET_BEGINNING) for place in self._read])
 
     def look(self, seconds: float) -> None:
@@ -56,7 +56,7 @@ class Witness:
             KafkaError: it may not be read, or does not come.
         """
         deadline = time.monotonic() + _SECONDS
-        ends = groups.ends(kafka.admin(self._settings), self._read)
+        ends = groups.ends(clients.admin(self._settings), self._read)
         while any(self._read[place] < end for place, end in ends.items()):
             if time.monotonic() > deadline:
                 raise KafkaError(f"cannot read {self._acks} to its end: no answer")
@@ -75,7 +75,7 @@ class Witness:
         if error := message.error():
             if error.code() == Code.TOPIC_AUTHORIZATION_FAILED:
                 doing = "cannot read what the workers say"
-                raise kafka.translated(KafkaException(error), doing)
+                raise clients.translated(KafkaException(error), doing)
             return  # the end of a partition, or what librdkafka mends by itself
         topic, partition, offset = message.topic(), message.partition(), message.offset()
         self._read[topic or "", partition or 0] = (offset or 0) + 1

@@ -5,9 +5,10 @@ import socket
 
 import pytest
 
-from streamapp import kafka, topics
 from streamapp.app import create_app
 from streamapp.errors import BrokerUnreachableError
+from streamapp.kafka import clients, topic_admin
+from streamapp.kafka.connection_errors import Trouble
 from streamapp.producer.blocks import Block, File, Phase
 from streamapp.producer.outbox import Outbox
 from streamapp.producer.proving import Prover
@@ -16,7 +17,6 @@ from streamapp.producer.sender import Means, Sender
 from streamapp.protocol import fileplan, routing
 from streamapp.protocol.compression import Compression
 from streamapp.settings import Settings
-from streamapp.trouble import Trouble
 from tests.fake_broker import ALL_REPLICAS, PRODUCER_ID, FakeBroker
 from tests.waiting import wait_for
 
@@ -28,7 +28,7 @@ BLOCK = 1 << 16
 @pytest.fixture
 def broker():
     """A broker whose topics have six partitions."""
-    with FakeBroker(topics.BLOCK_PARTITIONS) as broker:
+    with FakeBroker(topic_admin.BLOCK_PARTITIONS) as broker:
         yield broker
 
 
@@ -44,8 +44,8 @@ def settings(broker, tmp_path):
 def outbox(request, settings):
     """Each Kafka producer of ours outside of Faust."""
     if request.param == "of the delivery":
-        return Outbox.for_topic(settings, max_message_bytes=topics.MAX_MESSAGE_BYTES)
-    return Outbox(lambda: kafka.producer(settings))
+        return Outbox.for_topic(settings, max_message_bytes=topic_admin.MAX_MESSAGE_BYTES)
+    return Outbox(lambda: clients.producer(settings))
 
 
 def assert_promised(produced):
@@ -78,14 +78,14 @@ def test_sent_again_as_the_same(broker, outbox):
 
 def test_partition_of_a_key(broker, outbox):
     """Without a partition a key goes where everyone looks for it: Java's murmur2."""
-    broker.partitions = topics.FILE_PARTITIONS
+    broker.partitions = topic_admin.FILE_PARTITIONS
     for key in KEYS:
         outbox.post(key.decode(), b"v", key=key)  # a topic for each tells them apart
     assert outbox.flush(30)
 
     wanted = {key.decode(): routing.partition_of(key) for key in KEYS}
     assert wanted == {batch.topic: batch.partition for batch in broker.produced}
-    assert topics.FILE_PARTITIONS == len(set(wanted.values()))
+    assert topic_admin.FILE_PARTITIONS == len(set(wanted.values()))
 
 
 def test_partition_of_a_block(broker, settings, tmp_path):
@@ -93,7 +93,7 @@ def test_partition_of_a_block(broker, settings, tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "file").write_bytes(b"x" * 3 * BLOCK)
     (source,) = scan(tmp_path / "data", machine="m", block_size=BLOCK)
-    outbox = Outbox.for_topic(settings, max_message_bytes=topics.MAX_MESSAGE_BYTES)
+    outbox = Outbox.for_topic(settings, max_message_bytes=topic_admin.MAX_MESSAGE_BYTES)
     refused = []
     sender = Sender(
         Means(
@@ -143,9 +143,9 @@ def test_no_line_of_librdkafka(nowhere, caplog, capfd):
     """No client writes a line of librdkafka to the screen or, unless one debugs, to the log."""
     caplog.set_level(logging.DEBUG)
     trouble = Trouble()
-    consumer = kafka.consumer(nowhere, error_cb=trouble.note)
+    consumer = clients.consumer(nowhere, error_cb=trouble.note)
     outbox = Outbox.for_topic(nowhere, max_message_bytes=1 << 20)
-    admin = kafka.admin(nowhere)
+    admin = clients.admin(nowhere)
     outbox.post("t", b"v", key=b"k")
 
     def reason():
@@ -164,10 +164,10 @@ def test_no_line_of_librdkafka(nowhere, caplog, capfd):
 
 def test_reason_in_the_error(nowhere, monkeypatch):
     """A command that reaches no broker says why not, as far as that is known."""
-    monkeypatch.setattr(kafka, "REQUEST_SECONDS", 1.0)
+    monkeypatch.setattr(clients, "REQUEST_SECONDS", 1.0)
 
     with pytest.raises(BrokerUnreachableError) as caught:
-        topics.check(nowhere)
+        topic_admin.check(nowhere)
     assert (
         f"cannot reach Kafka: no Kafka broker answers at {nowhere.brokers} ({nowhere.brokers} "
         "refuses the connection). Is it running, is --brokers right?"
@@ -181,7 +181,7 @@ async def test_worker(broker, settings):
     try:
         for key in KEYS[:3]:
             sent = await app.producer.send(
-                topics.ACKS, key, b"v", partition=2, timestamp=None, headers=None
+                topic_admin.ACKS, key, b"v", partition=2, timestamp=None, headers=None
             )
             await sent
     finally:

@@ -15,8 +15,8 @@ import click
 import pytest
 import yaml
 
-from streamapp import topics
 from streamapp.cli import cli
+from streamapp.kafka import topic_admin
 from streamapp.settings import ENV_PREFIX, Settings, variable_of
 from streamapp.web_client import token_headers
 
@@ -179,7 +179,7 @@ def test_replica_fetch_takes_a_batch(services):
     """A follower fetches the largest batch that the topic takes in one request."""
     for name in BROKERS:
         fetch = services[name]["environment"]["KAFKA_REPLICA_FETCH_MAX_BYTES"]
-        assert fetch >= topics.MAX_MESSAGE_BYTES
+        assert fetch >= topic_admin.MAX_MESSAGE_BYTES
 
 
 def test_long_running_services_are_watched(services):

@@ -11,7 +11,7 @@ import pytest
 
 from confluent_kafka import KafkaError as Code
 
-from streamapp import history, kafka, producer, topics
+from streamapp import producer
 from streamapp.errors import (
     BrokerDeniedError,
     DeliveryError,
@@ -21,6 +21,7 @@ from streamapp.errors import (
     SourceChangedError,
     SourceError,
 )
+from streamapp.kafka import clients, history, topic_admin
 from streamapp.producer import engine, reading, scan, waiting
 from streamapp.producer.directory import Directory
 from streamapp.producer.events import FileEvent, Notice, Progress, Summary, Waiting
@@ -96,8 +97,8 @@ def fake(settings, monkeypatch):
     """A Kafka in memory, with one machine."""
     fake = FakeKafka(group=settings.group_id)
     for name in ("producer", "consumer", "admin"):
-        monkeypatch.setattr(kafka, name, getattr(fake, name))
-    monkeypatch.setattr(topics, "ensure", fake.ensure)
+        monkeypatch.setattr(clients, name, getattr(fake, name))
+    monkeypatch.setattr(topic_admin, "ensure", fake.ensure)
     monkeypatch.setattr("streamapp.producer.offsets.LOOK_SECONDS", 0.05)
     monkeypatch.setattr(engine, "TICK_SECONDS", 0.01)
     monkeypatch.setattr(scan, "FRESH_NS", 0)  # the files are as old as they need be
@@ -158,18 +159,18 @@ def test_recorded_as_complete(fake, settings, told):
 def test_second_run(fake, settings, told, monkeypatch):
     """A second run sends nothing, and does not even open a delivered file."""
     run(settings, told)
-    before = len(fake.log(topics.DATA_BLOCKS)), len(fake.log(topics.STATUS))
+    before = len(fake.log(topic_admin.DATA_BLOCKS)), len(fake.log(topic_admin.STATUS))
     monkeypatch.setattr(reading, "chunks", None)
 
     summary = run(settings, Told())
 
-    assert before == (len(fake.log(topics.DATA_BLOCKS)), len(fake.log(topics.STATUS)))
+    assert before == (len(fake.log(topic_admin.DATA_BLOCKS)), len(fake.log(topic_admin.STATUS)))
     assert (0, 5) == (summary.delivered, summary.skipped)
 
 
 def sent(fake):
     """How many records there are of blocks."""
-    return len(fake.log(topics.DATA_BLOCKS))
+    return len(fake.log(topic_admin.DATA_BLOCKS))
 
 
 def test_verify(fake, settings, told):
@@ -418,7 +419,7 @@ def test_machine_holds(fake, settings, told, is_early):
     )
 
     def hold():
-        fake.append(topics.STATUS, 0, messages.encode(beat))
+        fake.append(topic_admin.STATUS, 0, messages.encode(beat))
 
     if is_early:
         hold()
@@ -515,7 +516,7 @@ def test_no_right_to_write(fake, settings, told):
     """Without the right to write, the run ends at once, and says so."""
     fake.refuse = [Code(Code.TOPIC_AUTHORIZATION_FAILED)] * 1000
 
-    with pytest.raises(BrokerDeniedError, match=topics.DATA_BLOCKS):
+    with pytest.raises(BrokerDeniedError, match=topic_admin.DATA_BLOCKS):
         run(settings, told)
 
 

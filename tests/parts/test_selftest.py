@@ -8,7 +8,7 @@ import pytest
 
 from click.testing import CliRunner
 
-from streamapp import cli, groups, kafka, selftest, topics
+from streamapp import cli, selftest
 from streamapp.assembly import Assembly, Step
 from streamapp.errors import (
     BlockCorruptError,
@@ -18,6 +18,7 @@ from streamapp.errors import (
     DeliveryError,
     InterruptedDeliveryError,
 )
+from streamapp.kafka import clients, groups, topic_admin
 from streamapp.producer.scan import Source
 from streamapp.protocol import filenames, fileplan
 from streamapp.protocol import frames as frame_headers
@@ -254,13 +255,13 @@ def cluster(machines, monkeypatch, tmp_path):
     monkeypatch.setattr("tempfile.tempdir", None)
     monkeypatch.setattr(FakeSite, "disks", machines)
     monkeypatch.setattr(selftest, "Site", FakeSite)
-    monkeypatch.setattr(kafka, "admin", lambda _settings: None)
-    monkeypatch.setattr(kafka, "brokers", lambda *_: 1)
+    monkeypatch.setattr(clients, "admin", lambda _settings: None)
+    monkeypatch.setattr(clients, "brokers", lambda *_: 1)
     monkeypatch.setattr(
-        kafka, "topics", lambda _, own: {f"{own.topic_prefix}data-blocks": [1], "theirs": [1]}
+        clients, "topics", lambda _, own: {f"{own.topic_prefix}data-blocks": [1], "theirs": [1]}
     )
-    monkeypatch.setattr(topics, "ensure", lambda *_, **__: {})
-    monkeypatch.setattr(topics, "delete", lambda _, doomed: asked.append(doomed))
+    monkeypatch.setattr(topic_admin, "ensure", lambda *_, **__: {})
+    monkeypatch.setattr(topic_admin, "delete", lambda _, doomed: asked.append(doomed))
     monkeypatch.setattr(groups, "delete", lambda _, group: asked.append(group))
     monkeypatch.setattr(cli.ending, "event_of_signals", lambda **_: None)
     return asked
@@ -353,7 +354,7 @@ def test_denied(cluster, monkeypatch, tmp_path):
     def deny(*_, **__):
         raise BrokerDeniedError("cannot create the topic x: denied. Ask for the right")
 
-    monkeypatch.setattr(topics, "ensure", deny)
+    monkeypatch.setattr(topic_admin, "ensure", deny)
 
     code, printed = invoke()
 

@@ -10,9 +10,10 @@ import pytest
 
 from click.testing import CliRunner
 
-from streamapp import reacknowledge, topics, verifying
+from streamapp import reacknowledge, verifying
 from streamapp.cli import cli
 from streamapp.errors import BrokerUnreachableError
+from streamapp.kafka import topic_admin
 from streamapp.settings import Settings
 from streamapp.store import BlockStore
 from tests.parts.keeping import flip, keep_file
@@ -57,7 +58,7 @@ def kafka(monkeypatch):
         written.extend(acks)
         return reacknowledge.Outcome(blocks=len(acks))
 
-    monkeypatch.setattr(topics, "check", lambda _settings: {})
+    monkeypatch.setattr(topic_admin, "check", lambda _settings: {})
     monkeypatch.setattr(reacknowledge, "write", write)
     return written
 
@@ -163,7 +164,7 @@ def test_repair_without_a_broker(verify, folder, monkeypatch):
     def check(_settings):
         raise BrokerUnreachableError("no Kafka broker answers")
 
-    monkeypatch.setattr(topics, "check", check)
+    monkeypatch.setattr(topic_admin, "check", check)
     flip(folder / "processed_data_m/a/block_0001.bin", 5)
     before = snapshot(folder)
 

@@ -8,8 +8,9 @@ import pytest
 
 from click.testing import CliRunner
 
-from streamapp import inventory, reacknowledge, topics
+from streamapp import inventory, reacknowledge
 from streamapp.cli import cli
+from streamapp.kafka import topic_admin
 from streamapp.store import BlockStore
 from tests.parts.keeping import keep_file
 
@@ -39,7 +40,7 @@ class Kafka:
 def kafka(monkeypatch):
     """A broker that takes everything."""
     kafka = Kafka()
-    monkeypatch.setattr(topics, "check", lambda _settings: {})
+    monkeypatch.setattr(topic_admin, "check", lambda _settings: {})
     monkeypatch.setattr(reacknowledge, "write", kafka.write)
     monkeypatch.setattr(inventory, "read_acks", kafka.read)
     return kafka

@@ -9,8 +9,9 @@ import pytest
 
 from click.testing import CliRunner
 
-from streamapp import inventory, machines, reacknowledge, topics
+from streamapp import inventory, machines, reacknowledge
 from streamapp.cli import cli
+from streamapp.kafka import topic_admin
 from streamapp.protocol.messages import Heartbeat
 from streamapp.store import BlockStore, discard
 from streamapp.verify import Pace, blocks
@@ -89,7 +90,7 @@ class Watch:
 def kafka(monkeypatch):
     """A broker in memory; machine n is up."""
     kafka = Kafka()
-    monkeypatch.setattr(topics, "check", lambda _settings: {})
+    monkeypatch.setattr(topic_admin, "check", lambda _settings: {})
     monkeypatch.setattr(reacknowledge, "write", kafka.write)
     monkeypatch.setattr(inventory, "followed_acks", kafka.follow)
     monkeypatch.setattr(machines, "MachineWatch", kafka.watch)

@@ -9,9 +9,10 @@ import pytest
 
 from click.testing import CliRunner
 
-from streamapp import inventory, reacknowledge, superseded, topics
+from streamapp import inventory, reacknowledge, superseded
 from streamapp.cli import cli
 from streamapp.errors import KafkaError
+from streamapp.kafka import topic_admin
 from streamapp.protocol import fileplan
 from streamapp.protocol.messages import FileStatus
 from streamapp.store import BlockStore, data_folder
@@ -78,7 +79,7 @@ class Kafka:
 def kafka(monkeypatch):
     """A broker that takes everything."""
     kafka = Kafka()
-    monkeypatch.setattr(topics, "check", lambda _settings: {})
+    monkeypatch.setattr(topic_admin, "check", lambda _settings: {})
     monkeypatch.setattr(reacknowledge, "write", kafka.write)
     monkeypatch.setattr(inventory, "followed_acks", kafka.read)
     monkeypatch.setattr(superseded, "followed_status", kafka.read_status)

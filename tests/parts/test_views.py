@@ -12,8 +12,8 @@ from aiohttp.test_utils import TestClient, TestServer
 from faust.types import TP
 
 from streamapp import proofs
-from streamapp.broker_contact import BrokerContact
 from streamapp.errors import PeerError
+from streamapp.kafka.broker_contact import BrokerContact
 from streamapp.protocol import routing
 from streamapp.protocol.messages import FileStatus, Heartbeat
 from streamapp.protocol.presence import Presence

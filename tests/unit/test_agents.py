@@ -15,10 +15,11 @@ from faust.exceptions import ConsumerNotStarted
 from faust.types import TP
 
 from agents import blocks, claims, guard, heartbeat, progress
-from streamapp import channels, desk, machines, topics, watching
+from streamapp import channels, desk, machines, watching
 from streamapp.app import app
 from streamapp.desk import Clock
 from streamapp.intake import Intake
+from streamapp.kafka import topic_admin
 from streamapp.lease import Lease
 from streamapp.machines import SecondWorkers
 from streamapp.own_heartbeat import own_heartbeat
@@ -34,7 +35,7 @@ from tests.waiting import eventually
 
 
 DATA = b"0123456789" * 10
-PLACE = TP(topics.names(app.settings).data_blocks, 2)
+PLACE = TP(topic_admin.names(app.settings).data_blocks, 2)
 
 
 class Ended(BaseException):
@@ -336,7 +337,7 @@ async def test_no_limit():
 def small_event(raw, key=FILE_ID, *, off=0):
     """Return an event of a small topic, *off* partitions from where the rows of *key* are."""
     event = event_of(0, None, raw)
-    partition = (partition_of(key.encode()) + off) % topics.FILE_PARTITIONS
+    partition = (partition_of(key.encode()) + off) % topic_admin.FILE_PARTITIONS
     event.message.topic, event.message.partition = "small", partition
     event.message.tp = TP("small", partition)
     return event
@@ -412,7 +413,7 @@ async def test_record_on_another_partition(run, monkeypatch, caplog, off):
     for warning, key in zip(warnings, [FILE_ID, FILE_ID, "m", "m"], strict=False):
         home = partition_of(key.encode())
         assert f"passed over a record on small: {key} " in warning
-        found = (home + off) % topics.FILE_PARTITIONS
+        found = (home + off) % topic_admin.FILE_PARTITIONS
         assert warning.endswith(f"on partition {found}, expected {home}")
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from streamapp.broker_contact import BrokerContact
+from streamapp.kafka.broker_contact import BrokerContact
 
 
 @pytest.fixture

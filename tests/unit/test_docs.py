@@ -8,7 +8,8 @@ import re
 import msgspec
 import pytest
 
-from streamapp import batches, errors, settings, topics
+from streamapp import batches, errors, settings
+from streamapp.kafka import topic_admin
 from streamapp.producer.release import RELEASE_SECONDS
 from streamapp.protocol import compression, filenames, fileplan, frames, messages, routing
 from streamapp.protocol.frames import BlockMeta, Frame, Seal
@@ -83,8 +84,8 @@ def example():
     seal = Seal(hashlib.sha256(EXAMPLE[:8]).digest(), 2, PROOF)
     lines = [
         f"file id              {file_id}",
-        f"partition, block 0   {fileplan.partition_of(file_id, 0, topics.BLOCK_PARTITIONS)}",
-        f"partition, block 1   {fileplan.partition_of(file_id, 1, topics.BLOCK_PARTITIONS)}",
+        f"partition, block 0   {fileplan.partition_of(file_id, 0, topic_admin.BLOCK_PARTITIONS)}",
+        f"partition, block 1   {fileplan.partition_of(file_id, 1, topic_admin.BLOCK_PARTITIONS)}",
     ]
     for number, meta_, seal_ in [(0, meta, None), (1, None, seal)]:
         piece = EXAMPLE[:8][number * frame_size :][:frame_size]
@@ -199,7 +200,7 @@ def test_topics(protocol):
     """Every topic's row has its width and each of its settings."""
     said = {row[0]: row for row in rows(section(protocol, "## Topics"))}
     default = Settings(machine_id="m", group_id="group")
-    for spec in [*topics.specs(default), *topics.changelogs(default)]:
+    for spec in [*topic_admin.specs(default), *topic_admin.changelogs(default)]:
         row = said[spec.name]
 
         assert str(spec.partitions) == row[1]
@@ -252,11 +253,11 @@ def test_disk_of_kafka(documents):
     """The formula for Kafka's disk has the widths and sizes of new topics."""
     text = documents["operations.md"]
     hours = Settings.model_fields["retention_hours"].default
-    segments = f"{topics.BLOCK_PARTITIONS} x {topics.SEGMENT_BYTES // MIB} MiB"
+    segments = f"{topic_admin.BLOCK_PARTITIONS} x {topic_admin.SEGMENT_BYTES // MIB} MiB"
 
     assert f"`retention_hours` ({hours:.0f})" in text
     assert f"compression + {segments})" in text
-    assert f"*replicas* is {topics.WANTED_REPLICAS}," in text
+    assert f"*replicas* is {topic_admin.WANTED_REPLICAS}," in text
     assert f"every {RELEASE_SECONDS:.0f} seconds" in text
 
 

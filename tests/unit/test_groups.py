@@ -11,8 +11,8 @@ from confluent_kafka import KafkaError as Code
 
 import streamapp
 
-from streamapp import groups
 from streamapp.errors import BrokerUnreachableError, KafkaError
+from streamapp.kafka import groups
 
 
 GONE = Code._TRANSPORT

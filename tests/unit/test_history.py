@@ -2,8 +2,8 @@
 
 import pytest
 
-from streamapp import history, kafka, topics
 from streamapp.errors import BrokerUnreachableError
+from streamapp.kafka import clients, history, topic_admin
 from streamapp.settings import Settings
 from tests.unit.fake_kafka import FakeKafka
 
@@ -13,14 +13,14 @@ def fake(monkeypatch):
     """A Kafka in memory, without machines."""
     fake = FakeKafka(group="g", machines=0)
     for name in ("consumer", "admin"):
-        monkeypatch.setattr(kafka, name, getattr(fake, name))
+        monkeypatch.setattr(clients, name, getattr(fake, name))
     return fake
 
 
 @pytest.fixture
 def data_blocks(fake):
     """The topic of the blocks."""
-    return fake.ensure()[topics.DATA_BLOCKS]
+    return fake.ensure()[topic_admin.DATA_BLOCKS]
 
 
 def said(data_blocks):
@@ -31,7 +31,7 @@ def said(data_blocks):
 def fill(fake, records):
     """Have the topic hold *records*."""
     for number in range(records):
-        fake.append(topics.DATA_BLOCKS, number % 6, b"v")
+        fake.append(topic_admin.DATA_BLOCKS, number % 6, b"v")
 
 
 def test_new_group(fake, data_blocks):
@@ -53,10 +53,10 @@ def test_one_record(fake, data_blocks):
 
 def test_empty_topic(fake, data_blocks, monkeypatch):
     """Where nothing is to be read the group's coordinator is not even asked."""
-    monkeypatch.setattr(kafka, "consumer", None)
+    monkeypatch.setattr(clients, "consumer", None)
 
     assert "" == said(data_blocks)
-    assert [] == fake.log(topics.DATA_BLOCKS)
+    assert [] == fake.log(topic_admin.DATA_BLOCKS)
 
 
 def test_known_group(fake, data_blocks):

@@ -3,7 +3,8 @@
 import msgspec
 import pytest
 
-from streamapp import inventory, kafka, machines, reacknowledge, topics
+from streamapp import inventory, machines, reacknowledge
+from streamapp.kafka import clients, topic_admin
 from streamapp.protocol import messages, routing
 from streamapp.protocol.messages import Heartbeat
 from streamapp.settings import Settings
@@ -18,7 +19,7 @@ PLACE = routing.partition_of(b"m")
 def fake(monkeypatch):
     """A Kafka in memory."""
     fake = FakeKafka(group="g")
-    monkeypatch.setattr(kafka, "consumer", lambda _settings: FakeConsumer(fake))
+    monkeypatch.setattr(clients, "consumer", lambda _settings: FakeConsumer(fake))
     return fake
 
 
@@ -30,8 +31,8 @@ def settings():
 
 def write(fake, value, key):
     """Write a status record under *key* where machine m's are."""
-    log = fake.log(topics.STATUS, PLACE)
-    log.append(Message(topics.STATUS, PLACE, len(log), value=value, key=key))
+    log = fake.log(topic_admin.STATUS, PLACE)
+    log.append(Message(topic_admin.STATUS, PLACE, len(log), value=value, key=key))
 
 
 def beat(fake, group="g", key=None, **fields):
@@ -114,14 +115,14 @@ def test_forget(fake, settings, monkeypatch, old_group, removed):
             beat(fake, "third")
     beat(fake, state="stopped")
     produced = []
-    monkeypatch.setattr(topics, "check", lambda _settings: {})
+    monkeypatch.setattr(topic_admin, "check", lambda _settings: {})
     monkeypatch.setattr(inventory, "read_acks", lambda *_: None)
     monkeypatch.setattr(reacknowledge, "produce", lambda _, sent: produced.extend(sent))
     monkeypatch.setattr(reacknowledge, "write", lambda *_: None)
     monkeypatch.setattr(machines, "LOOK_BACK", 2)
 
     assert 0 == machines.forget(settings, "m", force=False)
-    assert [(topics.STATUS, key, None, PLACE) for key in removed] == produced
+    assert [(topic_admin.STATUS, key, None, PLACE) for key in removed] == produced
 
 
 def test_is_of(settings):

@@ -9,7 +9,7 @@ import pytest
 from confluent_kafka import ConsumerGroupState, KafkaException
 from confluent_kafka import KafkaError as Code
 
-from streamapp import topics
+from streamapp.kafka import topic_admin
 from streamapp.producer.offsets import Lookout
 from streamapp.producer.state import View
 from tests.unit.fake_kafka import FakeAdmin, FakeConsumer, FakeKafka
@@ -19,8 +19,8 @@ from tests.unit.fake_kafka import FakeAdmin, FakeConsumer, FakeKafka
 def fake():
     """A Kafka with two records on one partition, and a group that read them."""
     fake = FakeKafka(group="g")
-    fake.logs[topics.DATA_BLOCKS, 0] = [None, None]
-    fake.logs[topics.ACKS, 1] = [None]
+    fake.logs[topic_admin.DATA_BLOCKS, 0] = [None, None]
+    fake.logs[topic_admin.ACKS, 1] = [None]
     return fake
 
 
@@ -107,7 +107,7 @@ def test_acknowledgements_are_behind(fake):
     lookout(FakeAdmin(fake), seen, has_read=lambda ends, _: asked.append(ends)).look()
 
     assert [] == seen
-    assert [{(topics.ACKS, 0): 0, (topics.ACKS, 1): 1, (topics.ACKS, 2): 0}] == asked
+    assert [{(topic_admin.ACKS, 0): 0, (topic_admin.ACKS, 1): 1, (topic_admin.ACKS, 2): 0}] == asked
 
 
 def test_look_that_fails(fake):

@@ -3,8 +3,8 @@
 import pytest
 
 from streamapp.errors import RetentionError
+from streamapp.kafka.topic_admin import TopicState
 from streamapp.producer import retention
-from streamapp.topics import TopicState
 from streamapp.units import GIB, MIB
 
 

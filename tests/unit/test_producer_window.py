@@ -101,7 +101,7 @@ def kafka_of(monkeypatch):
     """Makes a releaser on a Kafka that has what is given, and the list of what it deleted."""
     from concurrent.futures import Future  # noqa: PLC0415 - for this fixture alone
 
-    from streamapp import groups, kafka  # noqa: PLC0415
+    from streamapp.kafka import clients, groups  # noqa: PLC0415
     from streamapp.producer.release import Releaser  # noqa: PLC0415
 
     class Client:
@@ -126,7 +126,7 @@ def kafka_of(monkeypatch):
             readers[client := Client()] = group
             return client
 
-        monkeypatch.setattr(kafka, "admin", lambda _: Admin())
+        monkeypatch.setattr(clients, "admin", lambda _: Admin())
         monkeypatch.setattr(groups, "names", lambda _: list(commits))
         monkeypatch.setattr(groups, "reader", reader)
         monkeypatch.setattr(groups, "committed", lambda client, _: commits[readers[client]])

@@ -8,11 +8,11 @@ import pytest
 
 from confluent_kafka import KafkaError, KafkaException
 
-from streamapp import topics
 from streamapp.errors import BrokerDeniedError, BrokerUnreachableError, TopicError
+from streamapp.kafka import topic_admin
+from streamapp.kafka.topic_admin import TopicState
 from streamapp.protocol.frames import MAX_FRAMES, OVERHEAD_BYTES
 from streamapp.settings import Settings
-from streamapp.topics import TopicState
 
 
 @pytest.fixture
@@ -26,28 +26,30 @@ def states(settings, monkeypatch):
     """What a cluster says that has all topics as they must be; a test may change it."""
     states = {
         spec.name: TopicState(spec.name, spec.partitions, 3, dict(spec.config))
-        for spec in topics.specs(settings)
+        for spec in topic_admin.specs(settings)
     }
-    monkeypatch.setattr(topics.kafka, "admin", lambda _: None)
+    monkeypatch.setattr(topic_admin.clients, "admin", lambda _: None)
     monkeypatch.setattr(
-        topics.kafka,
+        topic_admin.clients,
         "topics",
         lambda *_: {n: [s.replicas] * s.partitions for n, s in states.items()},
     )
-    monkeypatch.setattr(topics, "_config", lambda _, name: states[name].config)
+    monkeypatch.setattr(topic_admin, "_config", lambda _, name: states[name].config)
     return states
 
 
 def problem(settings):
     """Return what the check says."""
     with pytest.raises(TopicError) as caught:
-        topics.check(settings)
+        topic_admin.check(settings)
     return str(caught.value)
 
 
 def test_as_fixed(settings):
     """Names, widths and clean-up of the topics are a contract with every other machine."""
-    found = {s.name: (s.partitions, s.config["cleanup.policy"]) for s in topics.specs(settings)}
+    found = {
+        s.name: (s.partitions, s.config["cleanup.policy"]) for s in topic_admin.specs(settings)
+    }
 
     assert {
         "data-blocks": (6, "delete"),
@@ -59,9 +61,11 @@ def test_as_fixed(settings):
 def test_tables_are_as_wide_as_their_sources(settings):
     """A changelog has the width of the topics that fill its table, or Faust refuses to start."""
     assert [
-        (f"distributed-processors-{table}-changelog", topics.FILE_PARTITIONS, "compact")
+        (f"distributed-processors-{table}-changelog", topic_admin.FILE_PARTITIONS, "compact")
         for table in ("files", "block_map", "machines")
-    ] == [(s.name, s.partitions, s.config["cleanup.policy"]) for s in topics.changelogs(settings)]
+    ] == [
+        (s.name, s.partitions, s.config["cleanup.policy"]) for s in topic_admin.changelogs(settings)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -74,14 +78,14 @@ def test_tables_are_as_wide_as_their_sources(settings):
 )
 def test_retention(flags, expected):
     """Hours and bytes of retention reach Kafka in Kafka's units."""
-    config = topics.specs(Settings.load(**flags))[0].config
+    config = topic_admin.specs(Settings.load(**flags))[0].config
 
     assert expected == (config["retention.ms"], config["retention.bytes"])
 
 
 def test_all_well(settings, states):
     """Topics that are as they must be pass, and are returned as they are."""
-    assert states == topics.check(settings)
+    assert states == topic_admin.check(settings)
 
 
 class FailingOver:
@@ -111,7 +115,7 @@ class FailingOver:
 @pytest.fixture
 def hurry(monkeypatch):
     """No waiting between two tries."""
-    monkeypatch.setattr(topics, "_POLL_SECONDS", 0)
+    monkeypatch.setattr(topic_admin, "_POLL_SECONDS", 0)
 
 
 @pytest.mark.usefixtures("hurry")
@@ -119,31 +123,31 @@ def test_broker_dies_meanwhile(settings):
     """A request that fails because a broker has just died is made again."""
     codes = (KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError.UNKNOWN_TOPIC_OR_PART)
 
-    assert {"cleanup.policy": "delete"} == topics._config(FailingOver(*codes), "data-blocks")
-    topics._create(FailingOver(*codes[:2]), list(topics.specs(settings)), replicas=1)
+    assert {"cleanup.policy": "delete"} == topic_admin._config(FailingOver(*codes), "data-blocks")
+    topic_admin._create(FailingOver(*codes[:2]), list(topic_admin.specs(settings)), replicas=1)
 
 
 @pytest.mark.usefixtures("hurry")
 def test_cluster_stays_silent(monkeypatch):
     """One that does not come back is reported, and one that refuses at once."""
-    monkeypatch.setattr(topics.kafka, "FAILOVER_SECONDS", 0.01)
+    monkeypatch.setattr(topic_admin.clients, "FAILOVER_SECONDS", 0.01)
     silent = FailingOver(*[KafkaError._TIMED_OUT] * 10_000)
     with pytest.raises(BrokerUnreachableError, match="settings of topic data-blocks"):
-        topics._config(silent, "data-blocks")
-    monkeypatch.setattr(topics.kafka, "FAILOVER_SECONDS", 3600)
+        topic_admin._config(silent, "data-blocks")
+    monkeypatch.setattr(topic_admin.clients, "FAILOVER_SECONDS", 3600)
     with pytest.raises(BrokerDeniedError):
-        topics._config(FailingOver(KafkaError.TOPIC_AUTHORIZATION_FAILED), "data-blocks")
+        topic_admin._config(FailingOver(KafkaError.TOPIC_AUTHORIZATION_FAILED), "data-blocks")
 
 
 @pytest.mark.usefixtures("hurry")
 def test_broker_that_has_not_heard_yet(settings, states, monkeypatch):
     """Topics that another worker has just made, and one broker does not know yet, are there."""
-    monkeypatch.setattr(topics.kafka, "brokers", lambda *_: 3)
+    monkeypatch.setattr(topic_admin.clients, "brokers", lambda *_: 3)
     known = {n: [s.replicas] * s.partitions for n, s in states.items()}
     answers = iter([known, {}, {}])
-    monkeypatch.setattr(topics.kafka, "topics", lambda *_: next(answers, known))
+    monkeypatch.setattr(topic_admin.clients, "topics", lambda *_: next(answers, known))
 
-    assert set(states) == set(topics.ensure(settings))
+    assert set(states) == set(topic_admin.ensure(settings))
 
 
 def test_missing(settings, states):
@@ -230,7 +234,7 @@ def test_frame_bytes(settings, states, largest, expected):
     """A frame is what the setting says, or what the topic takes less what travels beside it."""
     states["data-blocks"].config["max.message.bytes"] = str(largest)
 
-    assert expected == topics.frame_bytes(settings, states["data-blocks"])
+    assert expected == topic_admin.frame_bytes(settings, states["data-blocks"])
 
 
 def test_too_many_frames(states):
@@ -238,6 +242,6 @@ def test_too_many_frames(states):
     states["data-blocks"].config["max.message.bytes"] = str(1024 + OVERHEAD_BYTES)
     fits = Settings.load(block_size=1024 * MAX_FRAMES)
 
-    assert 1024 == topics.frame_bytes(fits, states["data-blocks"])
+    assert 1024 == topic_admin.frame_bytes(fits, states["data-blocks"])
     with pytest.raises(TopicError, match="give a smaller --block-size"):
-        topics.frame_bytes(Settings.load(block_size="2GiB"), states["data-blocks"])
+        topic_admin.frame_bytes(Settings.load(block_size="2GiB"), states["data-blocks"])

@@ -6,7 +6,7 @@ import pytest
 
 from confluent_kafka import KafkaError as Code
 
-from streamapp.trouble import FRESH_SECONDS, Lines, Trouble, sentence
+from streamapp.kafka.connection_errors import FRESH_SECONDS, Lines, Trouble, sentence
 
 
 REFUSED = Code(

@@ -5,7 +5,7 @@ import types
 import pytest
 
 from streamapp import vitals as vitals_module
-from streamapp.broker_contact import BrokerContact
+from streamapp.kafka.broker_contact import BrokerContact
 from streamapp.vitals import RATE_SECONDS, Vitals
 
 

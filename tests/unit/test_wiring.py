@@ -6,10 +6,11 @@ import sys
 
 import pytest
 
-from streamapp import channels, logs, topics, worker
+from streamapp import channels, logs, worker
 from streamapp.actors import PartitionAgent
 from streamapp.app import ROCKSDB_OPTIONS, StreamApp, app, create_app
 from streamapp.changelogs import SafeTable
+from streamapp.kafka import topic_admin
 from streamapp.protocol.messages import BlockAck
 from streamapp.protocol.routing import partition_of
 from streamapp.settings import Settings
@@ -26,12 +27,12 @@ HEAVY = {"faust", "mode", "aiokafka", "rocksdict", "tables", "agents"}
 def test_every_agent_is_discovered(faust_app):
     """Faust only warns when an autodiscovered module fails to import; we fail."""
     assert set(faust_app.agents) == AGENTS
-    assert set(topics.TABLES) == set(faust_app.tables)
+    assert set(topic_admin.TABLES) == set(faust_app.tables)
 
 
 def test_agents_read_what_they_should(faust_app):
     """Each agent reads its own topic, the blocks one actor for each partition."""
-    names = topics.names(faust_app.settings)
+    names = topic_admin.names(faust_app.settings)
     assert {
         "agents.blocks.keep_blocks": ({names.data_blocks}, True),
         "agents.progress.fold_acks": ({names.acks}, False),
@@ -49,10 +50,10 @@ def test_table_is_routed_where_the_topic_is_written(key):
     for table in (state.files, state.block_map, state.machines):
         for form in (key, key.encode()):
             assert key.encode() == table.changelog_topic.prepare_key(form, None)[0]
-        assert topics.FILE_PARTITIONS == table.partitions
+        assert topic_admin.FILE_PARTITIONS == table.partitions
     for topic in (channels.acks, channels.status):
-        assert topics.FILE_PARTITIONS == topic.partitions
-    assert partition_of(key.encode()) in range(topics.FILE_PARTITIONS)
+        assert topic_admin.FILE_PARTITIONS == topic.partitions
+    assert partition_of(key.encode()) in range(topic_admin.FILE_PARTITIONS)
 
 
 def test_acks_of_a_file_go_where_its_row_is():
@@ -60,7 +61,7 @@ def test_acks_of_a_file_go_where_its_row_is():
     ack = ack_of(7)
     assert ack.key.startswith(ack.file_id.encode() + b":7:")
     assert isinstance(ack, BlockAck)
-    assert topics.BLOCK_PARTITIONS == channels.data_blocks.partitions
+    assert topic_admin.BLOCK_PARTITIONS == channels.data_blocks.partitions
 
 
 def test_tables_are_bounded():
@@ -84,7 +85,7 @@ def test_application(session_timeout):
         conf.stream_wait_empty,
         conf.stream_publish_on_commit,
     )
-    assert (0, -1, topics.FILE_PARTITIONS) == (
+    assert (0, -1, topic_admin.FILE_PARTITIONS) == (
         conf.table_standby_replicas,
         conf.producer_acks,
         conf.topic_partitions,

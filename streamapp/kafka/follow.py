@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Final
 from confluent_kafka import KafkaError as Code
 from confluent_kafka import KafkaException, TopicPartition
 
-from streamapp import kafka
 from streamapp.errors import BrokerDeniedError
+from streamapp.kafka import clients
 
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from confluent_kafka import Consumer, Message
 
-    from streamapp.topics import Place
+    from streamapp.kafka.topic_admin import Place
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class Follower:
         Raises:
             KafkaError: the topics cannot be read.
         """
-        deadline = time.monotonic() + kafka.FAILOVER_SECONDS
+        deadline = time.monotonic() + clients.FAILOVER_SECONDS
         ends = {}
         for place in self._positions:
             first, ends[place] = self._bounds(place, stop, deadline)
@@ -139,7 +139,7 @@ class Follower:
                     TopicPartition(*place), timeout=_ASK_SECONDS
                 )
             except KafkaException as error:
-                failure = kafka.translated(error, f"cannot read topic {place[0]}")
+                failure = clients.translated(error, f"cannot read topic {place[0]}")
                 is_denied = isinstance(failure, BrokerDeniedError)
                 if is_denied or time.monotonic() > deadline or stop.wait(_POLL_SECONDS):
                     raise failure from error
@@ -175,7 +175,7 @@ class Follower:
     def _check(error: Code) -> None:
         if error.code() == Code.GROUP_AUTHORIZATION_FAILED:
             return  # librdkafka asks for its group, which reading by assignment does not need
-        translated = kafka.translated(KafkaException(error), "cannot read what workers publish")
+        translated = clients.translated(KafkaException(error), "cannot read what workers publish")
         if isinstance(translated, BrokerDeniedError):
             raise translated
         logger.debug("kafka: %s", error.str())

@@ -13,7 +13,7 @@ from confluent_kafka import KafkaError as Code
 from confluent_kafka import admin as _admin
 
 from streamapp.errors import BrokerDeniedError, BrokerUnreachableError, KafkaError
-from streamapp.trouble import Lines, Trouble
+from streamapp.kafka.connection_errors import Lines, Trouble
 from streamapp.units import KIB, MIB
 
 

@@ -17,8 +17,8 @@ from confluent_kafka import KafkaError as KafkaCode
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import ConfigResource, NewTopic, ResourceType
 
-from streamapp import kafka
 from streamapp.errors import TopicError
+from streamapp.kafka import clients
 from streamapp.protocol.frames import MAX_FRAMES, OVERHEAD_BYTES
 from streamapp.units import MIB, counted
 
@@ -158,9 +158,9 @@ def ensure(settings: Settings, *, with_changelogs: bool = False) -> dict[str, To
         KafkaError: no broker answers, or it does not allow it.
         TopicError: a topic is not as it must be; the message has the command that mends it.
     """
-    admin = kafka.admin(settings)
-    brokers = kafka.brokers(admin, settings)
-    found = kafka.topics(admin, settings)
+    admin = clients.admin(settings)
+    brokers = clients.brokers(admin, settings)
+    found = clients.topics(admin, settings)
     wanted = specs(settings) + (changelogs(settings) if with_changelogs else ())
     missing = [spec for spec in wanted if spec.name not in found]
     if missing:
@@ -177,10 +177,10 @@ def check(settings: Settings, *, patience: float = 0.0) -> dict[str, TopicState]
         KafkaError: no broker answers, or it does not allow it.
         TopicError: a topic is missing, or not as it must be.
     """
-    admin = kafka.admin(settings)
+    admin = clients.admin(settings)
     deadline = time.monotonic() + patience
     while True:
-        found = kafka.topics(admin, settings)
+        found = clients.topics(admin, settings)
         missing = [spec.name for spec in specs(settings) if spec.name not in found]
         if not missing or time.monotonic() >= deadline:
             break
@@ -209,18 +209,18 @@ def delete(settings: Settings, names: list[str]) -> None:
     Raises:
         KafkaError: no broker answers, it does not allow it, or it takes too long.
     """
-    admin = kafka.admin(settings)
-    doomed = [name for name in names if name in kafka.topics(admin, settings)]
+    admin = clients.admin(settings)
+    doomed = [name for name in names if name in clients.topics(admin, settings)]
     if not doomed:
         return
-    futures = admin.delete_topics(doomed, operation_timeout=kafka.REQUEST_SECONDS)
+    futures = admin.delete_topics(doomed, operation_timeout=clients.REQUEST_SECONDS)
     for name, future in futures.items():
         try:
             future.result()
         except KafkaException as error:
-            raise kafka.translated(error, f"cannot delete the topic {name}") from error
-    deadline = time.monotonic() + kafka.REQUEST_SECONDS
-    while any(name in kafka.topics(admin, settings) for name in doomed):
+            raise clients.translated(error, f"cannot delete the topic {name}") from error
+    deadline = time.monotonic() + clients.REQUEST_SECONDS
+    while any(name in clients.topics(admin, settings) for name in doomed):
         if time.monotonic() > deadline:
             message = f"topics {', '.join(doomed)} are being deleted for too long: try again"
             raise TopicError(message)
@@ -243,7 +243,7 @@ def frame_bytes(settings: Settings, data_blocks: TopicState) -> int:
     return size
 
 
-def _create(admin: kafka.AdminClient, wanted: list[TopicSpec], *, replicas: int) -> None:
+def _create(admin: clients.AdminClient, wanted: list[TopicSpec], *, replicas: int) -> None:
     config = {"min.insync.replicas": str(max(1, replicas - 1))}
     new = [
         NewTopic(
@@ -257,23 +257,23 @@ def _create(admin: kafka.AdminClient, wanted: list[TopicSpec], *, replicas: int)
 
     def create() -> None:
         futures = admin.create_topics(
-            new, operation_timeout=kafka.REQUEST_SECONDS, request_timeout=kafka.REQUEST_SECONDS
+            new, operation_timeout=clients.REQUEST_SECONDS, request_timeout=clients.REQUEST_SECONDS
         )
         for future in futures.values():
             try:
                 future.result()
             except KafkaException as error:
-                if not kafka.is_already_there(error):  # another of us was quicker
+                if not clients.is_already_there(error):  # another of us was quicker
                     raise
 
     _persistently(create, f"cannot create the topics {', '.join(spec.name for spec in wanted)}")
 
 
-def _config(admin: kafka.AdminClient, name: str) -> dict[str, str]:
+def _config(admin: clients.AdminClient, name: str) -> dict[str, str]:
     resource = ConfigResource(ResourceType.TOPIC, name)
 
     def describe() -> dict[str, str]:
-        described = admin.describe_configs([resource], request_timeout=kafka.REQUEST_SECONDS)
+        described = admin.describe_configs([resource], request_timeout=clients.REQUEST_SECONDS)
         return {k: entry.value or "" for k, entry in described[resource].result().items()}
 
     return _persistently(describe, f"cannot read the settings of topic {name}")
@@ -292,10 +292,10 @@ def _persistently(ask: Callable[[], _T], doing: str) -> _T:
         except KafkaException as error:
             is_new = error.args[0].code() == KafkaCode.UNKNOWN_TOPIC_OR_PART
             patience = (
-                SPREAD_SECONDS if is_new else kafka.FAILOVER_SECONDS * kafka.is_passing(error)
+                SPREAD_SECONDS if is_new else clients.FAILOVER_SECONDS * clients.is_passing(error)
             )
             if time.monotonic() - began >= patience:
-                raise kafka.translated(error, doing) from error
+                raise clients.translated(error, doing) from error
             time.sleep(_POLL_SECONDS)
 
 

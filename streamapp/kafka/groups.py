@@ -14,8 +14,8 @@ from confluent_kafka import ConsumerGroupState, KafkaException, TopicPartition
 from confluent_kafka import KafkaError as Code
 from confluent_kafka.admin import OffsetSpec
 
-from streamapp import kafka
 from streamapp.errors import BrokerUnreachableError
+from streamapp.kafka import clients
 
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from confluent_kafka import Consumer
     from confluent_kafka.admin import AdminClient, ConsumerGroupListing
 
+    from streamapp.kafka.topic_admin import Place
     from streamapp.settings import Settings
-    from streamapp.topics import Place
 
 COORDINATOR_SECONDS: Final = 30.0
 """How long a group's coordinator may take to load; on a new cluster it takes seconds."""
@@ -50,7 +50,7 @@ _LEADER_MOVES: Final = frozenset(
 )
 _DOWN: Final = frozenset({ConsumerGroupState.EMPTY, ConsumerGroupState.DEAD})
 _POLL_SECONDS: Final = 0.2
-_NO_ANSWER: Final = f"no answer from Kafka within {2 * kafka.REQUEST_SECONDS:.0f} s"
+_NO_ANSWER: Final = f"no answer from Kafka within {2 * clients.REQUEST_SECONDS:.0f} s"
 
 
 def reader(settings: Settings, group: str) -> Consumer:
@@ -60,7 +60,7 @@ def reader(settings: Settings, group: str) -> Consumer:
     a broker that just came up) librdkafka's admin request for commits fails, and has crashed
     the process; a consumer's own request waits and goes on.
     """
-    return kafka.consumer(settings, **{"group.id": group})
+    return clients.consumer(settings, **{"group.id": group})
 
 
 def committed(client: Consumer, places: Iterable[Place]) -> dict[Place, int]:
@@ -77,7 +77,7 @@ def committed(client: Consumer, places: Iterable[Place]) -> dict[Place, int]:
             break
         except KafkaException as error:
             if error.args[0].code() not in _COORDINATOR_MOVES or time.monotonic() > deadline:
-                raise kafka.translated(error, "cannot see the group's commits") from error
+                raise clients.translated(error, "cannot see the group's commits") from error
             time.sleep(_POLL_SECONDS)
     return {(p.topic, p.partition): p.offset for p in found if p.offset >= 0}
 
@@ -88,9 +88,9 @@ def names(admin: AdminClient) -> list[str]:
     Raises:
         KafkaError: a broker does not answer, or refuses: the groups that it leads are unknown.
     """
-    found, errors = _listed(admin, "cannot list groups", kafka.REQUEST_SECONDS)
+    found, errors = _listed(admin, "cannot list groups", clients.REQUEST_SECONDS)
     if errors:
-        raise kafka.translated(errors[0], "cannot list all groups")
+        raise clients.translated(errors[0], "cannot list all groups")
     return [group.group_id for group in found]
 
 
@@ -104,7 +104,7 @@ def rewind(client: Consumer, admin: AdminClient, places: Iterable[Place]) -> Non
     try:
         client.commit(offsets=wanted, asynchronous=False)
     except KafkaException as error:
-        raise kafka.translated(error, "cannot rewind the group") from error
+        raise clients.translated(error, "cannot rewind the group") from error
 
 
 def starts(admin: AdminClient, places: Iterable[Place]) -> dict[Place, int]:
@@ -129,7 +129,7 @@ def is_up(
     admin: AdminClient,
     group: str,
     *,
-    timeout: float = kafka.REQUEST_SECONDS,
+    timeout: float = clients.REQUEST_SECONDS,
     patience: float = COORDINATOR_SECONDS,
 ) -> bool:
     """Return whether members of *group* are up.
@@ -149,9 +149,9 @@ def is_up(
                 return one.state not in _DOWN
         if not errors:
             return False
-        is_passing = errors[0].args[0].code() in _COORDINATOR_MOVES or kafka.is_passing(errors[0])
+        is_passing = errors[0].args[0].code() in _COORDINATOR_MOVES or clients.is_passing(errors[0])
         if not is_passing or time.monotonic() > deadline:
-            raise kafka.translated(errors[0], f"cannot see group {group}")
+            raise clients.translated(errors[0], f"cannot see group {group}")
         time.sleep(_POLL_SECONDS)
 
 
@@ -163,16 +163,16 @@ def delete(admin: AdminClient, group: str) -> None:
     """
     deadline = time.monotonic() + COORDINATOR_SECONDS
     while True:
-        futures = admin.delete_consumer_groups([group], request_timeout=kafka.REQUEST_SECONDS)
+        futures = admin.delete_consumer_groups([group], request_timeout=clients.REQUEST_SECONDS)
         try:
-            futures[group].result(timeout=2 * kafka.REQUEST_SECONDS)
+            futures[group].result(timeout=2 * clients.REQUEST_SECONDS)
         except KafkaException as error:
             code = error.args[0].code()
             if code == Code.GROUP_ID_NOT_FOUND:
                 return
             waits = code in _COORDINATOR_MOVES or code == Code.NON_EMPTY_GROUP
             if not waits or time.monotonic() > deadline:
-                raise kafka.translated(error, f"cannot delete group {group}") from error
+                raise clients.translated(error, f"cannot delete group {group}") from error
             time.sleep(_POLL_SECONDS)
         else:
             return
@@ -185,9 +185,9 @@ def result(future: Any, doing: str) -> Any:  # noqa: ANN401 - confluent-kafka's 
         KafkaError: it failed; *doing* says what.
     """
     try:
-        return future.result(timeout=2 * kafka.REQUEST_SECONDS)
+        return future.result(timeout=2 * clients.REQUEST_SECONDS)
     except KafkaException as error:
-        raise kafka.translated(error, doing) from error
+        raise clients.translated(error, doing) from error
     except TimeoutError as error:
         raise BrokerUnreachableError(f"{doing}: {_NO_ANSWER}") from error
 
@@ -205,19 +205,19 @@ def _bounds(admin: AdminClient, places: Iterable[Place], which: OffsetSpec) -> d
     asked = {TopicPartition(*place): which for place in places}
     deadline = time.monotonic() + COORDINATOR_SECONDS
     while True:
-        futures = admin.list_offsets(asked, request_timeout=kafka.REQUEST_SECONDS)
+        futures = admin.list_offsets(asked, request_timeout=clients.REQUEST_SECONDS)
         try:
             return {
-                (place.topic, place.partition): future.result(2 * kafka.REQUEST_SECONDS).offset
+                (place.topic, place.partition): future.result(2 * clients.REQUEST_SECONDS).offset
                 for place, future in futures.items()
             }
         except KafkaException as error:
             if error.args[0].code() not in _LEADER_MOVES or time.monotonic() > deadline:
-                raise kafka.translated(error, "cannot ask where logs begin and end") from error
+                raise clients.translated(error, "cannot ask where logs begin and end") from error
             time.sleep(_POLL_SECONDS)
             # A topic that it once found unknown librdkafka does not ask for again by itself.
             with contextlib.suppress(KafkaException):
-                admin.list_topics(timeout=kafka.REQUEST_SECONDS)
+                admin.list_topics(timeout=clients.REQUEST_SECONDS)
         except TimeoutError as error:
             message = f"cannot ask where logs begin and end: {_NO_ANSWER}"
             raise BrokerUnreachableError(message) from error

@@ -11,14 +11,14 @@ import logging
 
 from typing import TYPE_CHECKING
 
-from streamapp import groups, kafka
 from streamapp.errors import KafkaError
+from streamapp.kafka import clients, groups
 from streamapp.units import counted, format_size
 
 
 if TYPE_CHECKING:
+    from streamapp.kafka.topic_admin import TopicState
     from streamapp.settings import Settings
-    from streamapp.topics import TopicState
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ def _unread_by_new_group(settings: Settings, data_blocks: TopicState) -> int:
         KafkaError: the brokers do not answer, or refuse.
     """
     places = [(data_blocks.name, number) for number in range(data_blocks.partitions)]
-    admin = kafka.admin(settings)
+    admin = clients.admin(settings)
     starts, ends = groups.starts(admin, places), groups.ends(admin, places)
     records = sum(ends[place] - starts[place] for place in places)
     if not records:  # then the group's coordinator, which may still be loading, is not asked

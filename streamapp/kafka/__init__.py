@@ -1,0 +1,1 @@
+"""Clients of Kafka outside Faust, and what they ask for."""
