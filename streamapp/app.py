@@ -29,8 +29,8 @@ from streamapp.settings import Settings
 from streamapp.store import BlockStore
 from streamapp.units import KIB, MIB
 from streamapp.vitals import Vitals
-from streamapp.web import guard
-from streamapp.web_client import base_url, in_url
+from streamapp.web.access import guard
+from streamapp.web.client import base_url, in_url
 from streamapp.web_server import LimitedWeb
 
 

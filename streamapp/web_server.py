@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from aiohttp import web
 from faust.web.drivers import aiohttp as driver
 
-from streamapp import descriptors, listening
-from streamapp.web_client import in_url
+from streamapp import descriptors
+from streamapp.web import listening
+from streamapp.web.client import in_url
 
 
 if TYPE_CHECKING:

@@ -11,10 +11,11 @@ import time
 
 from typing import TYPE_CHECKING, Any
 
-from streamapp import descriptors, listening, reconciliation, tablestate
+from streamapp import descriptors, reconciliation, tablestate
 from streamapp.kafka import history, topic_admin
 from streamapp.kafka.broker_contact import BrokerContact
 from streamapp.store import identity
+from streamapp.web import listening
 
 
 if TYPE_CHECKING:

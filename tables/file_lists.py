@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from streamapp.protocol.messages import STATES
-from streamapp.web_client import LOCAL
+from streamapp.web.client import LOCAL
 from tables import listing, rows
 from tables.deliveries import Deliveries, Delivery
 from tables.folds import readable

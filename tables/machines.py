@@ -19,7 +19,7 @@ from streamapp.kafka import topic_admin
 from streamapp.own_heartbeat import own_heartbeat
 from streamapp.protocol.messages import Heartbeat
 from streamapp.protocol.presence import AGREE_SECONDS, Presence, reasons_to_wait
-from streamapp.web_client import LOCAL
+from streamapp.web.client import LOCAL
 from tables import listing
 from tables.folds import machine_row
 from tables.listing import json_of

@@ -27,12 +27,12 @@ from streamapp import watching
 from streamapp.app import app
 from streamapp.errors import PeerError
 from streamapp.kafka import topic_admin
-from streamapp.proofs import ANSWER_HEADER, Question
 from streamapp.protocol import routing
 from streamapp.protocol.filenames import printable
 from streamapp.settings import is_loopback, label_of
 from streamapp.units import KIB, MIB
-from streamapp.web_client import LOCAL, peer_key
+from streamapp.web.client import LOCAL, peer_key
+from streamapp.web.worker_proofs import ANSWER_HEADER, Question
 from tables.peer_answers import FilesAnswer, MachinesAnswer, read_file
 from tables.state import files
 

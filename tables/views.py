@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from streamapp import watching
 from streamapp.app import app
-from streamapp.web_client import LOCAL
+from streamapp.web.client import LOCAL
 from tables import listing, rows
 from tables.file_lists import FILE_ID, file_json, local_files, merged, wanted_by
 from tables.folds import file_row

@@ -92,7 +92,7 @@ MUTANTS = (
     ),
     Mutant(
         "the web views compare the token",
-        "streamapp/web.py",
+        "streamapp/web/access.py",
         'if not hmac.compare_digest(given.encode("utf-8", "surrogateescape"), wanted.encode()):',
         "if False:",
     ),

@@ -18,7 +18,7 @@ import yaml
 from streamapp.cli import cli
 from streamapp.kafka import topic_admin
 from streamapp.settings import ENV_PREFIX, Settings, variable_of
-from streamapp.web_client import token_headers
+from streamapp.web.client import token_headers
 
 
 BROKERS = {"kafka-1", "kafka-2", "kafka-3"}

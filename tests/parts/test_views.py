@@ -11,7 +11,6 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from faust.types import TP
 
-from streamapp import proofs
 from streamapp.errors import PeerError
 from streamapp.kafka.broker_contact import BrokerContact
 from streamapp.protocol import routing
@@ -19,8 +18,9 @@ from streamapp.protocol.messages import FileStatus, Heartbeat
 from streamapp.protocol.presence import Presence
 from streamapp.settings import Settings
 from streamapp.vitals import Vitals
-from streamapp.web import SECURITY_HEADERS, guard
-from streamapp.web_client import base_url
+from streamapp.web import worker_proofs
+from streamapp.web.access import SECURITY_HEADERS, guard
+from streamapp.web.client import base_url
 from tables import folds, listing, peers, rows, views
 from tables import machines as group_machines
 from tables.state import block_map, files, machines
@@ -143,12 +143,12 @@ async def peer():
         found = peer.answers.get(request.path, (404, {"error": "x"}))
         response = web.json_response(found[1], status=found[0])
         if peer.key:
-            reader = proofs.QuestionReader(peer.key, peer.url, time.time)
+            reader = worker_proofs.QuestionReader(peer.key, peer.url, time.time)
             with contextlib.suppress(PeerError):
                 given = request.headers["Authorization"]
                 asked = reader.read(given, method=request.method, path=request.raw_path)
                 proof = asked.proof(peer.key, status=found[0], body=response.body)
-                response.headers[proofs.ANSWER_HEADER] = proof
+                response.headers[worker_proofs.ANSWER_HEADER] = proof
         return response
 
     served = web.Application()
@@ -702,7 +702,7 @@ async def guarded(serve, group, peer, faust_app, monkeypatch):
     flags = {"web_host": "192.0.2.1", "web_token": TOKEN}
     settings = Settings.load(machine_id="m1", group_id="g1", **flags)
     monkeypatch.setattr(faust_app, "settings", settings)
-    peer.key = proofs.group_key(TOKEN, "g1")
+    peer.key = worker_proofs.group_key(TOKEN, "g1")
     group.own, group.urls = {0, 1}, {peer.url: {2}}
     peer.answers["/progress/"] = (200, theirs())
     peer.answers["/machines/"] = (200, {"partitions": [2], "machines": []})
@@ -721,7 +721,7 @@ async def test_the_token_is_not_sent(guarded, peer):
 
 async def test_answer_without_proof(guarded, peer, caplog):
     """What an address answers that does not prove itself does not count; it is named."""
-    for key in (None, proofs.group_key("T" * 20, "g1")):
+    for key in (None, worker_proofs.group_key("T" * 20, "g1")):
         peer.key = key
         for path in ("/progress/", "/machines/"):
             answer = await get(guarded, path, headers=WITH_TOKEN)
@@ -745,10 +745,10 @@ async def test_question_is_for_one_address(guarded, peer):
 
 async def test_worker_answers_with_proof(guarded, faust_app):
     """A worker takes a question once, and proves its answer, also when it is an error."""
-    key = proofs.group_key(TOKEN, "g1")
+    key = worker_proofs.group_key(TOKEN, "g1")
     unknown = next(i for i in IDS if routing.partition_of(i.encode()) == 0)
     for path, status in [("/progress/?local=1", 200), (f"/progress/{unknown}/?local=1", 404)]:
-        question = proofs.Question(
+        question = worker_proofs.Question(
             method="GET",
             path=path,
             peer=base_url(faust_app.settings),
@@ -759,7 +759,7 @@ async def test_worker_answers_with_proof(guarded, faust_app):
         async with guarded.get(path, headers=headers) as answer:
             body = await answer.read()
             assert status == answer.status
-            proof = answer.headers[proofs.ANSWER_HEADER]
+            proof = answer.headers[worker_proofs.ANSWER_HEADER]
         assert question.proof(key, status=status, body=body) == proof
         again = await get(guarded, path, headers=headers, status=401)
         assert "asked before" in again["error"]

@@ -15,8 +15,9 @@ import pytest
 
 from aiohttp import web
 
-from streamapp import descriptors, listening, web_server
+from streamapp import descriptors, web_server
 from streamapp.errors import ListenError
+from streamapp.web import listening
 from streamapp.web_server import Connections, LimitedHandler, LimitedSite
 from tests.harness import clean_environment, free_port
 from tests.waiting import eventually, wait_for

@@ -2,13 +2,13 @@
 
 import pytest
 
-from streamapp import proofs
 from streamapp.errors import PeerError
+from streamapp.web import worker_proofs
 from tests.clock import Clock
 
 
 TOKEN = "t" * 20
-KEY = proofs.group_key(TOKEN, "g1")
+KEY = worker_proofs.group_key(TOKEN, "g1")
 PEER = "http://w2:6066"
 NOW = 1_700_000_000.0
 ASKED = {"method": "GET", "path": "/progress/?limit=5&local=1"}
@@ -23,13 +23,13 @@ def clock():
 @pytest.fixture
 def reader(clock):
     """The answering worker."""
-    return proofs.QuestionReader(KEY, PEER, clock)
+    return worker_proofs.QuestionReader(KEY, PEER, clock)
 
 
 def question(nonce="0" * 32, **fields):
     """Return a question to w2."""
     given = {"peer": PEER, "at": int(NOW), "nonce": nonce, **ASKED} | fields
-    return proofs.Question(**given)
+    return worker_proofs.Question(**given)
 
 
 def test_question(reader):
@@ -64,7 +64,7 @@ def test_other_question(reader, other):
 
 
 @pytest.mark.parametrize(
-    "key", [proofs.group_key("T" * 20, "g1"), proofs.group_key(TOKEN, "g2"), b""]
+    "key", [worker_proofs.group_key("T" * 20, "g1"), worker_proofs.group_key(TOKEN, "g2"), b""]
 )
 def test_other_key(reader, key):
     """Another token, or another group, proves nothing."""
@@ -73,7 +73,8 @@ def test_other_key(reader, key):
 
 
 @pytest.mark.parametrize(
-    "credentials", ["", "Bearer x", proofs.SCHEME, f"{proofs.SCHEME} 1 2 3", "\udcff", "x" * 9999]
+    "credentials",
+    ["", "Bearer x", worker_proofs.SCHEME, f"{worker_proofs.SCHEME} 1 2 3", "\udcff", "x" * 9999],
 )
 def test_no_proof(reader, credentials):
     """What is no proof at all is refused in one line."""
@@ -101,7 +102,7 @@ def test_repeated(reader, clock):
 
 def test_memory_is_bounded(reader, clock, monkeypatch):
     """Questions beyond the limit are refused, until the first ones are too old."""
-    monkeypatch.setattr(proofs, "MAX_NONCES", 3)
+    monkeypatch.setattr(worker_proofs, "MAX_NONCES", 3)
     for number in range(3):
         reader.read(question(f"{number:032x}").credentials(KEY), **ASKED)
     with pytest.raises(PeerError, match="too many"):
@@ -117,7 +118,7 @@ def test_memory_is_bounded(reader, clock, monkeypatch):
         question().proof(KEY, status=200, body=b"{ }"),
         question().proof(KEY, status=404, body=b"{}"),
         question("1" * 32).proof(KEY, status=200, body=b"{}"),
-        question().proof(proofs.group_key("T" * 20, "g1"), status=200, body=b"{}"),
+        question().proof(worker_proofs.group_key("T" * 20, "g1"), status=200, body=b"{}"),
         question().credentials(KEY).split()[-1],
     ],
 )

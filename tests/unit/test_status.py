@@ -15,7 +15,7 @@ from rich.console import Console
 from streamapp import status
 from streamapp.errors import ViewError
 from streamapp.settings import Settings
-from streamapp.web_client import local_url
+from streamapp.web.client import local_url
 
 
 NOTHING = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from streamapp import proofs
+from streamapp.web import worker_proofs
 
 
 if TYPE_CHECKING:
@@ -50,4 +50,4 @@ def peer_key(settings: Settings) -> bytes | None:
     """Return the key with which workers of the group prove themselves; None without a token."""
     if settings.web_token is None:
         return None
-    return proofs.group_key(settings.web_token.get_secret_value(), settings.group_id)
+    return worker_proofs.group_key(settings.web_token.get_secret_value(), settings.group_id)

@@ -18,10 +18,10 @@ from aiohttp import web
 from yarl import URL
 
 from streamapp.errors import PeerError, RequestRefusedError
-from streamapp.proofs import ANSWER_HEADER, SCHEME, QuestionReader
 from streamapp.protocol.filenames import printable
 from streamapp.settings import is_loopback
-from streamapp.web_client import LOCAL, base_url, peer_key, token_headers
+from streamapp.web.client import LOCAL, base_url, peer_key, token_headers
+from streamapp.web.worker_proofs import ANSWER_HEADER, SCHEME, QuestionReader
 
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     from aiohttp.typedefs import Middleware
 
-    from streamapp.proofs import Question
     from streamapp.settings import Settings
+    from streamapp.web.worker_proofs import Question
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""Who may ask the web views, and how to ask them."""
