@@ -1,7 +1,8 @@
 """Turns frames into blocks on disk, and says so on ``block-acknowledgments``.
 
-One actor for each partition. The stream's own acknowledgement is off: `streamapp.intake`
-acknowledges in offset order what is done for good, so a crash brings back all the rest.
+One actor for each partition. The stream's own acknowledgement is off:
+`streamapp.receiver.partition` acknowledges in offset order what is done for good, so a crash brings
+back all the rest.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from agents.guard import is_ours, stop_on_unforeseen
 from streamapp import channels
 from streamapp.app import app
 from streamapp.channels import data_blocks
-from streamapp.desk import InboundRecord, WorkerContext
-from streamapp.intake import Intake
+from streamapp.receiver.context import InboundRecord, WorkerContext
+from streamapp.receiver.partition import Intake
 
 
 if TYPE_CHECKING:

@@ -24,11 +24,11 @@ from streamapp.kafka.clients import BATCH_BYTES
 from streamapp.lease import Lease
 from streamapp.machines import SecondWorkers
 from streamapp.protocol.presence import Roster
+from streamapp.receiver.stats import Vitals
 from streamapp.reporting import ReportedError
 from streamapp.settings import Settings
 from streamapp.store import BlockStore
 from streamapp.units import KIB, MIB
-from streamapp.vitals import Vitals
 from streamapp.web.access import guard
 from streamapp.web.client import base_url, in_url
 from streamapp.web_server import LimitedWeb
@@ -43,9 +43,9 @@ if TYPE_CHECKING:
     from faust.types.transports import ConsumerT, TransportT
     from faust.types.web import Web
 
-    from streamapp.desk import WorkerContext
-    from streamapp.intake import Intake
     from streamapp.own_heartbeat import Report
+    from streamapp.receiver.context import WorkerContext
+    from streamapp.receiver.partition import Intake
     from streamapp.watchdog import WatchdogThread
 
 AUTODISCOVER: Final = ("tables", "agents", "streamapp.commands")

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from streamapp.desk import WorkerContext
+    from streamapp.receiver.context import WorkerContext
     from streamapp.store.data_folder import Root
 
 logger = logging.getLogger(__name__)

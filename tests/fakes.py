@@ -3,9 +3,9 @@
 import asyncio
 import types
 
-from streamapp.desk import Clock, WorkerContext
 from streamapp.protocol.messages import BlockAck, Quarantined
-from streamapp.vitals import Vitals
+from streamapp.receiver.context import Clock, WorkerContext
+from streamapp.receiver.stats import Vitals
 from tests.claims import FakeClaims
 
 

@@ -14,7 +14,7 @@ import faust
 
 from agents.guard import stop_on_unforeseen
 from streamapp.changelogs import Changelogs
-from streamapp.ledger import Ledger
+from streamapp.receiver.ledger import Ledger
 from streamapp.settings import Settings
 from streamapp.transport import SafeTransport
 

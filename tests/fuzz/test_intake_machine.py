@@ -26,17 +26,17 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from streamapp import answers, holding, pending
-from streamapp import intake as intake_module
 from streamapp.claims import Claim
-from streamapp.desk import InboundRecord, WorkerContext
 from streamapp.errors import BlockConflictError, StoreError, StoreFullError
-from streamapp.intake import Intake
-from streamapp.pending import Elsewhere
 from streamapp.protocol import frames
 from streamapp.protocol.frames import Frame
 from streamapp.protocol.messages import BlockAck
-from streamapp.vitals import Vitals
+from streamapp.receiver import attempts, backpressure, outcomes
+from streamapp.receiver import partition as intake_module
+from streamapp.receiver.attempts import Elsewhere
+from streamapp.receiver.context import InboundRecord, WorkerContext
+from streamapp.receiver.partition import Intake
+from streamapp.receiver.stats import Vitals
 from tests.fakes import FakeClock
 from tests.unit.frames import frames_of, id_of, meta_of
 
@@ -204,11 +204,11 @@ class World(RuleBasedStateMachine):
         self.patch = pytest.MonkeyPatch()
         self.loop = asyncio.new_event_loop()
         self.clock = FakeClock()
-        for module in (intake_module, pending):
+        for module in (intake_module, attempts):
             self.patch.setattr(module, "in_a_thread", lambda abort: abort())
-        self.patch.setattr(holding, "HOLD_SECONDS", 0)
+        self.patch.setattr(backpressure, "HOLD_SECONDS", 0)
         self.patch.setattr(asyncio, "to_thread", self._at_once)
-        for module in (intake_module, answers, holding):
+        for module in (intake_module, outcomes, backpressure):
             self.patch.setattr(module.logger, "disabled", True)
         self.log = []
         self.sendings = []

@@ -5,10 +5,10 @@ import asyncio
 import pytest
 
 from streamapp import repair, verify
-from streamapp.desk import InboundRecord
-from streamapp.intake import Intake
 from streamapp.protocol import frames as frame_headers
 from streamapp.protocol import messages
+from streamapp.receiver.context import InboundRecord
+from streamapp.receiver.partition import Intake
 from streamapp.settings import Settings
 from streamapp.store import BlockStore
 from streamapp.verify import Pace

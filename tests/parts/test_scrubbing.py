@@ -14,10 +14,10 @@ import pytest
 
 from streamapp import repair, verify
 from streamapp.errors import StoreError
+from streamapp.receiver.keyed_lock import Turns
 from streamapp.scrubbing import Scrub
 from streamapp.settings import Settings
 from streamapp.store import BlockStore, quarantine
-from streamapp.turns import Turns
 from streamapp.verify import Pace
 from tests.fakes import FakeContext
 from tests.parts.keeping import flip, keep_file

@@ -9,7 +9,6 @@ import pytest
 from click.testing import CliRunner
 
 from streamapp import cli, selftest
-from streamapp.assembly import Assembly, Step
 from streamapp.errors import (
     BlockCorruptError,
     BlockMalformedError,
@@ -23,6 +22,7 @@ from streamapp.producer.scan import Source
 from streamapp.protocol import filenames, fileplan
 from streamapp.protocol import frames as frame_headers
 from streamapp.protocol.messages import BlockAck
+from streamapp.receiver.assembly import Assembly, Step
 from streamapp.selftest import disks, faults, frames, verdicts
 from streamapp.selftest.report import Report
 from streamapp.settings import Settings

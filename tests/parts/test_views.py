@@ -16,8 +16,8 @@ from streamapp.kafka.broker_contact import BrokerContact
 from streamapp.protocol import routing
 from streamapp.protocol.messages import FileStatus, Heartbeat
 from streamapp.protocol.presence import Presence
+from streamapp.receiver.stats import Vitals
 from streamapp.settings import Settings
-from streamapp.vitals import Vitals
 from streamapp.web import worker_proofs
 from streamapp.web.access import SECURITY_HEADERS, guard
 from streamapp.web.client import base_url

@@ -12,10 +12,10 @@ from types import SimpleNamespace
 
 from confluent_kafka import ConsumerGroupState, KafkaError, KafkaException
 
-from streamapp.assembly import Assembly
 from streamapp.kafka import topic_admin
 from streamapp.protocol import compression, frames, messages
 from streamapp.protocol.messages import BlockAck
+from streamapp.receiver.assembly import Assembly
 from streamapp.store import metadata
 
 

@@ -15,10 +15,8 @@ from faust.exceptions import ConsumerNotStarted
 from faust.types import TP
 
 from agents import blocks, claims, guard, heartbeat, progress
-from streamapp import channels, desk, machines, watching
+from streamapp import channels, machines, watching
 from streamapp.app import app
-from streamapp.desk import Clock
-from streamapp.intake import Intake
 from streamapp.kafka import topic_admin
 from streamapp.lease import Lease
 from streamapp.machines import SecondWorkers
@@ -26,6 +24,9 @@ from streamapp.own_heartbeat import own_heartbeat
 from streamapp.protocol import frames, messages
 from streamapp.protocol.messages import BlockAck, FileStatus, Heartbeat, Quarantined
 from streamapp.protocol.routing import partition_of
+from streamapp.receiver import context as receiver_context
+from streamapp.receiver.context import Clock
+from streamapp.receiver.partition import Intake
 from streamapp.store import BlockStore
 from streamapp.transport import SafeConsumer
 from tables import folds
@@ -123,7 +124,7 @@ def worker(faust_app, tables, tmp_path, monkeypatch):
     monkeypatch.setattr(faust_app, "context", context)
     monkeypatch.setattr(type(faust_app), "consumer", consumer)
     monkeypatch.setattr(faust_app, "consumer_generation_id", 1)
-    monkeypatch.setattr(desk, "RETRY_SECONDS", 0.001)
+    monkeypatch.setattr(receiver_context, "RETRY_SECONDS", 0.001)
     monkeypatch.setattr(progress, "TABLE_RETRY_SECONDS", 0.0)
     faust_app.flow_control.resume()
     yield worker

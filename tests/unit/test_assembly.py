@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamapp.assembly import Assembly, Step
 from streamapp.errors import BlockCorruptError, BlockError
 from streamapp.protocol import compression, frames
 from streamapp.protocol.frames import Codec, Seal
+from streamapp.receiver.assembly import Assembly, Step
 from tests.unit.frames import FILE_ID, frames_of
 
 

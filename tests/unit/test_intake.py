@@ -11,14 +11,14 @@ import msgspec
 import pytest
 import zstandard
 
-from streamapp import answers, holding, pending
-from streamapp import intake as intake_module
-from streamapp.desk import InboundRecord
 from streamapp.errors import StoreError, StoreFullError
-from streamapp.intake import Intake
-from streamapp.pending import Closed, Orphaned, Repeated
 from streamapp.protocol import frames
 from streamapp.protocol.frames import BlockMeta, Codec, Frame, Seal
+from streamapp.receiver import attempts, backpressure, outcomes
+from streamapp.receiver import partition as intake_module
+from streamapp.receiver.attempts import Closed, Orphaned, Repeated
+from streamapp.receiver.context import InboundRecord
+from streamapp.receiver.partition import Intake
 from streamapp.store import BlockStore, free_space
 from streamapp.store.free_space import BESIDE_BYTES
 from streamapp.store.writer import BlockWriter
@@ -67,7 +67,7 @@ class Partition:
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
     """A hold takes no time, and an fsync costs nothing."""
-    monkeypatch.setattr(holding, "HOLD_SECONDS", 0.001)
+    monkeypatch.setattr(backpressure, "HOLD_SECONDS", 0.001)
     monkeypatch.setattr(os, "fsync", lambda _fd: None)
 
 
@@ -492,7 +492,7 @@ async def test_odd_name(partition, context, name):
 
 async def test_quarantine_has_an_end(partition, context, store, monkeypatch):
     """A flood of bad records is counted and logged, and does not fill disk or topic."""
-    monkeypatch.setattr(answers, "MAX_QUARANTINED", 3)
+    monkeypatch.setattr(outcomes, "MAX_QUARANTINED", 3)
     await partition.put(*[(None, b"x")] * 10)
 
     assert 10 == context.vitals.quarantined == len(context.done)
@@ -811,7 +811,7 @@ async def test_repeats_keep_no_block_open_that_is_elsewhere(partition, context, 
 
 async def test_slow_producer(partition, context, clock, monkeypatch):
     """A slow link is no reason: a block that comes at the rate that is asked for is kept."""
-    monkeypatch.setattr(pending, "SLOWEST_BYTES", 10)
+    monkeypatch.setattr(attempts, "SLOWEST_BYTES", 10)
     data = bytes(20_000)
     records = pieces(data, frame_size=50)
     assert 400 == await touched(partition, clock, records, seconds=2_000)

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamapp.ledger import Ledger
+from streamapp.receiver.ledger import Ledger
 
 
 STEPS = st.lists(

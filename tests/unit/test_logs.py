@@ -24,7 +24,9 @@ def log(clock):
     counting = logs.RepeatFilter(handler, clock)
     handler.addFilter(counting)
 
-    def write(text, *args, name="streamapp.intake", line=1, level=logging.WARNING, error=None):
+    def write(
+        text, *args, name="streamapp.receiver.partition", line=1, level=logging.WARNING, error=None
+    ):
         info = error and (type(error), error, error.__traceback__)
         handler.handle(logging.LogRecord(name, level, f"{name}.py", line, text, args, info))
 

@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from streamapp import watching
 from streamapp.app import app
-from streamapp.vitals import Vitals
+from streamapp.receiver.stats import Vitals
 from tables.metrics import WorkerCollector
 
 

@@ -4,9 +4,9 @@ import types
 
 import pytest
 
-from streamapp import vitals as vitals_module
 from streamapp.kafka.broker_contact import BrokerContact
-from streamapp.vitals import RATE_SECONDS, Vitals
+from streamapp.receiver import stats as vitals_module
+from streamapp.receiver.stats import RATE_SECONDS, Vitals
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from streamapp.errors import WatchdogError
-from streamapp.vitals import Vitals
+from streamapp.receiver.stats import Vitals
 from streamapp.watchdog import LOOK_SECONDS, LOOP_LOOKS, Sample, Watchdog
 
 

@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 import msgspec
 
-from streamapp.turns import Turns
+from streamapp.receiver.keyed_lock import Turns
 
 
 if TYPE_CHECKING:
     from streamapp.claims import Claim
     from streamapp.protocol.messages import BlockAck, Quarantined
+    from streamapp.receiver.stats import Vitals
     from streamapp.settings import Settings
     from streamapp.store import BlockStore
-    from streamapp.vitals import Vitals
 
 logger = logging.getLogger(__name__)
 

@@ -31,10 +31,10 @@ from streamapp.units import KIB
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from streamapp.assembly import Assembly
     from streamapp.claims import Claim
-    from streamapp.desk import AttemptId, BlockId
     from streamapp.protocol.frames import BlockMeta
+    from streamapp.receiver.assembly import Assembly
+    from streamapp.receiver.context import AttemptId, BlockId
     from streamapp.store.metadata import BlockFile
     from streamapp.store.writer import BlockWriter
 

@@ -18,7 +18,7 @@ from streamapp.units import counted
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from streamapp.desk import WorkerContext
+    from streamapp.receiver.context import WorkerContext
 
 logger = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from streamapp.protocol.messages import BlockAck, Quarantined
 
 
 if TYPE_CHECKING:
-    from streamapp.desk import AttemptId, InboundRecord, WorkerContext
     from streamapp.protocol.frames import BlockMeta, Frame
+    from streamapp.receiver.context import AttemptId, InboundRecord, WorkerContext
     from streamapp.store.metadata import BlockFile, Rejection
 
 logger = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ that fails is retried; no record is skipped. No Faust here; the agent is a loop 
 A frame whose block was not seen from its first frame is an orphan: it is *not* done because
 it looks useless. It waits until its block is persisted and acknowledged, or has expired. Nor
 is a frame done because its block lies on disk already: the worker that persisted the block may
-have died before it acknowledged it. The phases of an attempt are in `streamapp.pending`.
+have died before it acknowledged it. The phases of an attempt are in `streamapp.receiver.attempts`.
 """
 
 from __future__ import annotations
@@ -17,13 +17,10 @@ import logging
 
 from typing import TYPE_CHECKING, Final
 
-from streamapp.answers import Answers
-from streamapp.assembly import Assembly, Step
-from streamapp.desk import AttemptId
 from streamapp.errors import BlockError
-from streamapp.holding import Holding
-from streamapp.ledger import Ledger
-from streamapp.pending import (
+from streamapp.protocol import compression, frames
+from streamapp.receiver.assembly import Assembly, Step
+from streamapp.receiver.attempts import (
     AGE_TIMEOUTS,
     SLOWEST_BYTES,
     Attempt,
@@ -37,15 +34,18 @@ from streamapp.pending import (
     Writing,
     in_a_thread,
 )
-from streamapp.protocol import compression, frames
+from streamapp.receiver.backpressure import Holding
+from streamapp.receiver.context import AttemptId
+from streamapp.receiver.ledger import Ledger
+from streamapp.receiver.outcomes import Answers
 from streamapp.store.metadata import BlockFile, Rejection
 from streamapp.units import format_size
 
 
 if TYPE_CHECKING:
     from streamapp.claims import Claim
-    from streamapp.desk import BlockId, InboundRecord, WorkerContext
-    from streamapp.pending import Phase
+    from streamapp.receiver.attempts import Phase
+    from streamapp.receiver.context import BlockId, InboundRecord, WorkerContext
 
 logger = logging.getLogger(__name__)
 

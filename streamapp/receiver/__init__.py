@@ -1,0 +1,1 @@
+"""The frames of one partition in, persisted blocks out; no Faust here."""
