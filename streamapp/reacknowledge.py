@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from streamapp import joining
 from streamapp.errors import KafkaError, SourceError
 from streamapp.kafka import clients, topic_admin
 from streamapp.protocol import messages
 from streamapp.protocol.routing import partition_of
+from streamapp.restore import assemble
 from streamapp.store import metadata
 from streamapp.units import counted
 
@@ -103,7 +103,7 @@ def produce(
 
 
 def _acks(settings: Settings, roots: list[Path]) -> Iterator[messages.BlockAck]:
-    for joined in joining.collect(roots).values():
+    for joined in assemble.collect(roots).values():
         for block, places in joined.blocks.items():
             name = metadata.metadata_name(block, joined.file.blocks)
             path = places[0].with_name(name)

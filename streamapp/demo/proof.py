@@ -11,10 +11,10 @@ import msgspec
 from rich.table import Table
 from rich.text import Text
 
-from streamapp import joining
 from streamapp.errors import VerificationError
 from streamapp.protocol import filenames
 from streamapp.protocol.filenames import printable
+from streamapp.restore import assemble
 from streamapp.units import format_size
 
 
@@ -77,7 +77,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
 def compare(source: Path, roots: list[Path]) -> Outcome:
     """Return how the files below *source* compare with what the data folders *roots* hold."""
-    arrived = {joined.file.name: joined for joined in joining.collect(roots).values()}
+    arrived = {joined.file.name: joined for joined in assemble.collect(roots).values()}
     paths = sorted(path for path in source.rglob("*") if path.is_file())
     files = []
     for path in paths:
@@ -88,7 +88,7 @@ def compare(source: Path, roots: list[Path]) -> Outcome:
 
 
 def _compare_one(
-    name: str, path: Path, joined: joining.JoinedFile | None, roots: list[Path]
+    name: str, path: Path, joined: assemble.JoinedFile | None, roots: list[Path]
 ) -> ProvenFile:
     wanted = _sha256(path)
     if joined is None:
@@ -100,7 +100,7 @@ def _compare_one(
         ]
         spread = " + ".join(map(str, held))
         try:
-            verdict = "same" if joining.sha256(joined) == wanted else "differs"
+            verdict = "same" if assemble.sha256(joined) == wanted else "differs"
         except VerificationError as error:
             verdict = str(error)
     return ProvenFile(

@@ -6,9 +6,9 @@ import hashlib
 
 from typing import TYPE_CHECKING
 
-from streamapp import joining
 from streamapp.demo import proof
 from streamapp.errors import VerificationError
+from streamapp.restore import assemble
 from streamapp.selftest import verdicts
 
 
@@ -46,7 +46,7 @@ def stored(roots: Mapping[str, Path]) -> dict[Place, str]:
     """
     found = {}
     for machine, root in roots.items():
-        for file_id, joined in joining.collect([root]).items():
+        for file_id, joined in assemble.collect([root]).items():
             for block, paths in joined.blocks.items():
                 with paths[0].open("rb") as file:
                     digest = hashlib.file_digest(file, "sha256").hexdigest()

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from streamapp import joining
 from streamapp.errors import VerificationError
+from streamapp.restore import assemble
 from streamapp.store import BlockStore
 from tests.parts.keeping import keep_file
 
@@ -37,16 +37,16 @@ def joined(roots, monkeypatch):
         for number in numbers:
             for path in (root / "a/b.bin").glob(f"block_000{number}*"):
                 path.unlink()
-    (found,) = joining.collect(roots).values()
+    (found,) = assemble.collect(roots).values()
     return found
 
 
 def test_joins(joined, roots):
     """Blocks of one file are found wherever they lie."""
     assert [] == joined.missing
-    assert SIZE == sum(map(len, joining.read(joined)))
+    assert SIZE == sum(map(len, assemble.read(joined)))
     whole = b"".join((p[0]).read_bytes() for _, p in sorted(joined.blocks.items()))
-    assert whole == b"".join(joining.read(joined))
+    assert whole == b"".join(assemble.read(joined))
     assert [roots[0], roots[1], roots[0]] == [
         joined.blocks[number][0].parent.parent.parent for number in range(3)
     ]
@@ -55,18 +55,18 @@ def test_joins(joined, roots):
 def test_relative_folder(joined, roots, monkeypatch):
     """A folder may be given as seen from here."""
     monkeypatch.chdir(roots[0].parent)
-    (found,) = joining.collect([Path("m1"), Path("m2")]).values()
+    (found,) = assemble.collect([Path("m1"), Path("m2")]).values()
 
-    assert joining.sha256(joined) == joining.sha256(found)
+    assert assemble.sha256(joined) == assemble.sha256(found)
 
 
 def test_missing(joined, roots):
     """A block that nobody has is named, by number."""
-    (found,) = joining.collect(roots[:1]).values()
+    (found,) = assemble.collect(roots[:1]).values()
 
     assert [1] == found.missing
     with pytest.raises(VerificationError, match=r"missing: 1 block$"):
-        joining.sha256(found)
+        assemble.sha256(found)
     assert joined.missing == []
 
 
@@ -76,7 +76,7 @@ def test_damaged_bytes(joined, change):
     joined.blocks[1][0].write_bytes(change)
 
     with pytest.raises(VerificationError, match=r"block_0001\.bin"):
-        joining.sha256(joined)
+        assemble.sha256(joined)
 
 
 @pytest.mark.parametrize("field", ["file_id", "block", "sha256"])
@@ -87,7 +87,7 @@ def test_damaged_metadata(joined, field):
     path.write_text(json.dumps(found | {field: 7 if field == "block" else "0" * 32}))
 
     with pytest.raises(VerificationError):
-        joining.sha256(joined)
+        assemble.sha256(joined)
 
 
 def test_block_of_another_length(joined):
@@ -98,7 +98,7 @@ def test_block_of_another_length(joined):
     first.with_name("block_0000_metadata.json").write_text(json.dumps(metadata | {"block": 0}))
 
     with pytest.raises(VerificationError, match="has 10 there"):
-        joining.sha256(joined)
+        assemble.sha256(joined)
 
 
 @pytest.mark.parametrize("name", ["block_0001.bin", "block_0001_metadata.json"])
@@ -109,7 +109,7 @@ def test_unreadable(joined, name):
     path.mkdir()
 
     with pytest.raises(VerificationError, match=name):
-        joining.sha256(joined)
+        assemble.sha256(joined)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff"])
@@ -118,4 +118,4 @@ def test_unreadable_file_json(joined, content, roots):
     joined.blocks[1][0].with_name("file.json").write_bytes(content)
 
     with pytest.raises(VerificationError, match=r"file\.json"):
-        joining.collect(roots)
+        assemble.collect(roots)

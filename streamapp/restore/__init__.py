@@ -1,0 +1,1 @@
+"""Whole files out of blocks."""
