@@ -12,9 +12,9 @@ import threading
 
 from typing import TYPE_CHECKING
 
-from streamapp import inventory, reconciliation
 from streamapp.app import app
 from streamapp.errors import StreamAppError
+from streamapp.integrity import inventory, reconciliation
 
 
 if TYPE_CHECKING:

@@ -16,13 +16,13 @@ from yarl import URL
 
 from streamapp import assignor, ending, logs, outputs, transport, watching
 from streamapp.changelogs import Changelogs, SafeTable
-from streamapp.claims import Claims
 from streamapp.errors import SettingsError
 from streamapp.flow import FETCHED_RECORDS, FlowControl, StreamQueue
+from streamapp.integrity.claims import Claims
+from streamapp.integrity.machines import SecondWorkers
 from streamapp.kafka import topic_admin
 from streamapp.kafka.clients import BATCH_BYTES
 from streamapp.lease import Lease
-from streamapp.machines import SecondWorkers
 from streamapp.protocol.presence import Roster
 from streamapp.receiver.stats import Vitals
 from streamapp.reporting import ReportedError

@@ -229,33 +229,33 @@ def verify(  # noqa: PLR0913 - the flags of three modes
     Only reads, beside a running worker too; without --machine-id the folders of every machine
     in --data-dir. Exit code 0: all good, 1: some are bad, 130: stopped before the end.
     """
-    from streamapp import verifying  # noqa: PLC0415 - light start
+    from streamapp.integrity import verify_folders  # noqa: PLC0415 - light start
 
     _check_modes(duplicates, others=against_acks or with_repair, parts=with_free or with_earlier)
     settings = Settings.load(**flags)
     if against_acks:
-        from streamapp import verifying_acks  # noqa: PLC0415 - light start
+        from streamapp.integrity import verify_acks  # noqa: PLC0415 - light start
 
-        machines = verifying.folders_of_machines(settings)
-        sys.exit(verifying_acks.run(settings, machines, with_repair=with_repair, as_json=as_json))
+        machines = verify_folders.folders_of_machines(settings)
+        sys.exit(verify_acks.run(settings, machines, with_repair=with_repair, as_json=as_json))
     if duplicates:
-        from streamapp import verifying_duplicates  # noqa: PLC0415 - light start
+        from streamapp.integrity import verify_duplicates  # noqa: PLC0415 - light start
 
         sys.exit(
-            verifying_duplicates.run(
+            verify_duplicates.run(
                 settings,
-                verifying.folders_of_machines(settings),
+                verify_folders.folders_of_machines(settings),
                 with_free=with_free,
                 with_earlier=with_earlier,
                 as_json=as_json,
                 stop=ending.event_of_signals(),
             )
         )
-    report = verifying.Report(as_json=as_json)
+    report = verify_folders.Report(as_json=as_json)
     stop = ending.event_of_signals()
     bytes_a_second = parse_rate(rate)
     sys.exit(
-        verifying.run(
+        verify_folders.run(
             settings, rate=bytes_a_second, with_repair=with_repair, report=report, stop=stop
         )
     )
@@ -290,7 +290,7 @@ def machines_forget(name: str, *, force: bool, **flags: object) -> None:
     Everything that the group's acknowledgements place on the machine NAME is published as lost,
     and its row is removed. If it returns after all, its worker acknowledges again what it has.
     """
-    from streamapp import machines as all_machines  # noqa: PLC0415 - light start
+    from streamapp.integrity import machines as all_machines  # noqa: PLC0415 - light start
 
     settings = Settings.load(**flags)
     count = all_machines.forget(settings, name, force=force)
@@ -317,7 +317,7 @@ def files_forget(*, dry_run: bool, **flags: object) -> None:
     only if it is not in the folder and the group has not all of it. No block is deleted. If the
     file comes back, the producer's next run sends it.
     """
-    from streamapp import gone_files  # noqa: PLC0415 - light start
+    from streamapp.integrity import gone_files  # noqa: PLC0415 - light start
 
     gone_files.forget(Settings.load(**flags), is_dry_run=dry_run, write=click.echo)
 
@@ -337,11 +337,11 @@ def versions_free(*, dry_run: bool, as_json: bool, **flags: object) -> None:
     A version is deleted only while the group has all of the current one. Exit code 0: all that may
     go is gone, 130: stopped before the end. With --dry-run a worker may run.
     """
-    from streamapp import verifying  # noqa: PLC0415 - light start
-    from streamapp import versions as all_versions  # noqa: PLC0415
+    from streamapp.integrity import verify_folders  # noqa: PLC0415 - light start
+    from streamapp.integrity import versions as all_versions  # noqa: PLC0415
 
     settings = Settings.load(**flags)
-    folders = verifying.folders_of_machines(settings)
+    folders = verify_folders.folders_of_machines(settings)
     stop = ending.event_of_signals()
     sys.exit(all_versions.free(settings, folders, is_dry_run=dry_run, as_json=as_json, stop=stop))
 
@@ -364,7 +364,8 @@ def tables() -> None:
 )
 def tables_rebuild(*, source: str, **flags: object) -> None:
     """Rebuild the tables, from the acknowledgements or from the disks."""
-    from streamapp import reacknowledge, tablestate  # noqa: PLC0415 - light start
+    from streamapp import tablestate  # noqa: PLC0415 - light start
+    from streamapp.integrity import reacknowledge  # noqa: PLC0415 - light start
 
     settings = Settings.load(**flags)
     if source == "disks":

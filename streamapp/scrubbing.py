@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from streamapp import repair, verify
 from streamapp.errors import StoreError
+from streamapp.integrity import revoke, verify
+from streamapp.integrity.verify import Pace, State, Verdict
 from streamapp.units import format_duration
-from streamapp.verify import Pace, State, Verdict
 
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Scrub:
         Raises:
             StoreError: the quarantine cannot be read.
         """
-        for loss in await asyncio.to_thread(repair.untold, self._context.store):
+        for loss in await asyncio.to_thread(revoke.untold, self._context.store):
             await self._tell(loss)
 
     async def run(self) -> None:
@@ -130,7 +130,7 @@ class Scrub:
         file_id = bad.file.file_id if bad.file else ""
         async with self._context.locks.of(file_id, bad.block):
             loss = await asyncio.to_thread(
-                lambda: repair.take_back(
+                lambda: revoke.take_back(
                     self._context.store,
                     root,
                     bad,
@@ -142,11 +142,11 @@ class Scrub:
                 self._context.vitals.corrupt += 1
                 await self._tell(loss)
 
-    async def _tell(self, loss: repair.Loss) -> None:
+    async def _tell(self, loss: revoke.Loss) -> None:
         for ack in loss.acks:
             await self._context.publish(ack)
             logger.error("file %s block %d is lost here: %s", ack.file_id, ack.block, ack.reason)
-        await asyncio.to_thread(repair.told, self._context.store, loss)
+        await asyncio.to_thread(revoke.told, self._context.store, loss)
 
     def _roots_left(self) -> list[Root]:
         roots = sorted(self._context.store.roots, key=lambda root: str(root.path))

@@ -11,7 +11,8 @@ import time
 
 from typing import TYPE_CHECKING, Any
 
-from streamapp import descriptors, reconciliation, tablestate
+from streamapp import descriptors, tablestate
+from streamapp.integrity import reconciliation
 from streamapp.kafka import history, topic_admin
 from streamapp.kafka.broker_contact import BrokerContact
 from streamapp.store import identity

@@ -31,7 +31,7 @@ from streamapp.units import KIB
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from streamapp.claims import Claim
+    from streamapp.integrity.claims import Claim
     from streamapp.protocol.frames import BlockMeta
     from streamapp.receiver.assembly import Assembly
     from streamapp.receiver.context import AttemptId, BlockId

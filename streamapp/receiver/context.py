@@ -19,7 +19,7 @@ from streamapp.receiver.keyed_lock import Turns
 
 
 if TYPE_CHECKING:
-    from streamapp.claims import Claim
+    from streamapp.integrity.claims import Claim
     from streamapp.protocol.messages import BlockAck, Quarantined
     from streamapp.receiver.stats import Vitals
     from streamapp.settings import Settings

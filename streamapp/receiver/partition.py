@@ -43,7 +43,7 @@ from streamapp.units import format_size
 
 
 if TYPE_CHECKING:
-    from streamapp.claims import Claim
+    from streamapp.integrity.claims import Claim
     from streamapp.receiver.attempts import Phase
     from streamapp.receiver.context import BlockId, InboundRecord, WorkerContext
 

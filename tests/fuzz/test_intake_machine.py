@@ -26,8 +26,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from streamapp.claims import Claim
 from streamapp.errors import BlockConflictError, StoreError, StoreFullError
+from streamapp.integrity.claims import Claim
 from streamapp.protocol import frames
 from streamapp.protocol.frames import Frame
 from streamapp.protocol.messages import BlockAck

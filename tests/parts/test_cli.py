@@ -11,9 +11,10 @@ import pytest
 
 from click.testing import CliRunner
 
-from streamapp import errors, machines, options, settings, status
+from streamapp import errors, options, settings, status
 from streamapp.cli import cli
 from streamapp.errors import SettingsError, StreamAppError
+from streamapp.integrity import machines
 from streamapp.reporting import DEBUG_VARIABLE, ReportingGroup
 from streamapp.settings import Settings, flag_of
 

@@ -4,14 +4,14 @@ import asyncio
 
 import pytest
 
-from streamapp import repair, verify
+from streamapp.integrity import revoke, verify
+from streamapp.integrity.verify import Pace
 from streamapp.protocol import frames as frame_headers
 from streamapp.protocol import messages
 from streamapp.receiver.context import InboundRecord
 from streamapp.receiver.partition import Intake
 from streamapp.settings import Settings
 from streamapp.store import BlockStore
-from streamapp.verify import Pace
 from tests.fakes import FakeContext
 from tests.parts.keeping import flip
 from tests.unit.frames import frames_of, id_of, meta_of
@@ -72,7 +72,7 @@ def take_back(context):
     """Find the bad block and move it away, as the scrub does."""
     (root,) = context.store.roots
     (found,) = [v for v in verify.blocks(root.path, Pace()) if not v.is_good]
-    return repair.take_back(context.store, root, found, group="g", machine="m")
+    return revoke.take_back(context.store, root, found, group="g", machine="m")
 
 
 async def test_found_bad_while_it_is_sent_again(context, send, acked):

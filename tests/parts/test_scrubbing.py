@@ -12,13 +12,13 @@ import time
 
 import pytest
 
-from streamapp import repair, verify
 from streamapp.errors import StoreError
+from streamapp.integrity import revoke, verify
+from streamapp.integrity.verify import Pace
 from streamapp.receiver.keyed_lock import Turns
 from streamapp.scrubbing import Scrub
 from streamapp.settings import Settings
 from streamapp.store import BlockStore, quarantine
-from streamapp.verify import Pace
 from tests.fakes import FakeContext
 from tests.parts.keeping import flip, keep_file
 from tests.waiting import eventually
@@ -201,7 +201,7 @@ def test_good_at_a_second_look(store):
     flip(path, 3)
     (found,) = bad(store)
     flip(path, 3)
-    loss = repair.take_back(store, store.roots[0], found, group="g", machine="m")
+    loss = revoke.take_back(store, store.roots[0], found, group="g", machine="m")
 
     assert loss is None
     assert path.exists()
@@ -235,7 +235,7 @@ async def test_crash_while_it_is_taken_back(store, tmp_path, monkeypatch, step):
         for name in ("mkdir", "rename", "unlink", "fsync", "pwrite"):
             patch.setattr(os, name, dying(getattr(os, name)))
         with contextlib.suppress(Crash):
-            repair.take_back(store, store.roots[0], found, group="g", machine="m")
+            revoke.take_back(store, store.roots[0], found, group="g", machine="m")
     store.close()
     again = BlockStore([top], min_free=0)
     again.open()
@@ -256,14 +256,14 @@ async def test_not_told_when_it_was_sent_again(store, tmp_path):
     file_id = keep_file(store, "a", size=10, block_size=BLOCK)
     flip(store.roots[0].path / "a/block_0000.bin", 3)
     (found,) = bad(store)
-    repair.take_back(store, store.roots[0], found, group="g", machine="m")
+    revoke.take_back(store, store.roots[0], found, group="g", machine="m")
     keep_file(store, "a", size=10, block_size=BLOCK)
     context = worker_of(store)
     await scrub_of(context, tmp_path).tell_untold()
 
     assert [] == context.acks
     assert store.stored(file_id, 0)
-    assert [] == repair.untold(store)
+    assert [] == revoke.untold(store)
 
 
 async def test_told_by_the_next_worker(store, tmp_path):
@@ -271,7 +271,7 @@ async def test_told_by_the_next_worker(store, tmp_path):
     file_id = keep_file(store, "a", size=10, block_size=BLOCK)
     flip(store.roots[0].path / "a/block_0000.bin", 3)
     (found,) = bad(store)
-    repair.take_back(store, store.roots[0], found, group="g", machine="m")
+    revoke.take_back(store, store.roots[0], found, group="g", machine="m")
     first, second = worker_of(store), worker_of(store)
     await scrub_of(first, tmp_path).tell_untold()
     await scrub_of(second, tmp_path).tell_untold()
@@ -448,7 +448,7 @@ def test_record_of_a_stranger(store):
     strange = {"kind": quarantine.KIND, "acks": ["{}", 7], "told_at": None}
     (folder / "strange.json").write_text(json.dumps(strange))
 
-    assert [()] == [loss.acks for loss in repair.untold(store)]
+    assert [()] == [loss.acks for loss in revoke.untold(store)]
 
 
 def test_injector(store):

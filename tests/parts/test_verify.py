@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from streamapp import verify
 from streamapp.errors import StoreError
+from streamapp.integrity import verify
+from streamapp.integrity.verify import Pace, State
 from streamapp.protocol import fileplan
 from streamapp.protocol.frames import BlockMeta
 from streamapp.store import dirfd
 from streamapp.store.data_folder import Root
 from streamapp.units import KIB, MIB
-from streamapp.verify import Pace, State
 from tests.parts.keeping import file_id_of, flip, keep_block, keep_file
 
 

@@ -10,9 +10,9 @@ import pytest
 
 from click.testing import CliRunner
 
-from streamapp import reacknowledge, verifying
 from streamapp.cli import cli
 from streamapp.errors import BrokerUnreachableError
+from streamapp.integrity import reacknowledge, verify_folders
 from streamapp.kafka import topic_admin
 from streamapp.settings import Settings
 from streamapp.store import BlockStore
@@ -211,11 +211,11 @@ def test_rate_is_kept(folder):
     stop = threading.Event()
     stop.set()
     out = io.StringIO()
-    code = verifying.run(
+    code = verify_folders.run(
         Settings(data_dir=[folder]),
         rate=1,
         with_repair=False,
-        report=verifying.Report(as_json=False, stream=out),
+        report=verify_folders.Report(as_json=False, stream=out),
         stop=stop,
     )
 
@@ -232,8 +232,8 @@ def test_lines_now_and_then(folder):
         now += 1.0
         return now
 
-    report = verifying.Report(as_json=False, stream=out, clock=clock)
-    verifying.run(
+    report = verify_folders.Report(as_json=False, stream=out, clock=clock)
+    verify_folders.run(
         Settings(data_dir=[folder]),
         rate=0,
         with_repair=False,
@@ -255,11 +255,11 @@ def test_bar_on_a_terminal(folder):
 
     flip(folder / "processed_data_m/a/block_0001.bin", 5)
     out = Terminal()
-    verifying.run(
+    verify_folders.run(
         Settings(data_dir=[folder]),
         rate=0,
         with_repair=False,
-        report=verifying.Report(as_json=False, stream=out),
+        report=verify_folders.Report(as_json=False, stream=out),
         stop=threading.Event(),
     )
 

@@ -8,8 +8,8 @@ import pytest
 
 from click.testing import CliRunner
 
-from streamapp import inventory, reacknowledge
 from streamapp.cli import cli
+from streamapp.integrity import inventory, reacknowledge
 from streamapp.kafka import topic_admin
 from streamapp.store import BlockStore
 from tests.parts.keeping import keep_file

@@ -9,12 +9,12 @@ import pytest
 
 from click.testing import CliRunner
 
-from streamapp import inventory, machines, reacknowledge
 from streamapp.cli import cli
+from streamapp.integrity import inventory, machines, reacknowledge
+from streamapp.integrity.verify import Pace, blocks
 from streamapp.kafka import topic_admin
 from streamapp.protocol.messages import Heartbeat
 from streamapp.store import BlockStore, discard
-from streamapp.verify import Pace, blocks
 from tests.parts.keeping import keep_file
 
 

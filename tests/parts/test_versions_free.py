@@ -9,9 +9,9 @@ import pytest
 
 from click.testing import CliRunner
 
-from streamapp import inventory, reacknowledge, superseded
 from streamapp.cli import cli
 from streamapp.errors import KafkaError
+from streamapp.integrity import inventory, reacknowledge, superseded
 from streamapp.kafka import topic_admin
 from streamapp.protocol import fileplan
 from streamapp.protocol.messages import FileStatus

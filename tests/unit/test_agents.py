@@ -15,11 +15,12 @@ from faust.exceptions import ConsumerNotStarted
 from faust.types import TP
 
 from agents import blocks, claims, guard, heartbeat, progress
-from streamapp import channels, machines, watching
+from streamapp import channels, watching
 from streamapp.app import app
+from streamapp.integrity import machines
+from streamapp.integrity.machines import SecondWorkers
 from streamapp.kafka import topic_admin
 from streamapp.lease import Lease
-from streamapp.machines import SecondWorkers
 from streamapp.own_heartbeat import own_heartbeat
 from streamapp.protocol import frames, messages
 from streamapp.protocol.messages import BlockAck, FileStatus, Heartbeat, Quarantined

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamapp import claims as claims_module
-from streamapp.claims import Claims
-from streamapp.inventory import Differences
+from streamapp.integrity import claims as claims_module
+from streamapp.integrity.claims import Claims
+from streamapp.integrity.inventory import Differences
 from streamapp.kafka import clients, groups, topic_admin
 from streamapp.protocol import messages
 from streamapp.protocol.messages import BlockAck, Heartbeat

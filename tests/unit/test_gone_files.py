@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from streamapp.gone_files import GoneFiles
+from streamapp.integrity.gone_files import GoneFiles
 from streamapp.protocol.messages import FileStatus
 from tests.unit.frames import FILE_ID
 from tests.unit.test_folds import ack_of

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from streamapp import inventory
-from streamapp.inventory import Differences
+from streamapp.integrity import inventory
+from streamapp.integrity.inventory import Differences
 from streamapp.protocol.messages import BlockAck
 from streamapp.store.metadata import FileFile
 from streamapp.store.walk import FileFolder

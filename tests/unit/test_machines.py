@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from streamapp import inventory, machines, reacknowledge
+from streamapp.integrity import inventory, machines, reacknowledge
 from streamapp.kafka import clients, topic_admin
 from streamapp.protocol import messages, routing
 from streamapp.protocol.messages import Heartbeat

@@ -19,14 +19,14 @@ import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
 
-from streamapp import reacknowledge, repair, verify
 from streamapp.errors import SourceError
+from streamapp.integrity import reacknowledge, revoke, verify
+from streamapp.integrity.verify import Pace, State, Verdict
 from streamapp.kafka import topic_admin
 from streamapp.protocol.filenames import printable
 from streamapp.store import BlockStore, metadata
 from streamapp.store.placement import PRIVATE
 from streamapp.units import counted, format_duration, format_size
-from streamapp.verify import Pace, State, Verdict
 
 
 if TYPE_CHECKING:
@@ -191,17 +191,17 @@ def _repair(settings: Settings, machine: str, roots: list[Path], pace: Pace, wat
                 if verdict.is_good:
                     continue
                 group = settings.group_id
-                loss = repair.take_back(store, root, verdict, group=group, machine=machine)
+                loss = revoke.take_back(store, root, verdict, group=group, machine=machine)
                 if loss is not None and loss.name:
                     watch.summary.quarantined += 1
                 elif loss is not None:
                     unmoved.append(loss)
-        losses = [*unmoved, *repair.untold(store)]
+        losses = [*unmoved, *revoke.untold(store)]
         acks = [ack for loss in losses for ack in loss.acks]
         if acks:
             watch.summary.asked_for_again += reacknowledge.write(settings, acks).blocks
         for loss in losses:
-            repair.told(store, loss)
+            revoke.told(store, loss)
     finally:
         store.close()
 

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from streamapp import verify
 from streamapp.errors import BlockMalformedError, StoreError
+from streamapp.integrity import verify
+from streamapp.integrity.verify import Pace, State, Verdict
 from streamapp.protocol import fileplan
 from streamapp.protocol.messages import BlockAck, decode_ack, encode
-from streamapp.verify import Pace, State, Verdict
 
 
 if TYPE_CHECKING:

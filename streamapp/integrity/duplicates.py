@@ -11,13 +11,13 @@ import time
 
 from typing import TYPE_CHECKING, Final
 
-from streamapp import machines
+from streamapp.integrity import machines
 
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from streamapp.inventory import Key
+    from streamapp.integrity.inventory import Key
     from streamapp.protocol.messages import BlockAck
     from streamapp.settings import Settings
     from streamapp.store.walk import FileFolder

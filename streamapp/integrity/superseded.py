@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from confluent_kafka import Message
 
-    from streamapp.inventory import Key
+    from streamapp.integrity.inventory import Key
     from streamapp.protocol.messages import BlockAck
     from streamapp.settings import Settings
 

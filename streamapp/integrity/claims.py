@@ -16,8 +16,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from streamapp import inventory, machines
 from streamapp.errors import BlockMalformedError, KafkaError
+from streamapp.integrity import inventory, machines
 from streamapp.kafka import clients, groups, topic_admin
 from streamapp.kafka.follow import Follower
 from streamapp.protocol import messages

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from streamapp import inventory, machines, reacknowledge
 from streamapp.errors import MachineInUseError
+from streamapp.integrity import inventory, machines, reacknowledge
 
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Final
 
 import msgspec
 
-from streamapp import inventory, reconciliation
+from streamapp.integrity import inventory, reconciliation
 from streamapp.kafka import topic_admin
 from streamapp.protocol.filenames import printable
 from streamapp.store import BlockStore, walk

@@ -13,9 +13,9 @@ from typing import IO, TYPE_CHECKING, Final
 
 import msgspec
 
-from streamapp import inventory, reacknowledge
-from streamapp.duplicates import Copies, Presence
-from streamapp.freeing import Freeing
+from streamapp.integrity import inventory, reacknowledge
+from streamapp.integrity.duplicates import Copies, Presence
+from streamapp.integrity.free import Freeing
 from streamapp.kafka import topic_admin
 from streamapp.protocol.filenames import printable
 from streamapp.store import BlockStore, walk

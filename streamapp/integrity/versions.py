@@ -14,11 +14,11 @@ from typing import IO, TYPE_CHECKING, Final
 
 import msgspec
 
-from streamapp import inventory, reacknowledge, superseded
+from streamapp.integrity import inventory, reacknowledge, superseded
+from streamapp.integrity.superseded import Versions
 from streamapp.kafka import topic_admin
 from streamapp.protocol.filenames import printable
 from streamapp.store import BlockStore, walk
-from streamapp.superseded import Versions
 from streamapp.units import counted, format_size
 
 
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from streamapp.integrity.superseded import Superseded
     from streamapp.settings import Settings
-    from streamapp.superseded import Superseded
 
 EXIT_STOPPED: Final = 130
 

@@ -12,14 +12,14 @@ import threading
 
 from typing import TYPE_CHECKING, Final
 
-from streamapp import inventory, reconciliation
+from streamapp.integrity import inventory, reconciliation
 
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from streamapp.duplicates import Copies, Presence
-    from streamapp.inventory import Key
+    from streamapp.integrity.duplicates import Copies, Presence
+    from streamapp.integrity.inventory import Key
     from streamapp.protocol.messages import BlockAck
     from streamapp.store import BlockStore
     from streamapp.store.metadata import BlockFile

@@ -11,8 +11,8 @@ import time
 
 from typing import TYPE_CHECKING, Final
 
-from streamapp import inventory, reacknowledge
 from streamapp.errors import BlockMalformedError, MachineInUseError
+from streamapp.integrity import inventory, reacknowledge
 from streamapp.kafka import clients, topic_admin
 from streamapp.kafka.follow import Follower
 from streamapp.protocol import messages as message_types

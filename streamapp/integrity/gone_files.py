@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from streamapp import inventory, reacknowledge, superseded
 from streamapp.errors import SettingsError, SourceError
+from streamapp.integrity import inventory, reacknowledge, superseded
 from streamapp.kafka import topic_admin
 from streamapp.producer import scan
 from streamapp.protocol import messages
