@@ -63,7 +63,7 @@ def producer(
 
     settings = Settings.load(**flags)
     outputs.secure()
-    sender.run(
+    sender.deliver_folder(
         settings,
         wait=not no_wait,
         only_failed=only_failed,

@@ -74,7 +74,7 @@ MUTANTS = (
     ),
     Mutant(
         "no more bytes than --window are under way",
-        "streamapp/producer/state.py",
+        "streamapp/producer/delivery.py",
         "fits = window is None or self._bytes_open + self._policy.block_size <= window",
         "fits = True",
     ),
@@ -86,7 +86,7 @@ MUTANTS = (
     ),
     Mutant(
         "nothing is sent that retention would delete unread",
-        "streamapp/producer/retention.py",
+        "streamapp/producer/retention_check.py",
         "if limit is not None and share > limit:",
         "if False:",
     ),
@@ -110,20 +110,20 @@ MUTANTS = (
     ),
     Mutant(
         "what nobody has proven is compared with the source",
-        "streamapp/producer/claims.py",
+        "streamapp/producer/recognition.py",
         "        proof = self._prover.of_block(ack.file_id, ack.block, file.source, sha256)\n"
         "        return proof.hex() == ack.proof\n",
         "        return True\n",
     ),
     Mutant(
         "with --verify no proof counts",
-        "streamapp/producer/claims.py",
+        "streamapp/producer/recognition.py",
         "if self._verify or not ack.proof:",
         "if not ack.proof:",
     ),
     Mutant(
         "a block that was hashed counts with that SHA-256 alone",
-        "streamapp/producer/state.py",
+        "streamapp/producer/delivery.py",
         "            if digest != block.sha256:\n",
         "            if False:\n",
     ),

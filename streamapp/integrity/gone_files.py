@@ -18,7 +18,7 @@ import msgspec
 from streamapp.errors import SettingsError, SourceError
 from streamapp.integrity import inventory, reacknowledge, superseded
 from streamapp.kafka import topic_admin
-from streamapp.producer import scan
+from streamapp.producer.sources import scan
 from streamapp.protocol import messages
 from streamapp.protocol.filenames import printable
 from streamapp.protocol.routing import partition_of

@@ -1,8 +1,8 @@
 """Sends the files of a folder, and waits until machines of a group have all of it on disk.
 
-`run` is all that others call. It returns only when every block of every file is acknowledged
-as persisted; whatever else happens is an error, and calling it again resumes. It runs on any
-system that Python does, and never imports Faust.
+`deliver_folder` is all that others call. It returns only when every block of every file is
+acknowledged as persisted; whatever else happens is an error, and calling it again resumes. It runs
+on any system that Python does, and never imports Faust.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from streamapp.errors import (
     SourceError,
 )
 from streamapp.kafka import topic_admin
-from streamapp.producer import scan
-from streamapp.producer.engine import Run
 from streamapp.producer.events import FileEvent, Summary
+from streamapp.producer.run import Run
+from streamapp.producer.sources import scan
 from streamapp.settings import label_of
 from streamapp.units import counted
 
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from streamapp.producer.report import Reporter
     from streamapp.settings import Settings
 
-__all__ = ["Summary", "run"]
+__all__ = ["Summary", "deliver_folder"]
 
 
-def run(  # noqa: PLR0913 - what a user may ask for
+def deliver_folder(  # noqa: PLR0913 - what a user may ask for
     settings: Settings,
     *,
     wait: bool = True,

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from streamapp.errors import KafkaError, SourceChangedError
 from streamapp.kafka import topic_admin
-from streamapp.producer import reading
+from streamapp.producer.sources import reader
 from streamapp.protocol import compression, fileplan, frames
 
 
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from confluent_kafka import KafkaError as Code
     from confluent_kafka import Message, Producer
 
-    from streamapp.producer.blocks import Block
-    from streamapp.producer.desk import Desk
-    from streamapp.producer.outbox import Outbox
-    from streamapp.producer.proving import Prover
+    from streamapp.producer.block_proofs import Prover
+    from streamapp.producer.kafka_writer import Outbox
+    from streamapp.producer.model import Block
+    from streamapp.producer.shared_delivery import Desk
     from streamapp.protocol.compression import Compression
 
 
@@ -158,7 +158,7 @@ class Sender:
         """Read the block, and send nothing: what is acknowledged is compared with it."""
         means, block = self._means, attempt.block
         span = (attempt.start, attempt.size)
-        for chunk in reading.chunks(means.folder, block.file.source, span, means.frame_bytes):
+        for chunk in reader.chunks(means.folder, block.file.source, span, means.frame_bytes):
             if means.is_stopped() or not block.is_wanted(attempt.number):
                 return
             attempt.digest.update(chunk)
@@ -168,7 +168,7 @@ class Sender:
     def _send_frames(self, attempt: Attempt) -> None:
         means, source = self._means, attempt.block.file.source
         span = (attempt.start, attempt.size)
-        for chunk in reading.chunks(means.folder, source, span, means.frame_bytes):
+        for chunk in reader.chunks(means.folder, source, span, means.frame_bytes):
             if not self._send_frame(attempt, chunk):
                 return
             if attempt.block.tries == 1:

@@ -17,8 +17,8 @@ from streamapp.protocol import fileplan
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from streamapp.producer.blocks import File
-    from streamapp.producer.scan import Source
+    from streamapp.producer.model import File
+    from streamapp.producer.sources.scan import Source
     from streamapp.producer.version import Version
     from streamapp.protocol.messages import FileStatus
 

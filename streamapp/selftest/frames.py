@@ -16,7 +16,7 @@ from streamapp.protocol import fileplan, frames
 
 
 if TYPE_CHECKING:
-    from streamapp.producer.scan import Source
+    from streamapp.producer.sources.scan import Source
 
 FRAMES: Final = 4
 """Frames of a block that is sent by hand: two of them are neither first nor last."""

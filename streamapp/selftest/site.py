@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Final, Self
 from streamapp.demo.processes import Process, Worker, free_ports
 from streamapp.errors import DeliveryError, InterruptedDeliveryError
 from streamapp.kafka import groups, topic_admin
-from streamapp.producer import scan
-from streamapp.producer.engine import first_attempt
+from streamapp.producer.run import first_attempt
+from streamapp.producer.sources import scan
 from streamapp.selftest import disks, frames
 from streamapp.selftest.hand import Hand
 from streamapp.selftest.witness import Witness

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from streamapp.producer.scan import scan
+from streamapp.producer.sources.scan import scan
 from streamapp.protocol import fileplan
 from streamapp.protocol.frames import BlockMeta
 from streamapp.store import BlockStore

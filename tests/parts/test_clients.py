@@ -9,11 +9,11 @@ from streamapp.app import create_app
 from streamapp.errors import BrokerUnreachableError
 from streamapp.kafka import clients, topic_admin
 from streamapp.kafka.connection_errors import Trouble
-from streamapp.producer.blocks import Block, File, Phase
-from streamapp.producer.outbox import Outbox
-from streamapp.producer.proving import Prover
-from streamapp.producer.scan import scan
+from streamapp.producer.block_proofs import Prover
+from streamapp.producer.kafka_writer import Outbox
+from streamapp.producer.model import Block, File, Phase
 from streamapp.producer.sender import Means, Sender
+from streamapp.producer.sources.scan import scan
 from streamapp.protocol import fileplan, routing
 from streamapp.protocol.compression import Compression
 from streamapp.settings import Settings

@@ -22,9 +22,11 @@ from streamapp.errors import (
     SourceError,
 )
 from streamapp.kafka import clients, history, topic_admin
-from streamapp.producer import engine, reading, scan, waiting
-from streamapp.producer.directory import Directory
+from streamapp.producer import run as producer_run
+from streamapp.producer import waiting
 from streamapp.producer.events import FileEvent, Notice, Progress, Summary, Waiting
+from streamapp.producer.sources import reader, scan
+from streamapp.producer.sources.directory import Directory
 from streamapp.protocol import compression, fileplan, messages
 from streamapp.protocol.messages import Heartbeat
 from streamapp.settings import Settings
@@ -99,8 +101,8 @@ def fake(settings, monkeypatch):
     for name in ("producer", "consumer", "admin"):
         monkeypatch.setattr(clients, name, getattr(fake, name))
     monkeypatch.setattr(topic_admin, "ensure", fake.ensure)
-    monkeypatch.setattr("streamapp.producer.offsets.LOOK_SECONDS", 0.05)
-    monkeypatch.setattr(engine, "TICK_SECONDS", 0.01)
+    monkeypatch.setattr("streamapp.producer.group_monitor.LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(producer_run, "TICK_SECONDS", 0.01)
     monkeypatch.setattr(scan, "FRESH_NS", 0)  # the files are as old as they need be
     return fake
 
@@ -113,7 +115,7 @@ def told():
 
 def run(settings, told, **how):
     """Run the producer to its end."""
-    return producer.run(settings, report=told, **{"stop": threading.Event()} | how)
+    return producer.deliver_folder(settings, report=told, **{"stop": threading.Event()} | how)
 
 
 def stored(fake):
@@ -160,7 +162,7 @@ def test_second_run(fake, settings, told, monkeypatch):
     """A second run sends nothing, and does not even open a delivered file."""
     run(settings, told)
     before = len(fake.log(topic_admin.DATA_BLOCKS)), len(fake.log(topic_admin.STATUS))
-    monkeypatch.setattr(reading, "chunks", None)
+    monkeypatch.setattr(reader, "chunks", None)
 
     summary = run(settings, Told())
 
@@ -200,7 +202,7 @@ def test_without_its_key(fake, settings, told, tmp_path, monkeypatch):
     assert 5 == run(other, Told()).skipped
     assert before == sent(fake)
 
-    monkeypatch.setattr(reading, "chunks", None)
+    monkeypatch.setattr(reader, "chunks", None)
     assert 5 == run(other, Told()).skipped
 
 
@@ -213,13 +215,13 @@ def test_fresh_files(fake, settings, told, monkeypatch):
         patch.setattr(scan, "FRESH_NS", 10**12)
         run(settings, told)
     before, opened = sent(fake), []
-    chunks = reading.chunks
+    chunks = reader.chunks
     with monkeypatch.context() as patch:
-        patch.setattr(reading, "chunks", lambda *a: opened.append(a[1].name) or chunks(*a))
+        patch.setattr(reader, "chunks", lambda *a: opened.append(a[1].name) or chunks(*a))
         assert 5 == run(settings, Told()).skipped
     assert (before, set(CONTENT)) == (sent(fake), set(opened))
 
-    monkeypatch.setattr(reading, "chunks", None)
+    monkeypatch.setattr(reader, "chunks", None)
     assert 5 == run(settings, Told()).skipped
 
 
@@ -247,7 +249,7 @@ def test_other_content(fake, settings, told, folder, monkeypatch):
     assert "sent as a new version" in again.of(Notice)[0].text
     (file,) = (event for event in again.of(FileEvent) if event.state == "complete")
     assert other == b"".join(fake.bytes[file.file_id, number] for number in range(2))
-    monkeypatch.setattr(reading, "chunks", None)
+    monkeypatch.setattr(reader, "chunks", None)
     assert 5 == run(settings, Told()).skipped
 
 
@@ -260,7 +262,7 @@ def test_file_that_changes_before_it_is_read_again(fake, settings, told, monkeyp
         raise SourceChangedError("it was replaced")
         yield b""
 
-    monkeypatch.setattr(reading, "chunks", chunks)
+    monkeypatch.setattr(reader, "chunks", chunks)
     with pytest.raises(DeliveryError, match="5 changed"):
         run(settings, Told(), verify=True)
     assert before == sent(fake)
@@ -299,7 +301,7 @@ def test_given_up(fake, settings, told):
 
 def test_file_that_changes(fake, settings, told, monkeypatch):
     """A file written while it is read is reported, aborted and not delivered; the rest is."""
-    original, count = reading._read, itertools.count()
+    original, count = reader._read, itertools.count()
     path = settings.data_folder / "a b/ä/many.csv"
 
     def read_and_write(file, size):
@@ -308,7 +310,7 @@ def test_file_that_changes(fake, settings, told, monkeypatch):
                 other.write(b"more")
         return original(file, size)
 
-    monkeypatch.setattr(reading, "_read", read_and_write)
+    monkeypatch.setattr(reader, "_read", read_and_write)
 
     with pytest.raises(DeliveryError, match=r"1 of 5 files .* \(1 changed meanwhile\)"):
         run(settings, told)
@@ -351,14 +353,14 @@ def test_folder_that_is_replaced_by_a_link(fake, settings, told, folder, monkeyp
     secret.write_bytes(b"s" * len(CONTENT["a b/ä/many.csv"]))
     found = (folder / "a b" / "ä" / "many.csv").stat()
     os.utime(secret, ns=(found.st_atime_ns, found.st_mtime_ns))
-    begin = engine.Run.carry_out
+    begin = producer_run.Run.carry_out
 
     def swap_and_begin(self):
         (folder / "a b").rename(folder.parent / "moved")
         (folder / "a b").symlink_to(outside)
         begin(self)
 
-    monkeypatch.setattr(engine.Run, "carry_out", swap_and_begin)
+    monkeypatch.setattr(producer_run.Run, "carry_out", swap_and_begin)
 
     with pytest.raises(DeliveryError, match=r"1 of 5 files .* \(1 changed meanwhile\)"):
         run(settings, told)
@@ -450,8 +452,8 @@ def test_new_group(settings, told, monkeypatch):
 def test_why_no_broker_answers(fake, settings, told, monkeypatch):
     """While no broker answers, the run says why not, as far as that is known."""
     fake.is_stuck = True
-    monkeypatch.setattr(engine.BrokerContact, "reason", "no broker has answered for 6.0 s")
-    monkeypatch.setattr(engine.Trouble, "reason", "k:1 refuses the connection")
+    monkeypatch.setattr(producer_run.BrokerContact, "reason", "no broker has answered for 6.0 s")
+    monkeypatch.setattr(producer_run.Trouble, "reason", "k:1 refuses the connection")
     told.on_waiting = fake.start_machines
     run(settings.model_copy(update={"ack_grace": 60.0}), told)
 
@@ -505,7 +507,7 @@ def test_broken_kafka_producer(fake, settings, told):
 
 def test_kafka_producer_breaks_always(fake, settings, told, monkeypatch):
     """When no Kafka producer gets a block through, the run ends and says why."""
-    monkeypatch.setattr(engine, "MAX_RENEWALS", 1)
+    monkeypatch.setattr(producer_run, "MAX_RENEWALS", 1)
     fake.refuse = [FATAL] * 1000
 
     with pytest.raises(KafkaError, match="Kafka refuses what is sent: too large"):
@@ -523,7 +525,7 @@ def test_no_right_to_write(fake, settings, told):
 @pytest.mark.usefixtures("fake")
 def test_error_in_a_thread(settings, told, monkeypatch):
     """What nobody foresaw ends the run instead of a thread that nobody misses."""
-    monkeypatch.setattr(reading, "chunks", None)
+    monkeypatch.setattr(reader, "chunks", None)
 
     with pytest.raises(TypeError):
         run(settings, told)

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from streamapp.producer.proving import KEY_BYTES, KEY_FILE, own_key
+from streamapp.producer.block_proofs import KEY_BYTES, KEY_FILE, own_key
 
 
 def test_made_once(tmp_path):

@@ -18,7 +18,7 @@ from streamapp.errors import (
     InterruptedDeliveryError,
 )
 from streamapp.kafka import clients, groups, topic_admin
-from streamapp.producer.scan import Source
+from streamapp.producer.sources.scan import Source
 from streamapp.protocol import filenames, fileplan
 from streamapp.protocol import frames as frame_headers
 from streamapp.protocol.messages import BlockAck

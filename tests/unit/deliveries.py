@@ -2,9 +2,9 @@
 
 import itertools
 
-from streamapp.producer.proving import Prover
-from streamapp.producer.scan import Source
-from streamapp.producer.state import Delivery, Policy, View
+from streamapp.producer.block_proofs import Prover
+from streamapp.producer.delivery import Delivery, Policy, View
+from streamapp.producer.sources.scan import Source
 from streamapp.protocol import fileplan
 from streamapp.protocol.messages import BlockAck, FileStatus
 

@@ -10,7 +10,7 @@ import pytest
 
 from streamapp import batches, errors, settings
 from streamapp.kafka import topic_admin
-from streamapp.producer.release import RELEASE_SECONDS
+from streamapp.producer.purge import RELEASE_SECONDS
 from streamapp.protocol import compression, filenames, fileplan, frames, messages, routing
 from streamapp.protocol.frames import BlockMeta, Frame, Seal
 from streamapp.protocol.messages import BlockAck, FailedBlock, FileStatus, Heartbeat, Quarantined

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from streamapp.kafka import topic_admin
-from streamapp.producer.acks import AckReader
+from streamapp.producer.ack_reader import AckReader
 from streamapp.protocol import messages
 from streamapp.protocol.messages import FileStatus, Heartbeat
 from tests.unit.deliveries import GROUP, ack, delivery, only_file

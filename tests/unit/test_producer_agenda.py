@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamapp.producer.agenda import LOOK_AHEAD, MAX_BACKOFF_SECONDS, Agenda, backoff
-from streamapp.producer.blocks import Block, File
+from streamapp.producer.model import Block, File
+from streamapp.producer.send_queue import LOOK_AHEAD, MAX_BACKOFF_SECONDS, Agenda, backoff
 from tests.unit.deliveries import source
 
 

@@ -3,7 +3,7 @@
 import threading
 import time
 
-from streamapp.producer.desk import Desk
+from streamapp.producer.shared_delivery import Desk
 from tests.unit.deliveries import ack, delivery, only_file, source
 
 

@@ -10,8 +10,8 @@ from confluent_kafka import ConsumerGroupState, KafkaException
 from confluent_kafka import KafkaError as Code
 
 from streamapp.kafka import topic_admin
-from streamapp.producer.offsets import Lookout
-from streamapp.producer.state import View
+from streamapp.producer.delivery import View
+from streamapp.producer.group_monitor import Lookout
 from tests.unit.fake_kafka import FakeAdmin, FakeConsumer, FakeKafka
 
 

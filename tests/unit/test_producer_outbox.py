@@ -8,8 +8,8 @@ from confluent_kafka import KafkaError as Code
 from confluent_kafka import KafkaException
 
 from streamapp.errors import KafkaError
-from streamapp.producer import outbox
-from streamapp.producer.outbox import Outbox
+from streamapp.producer import kafka_writer
+from streamapp.producer.kafka_writer import Outbox
 
 
 FATAL = Code(Code._GAPLESS_GUARANTEE, "too large", fatal=True)
@@ -47,7 +47,7 @@ class Full:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
-    monkeypatch.setattr(outbox, "FULL_SECONDS", 0.001)
+    monkeypatch.setattr(kafka_writer, "FULL_SECONDS", 0.001)
 
 
 def test_waits_for_room():

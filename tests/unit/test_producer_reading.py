@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from streamapp.errors import SourceChangedError
-from streamapp.producer import directory, reading, scan
-from streamapp.producer.directory import Directory
+from streamapp.producer.sources import directory, reader, scan
+from streamapp.producer.sources.directory import Directory
 
 
 @pytest.fixture(autouse=True, params=["descriptors", "paths"])
@@ -36,7 +36,7 @@ def source_of(path, **how):
 
 def read(path, source, size=10):
     """Return the pieces of the whole of *source*, which lies below the folder of *path*."""
-    return reading.chunks(path.parent, source, (0, source.size), size)
+    return reader.chunks(path.parent, source, (0, source.size), size)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -48,7 +48,7 @@ def test_pieces(tmp_path_factory, start, length, size):
         path.parent.mkdir()
         path.write_bytes(bytes(range(100)))
     length = min(length, 100 - start)
-    pieces = list(reading.chunks(path.parent, source_of(path), (start, length), size))
+    pieces = list(reader.chunks(path.parent, source_of(path), (start, length), size))
 
     assert bytes(range(start, start + length)) == b"".join(pieces)
     assert max(map(len, pieces)) <= size
@@ -149,7 +149,7 @@ def test_folder_is_replaced_by_a_link(tmp_path):
     _swap_folder(tmp_path / "data" / "folder", tmp_path / "outside")
 
     with pytest.raises(SourceChangedError, match="was replaced"):
-        next(reading.chunks(tmp_path / "data", source, (0, 100), 10))
+        next(reader.chunks(tmp_path / "data", source, (0, 100), 10))
 
 
 def test_data_folder_is_replaced_by_a_link(tmp_path):
@@ -160,7 +160,7 @@ def test_data_folder_is_replaced_by_a_link(tmp_path):
     _swap_folder(tmp_path / "data", tmp_path / "outside")
 
     with pytest.raises(SourceChangedError, match="another file"):
-        next(reading.chunks(tmp_path / "data", source, (0, 100), 10))
+        next(reader.chunks(tmp_path / "data", source, (0, 100), 10))
 
 
 @pytest.mark.parametrize("step", ["look", "open"])
@@ -177,13 +177,13 @@ def test_file_is_replaced_at_the_last_moment(tmp_path, monkeypatch, step):
     monkeypatch.setattr(Directory, step, swap)
 
     with pytest.raises(SourceChangedError, match="another file"):
-        next(reading.chunks(tmp_path / "data", source, (0, 100), 10))
+        next(reader.chunks(tmp_path / "data", source, (0, 100), 10))
 
 
 def test_folder_is_moved_while_it_is_read(tmp_path):
     """What is being read stays the file that was found, wherever the folder's path leads now."""
     source = twins(tmp_path)
-    pieces = reading.chunks(tmp_path / "data", source, (0, 100), 10)
+    pieces = reader.chunks(tmp_path / "data", source, (0, 100), 10)
     first = next(pieces)
     _swap_folder(tmp_path / "data" / "folder", tmp_path / "outside")
 
@@ -257,6 +257,6 @@ def test_reads_that_give_less():
             piece, self.data = self.data[: min(size, 3)], self.data[min(size, 3) :]
             return piece
 
-    assert b"abcdefgh" == reading._read(Slow(b"abcdefghij"), 8)
+    assert b"abcdefgh" == reader._read(Slow(b"abcdefghij"), 8)
     with pytest.raises(SourceChangedError):
-        reading._read(Slow(b"abcde"), 8)
+        reader._read(Slow(b"abcde"), 8)

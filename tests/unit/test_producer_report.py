@@ -16,7 +16,7 @@ from streamapp.producer.events import (
     Summary,
     Waiting,
 )
-from streamapp.producer.meter import WINDOW_SECONDS, Meter
+from streamapp.producer.rate import WINDOW_SECONDS, Meter
 from streamapp.producer.report import (
     LINE_SECONDS,
     MAX_PROBLEM_LINES,

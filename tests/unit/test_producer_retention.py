@@ -4,7 +4,7 @@ import pytest
 
 from streamapp.errors import RetentionError
 from streamapp.kafka.topic_admin import TopicState
-from streamapp.producer import retention
+from streamapp.producer import retention_check
 from streamapp.units import GIB, MIB
 
 
@@ -19,7 +19,7 @@ def topic(size=-1, hours=72):
 
 def check(wanted, found, *, window=None):
     """What is said."""
-    return retention.check(wanted, found, block_size=BLOCK, window=window)
+    return retention_check.check(wanted, found, block_size=BLOCK, window=window)
 
 
 @pytest.mark.parametrize("wanted", [0, 1, 100 * GIB])

@@ -10,9 +10,9 @@ import msgspec
 import pytest
 
 from streamapp.errors import SourceError
-from streamapp.producer import directory, scan
-from streamapp.producer.directory import Directory
-from streamapp.producer.scan import Problem, Source
+from streamapp.producer.sources import directory, scan
+from streamapp.producer.sources.directory import Directory
+from streamapp.producer.sources.scan import Problem, Source
 from streamapp.protocol import fileplan
 from streamapp.settings import Settings
 from streamapp.store import placement

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamapp.producer.blocks import Phase
+from streamapp.producer.model import Phase
 from streamapp.protocol import fileplan
 from tests.unit.deliveries import (
     BLOCK,
@@ -443,7 +443,7 @@ def test_huge_file():
 
 def test_unacknowledged_blocks_are_bounded(monkeypatch):
     """When that many blocks are unanswered no fresh ones are sent, but old ones again."""
-    monkeypatch.setattr("streamapp.producer.state.MAX_UNACKNOWLEDGED", 2)
+    monkeypatch.setattr("streamapp.producer.delivery.MAX_UNACKNOWLEDGED", 2)
     made = delivery(source(size=95))
     first = send(made)
     send(made)

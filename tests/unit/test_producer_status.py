@@ -2,7 +2,7 @@
 
 import pytest
 
-from streamapp.producer.status import HOLD_SECONDS, StatusBoard
+from streamapp.producer.status_updates import HOLD_SECONDS, StatusBoard
 from streamapp.producer.superseding import EarlierVersions
 from streamapp.protocol import messages
 from tests.unit.deliveries import BLOCK, PROVER, ack, delivery, only_file, send, source

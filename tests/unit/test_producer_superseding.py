@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from streamapp.producer.status import StatusBoard
+from streamapp.producer.status_updates import StatusBoard
 from streamapp.producer.superseding import MAX_EARLIER
 from streamapp.protocol import fileplan, messages
 from tests.unit.deliveries import BLOCK, PROVER, ack, delivery, kinds, only_file, source, status

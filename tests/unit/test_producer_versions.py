@@ -4,8 +4,8 @@ import itertools
 
 import pytest
 
-from streamapp.producer.proving import Prover
-from streamapp.producer.state import MAX_NEW_VERSIONS, Delivery
+from streamapp.producer.block_proofs import Prover
+from streamapp.producer.delivery import MAX_NEW_VERSIONS, Delivery
 from tests.unit.deliveries import (
     BLOCK,
     FIRST_ATTEMPT,

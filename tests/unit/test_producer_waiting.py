@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from streamapp.producer.meter import Meter, time_left
+from streamapp.producer.rate import Meter, time_left
 from streamapp.producer.waiting import REMIND_SECONDS, Reminder, Sight, reason
 from streamapp.protocol.presence import Reason
 from tests.unit.test_presence import NOW, presence

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamapp.errors import KafkaError
-from streamapp.producer.blocks import Phase
+from streamapp.producer.model import Phase
 from tests.unit.deliveries import BLOCK, ack, delivery, digest, only_file, send, source, view
 
 
@@ -102,7 +102,7 @@ def kafka_of(monkeypatch):
     from concurrent.futures import Future  # noqa: PLC0415 - for this fixture alone
 
     from streamapp.kafka import clients, groups  # noqa: PLC0415
-    from streamapp.producer.release import Releaser  # noqa: PLC0415
+    from streamapp.producer.purge import Releaser  # noqa: PLC0415
 
     class Client:
         def close(self):

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamapp.errors import BlockMalformedError
-from streamapp.producer import engine
+from streamapp.producer import run
 from streamapp.protocol import frames, messages
 from streamapp.protocol.messages import BlockAck, FailedBlock, FileStatus, Heartbeat, Quarantined
 from tests.unit.frames import FILE_ID
@@ -277,7 +277,7 @@ def test_numbers_are_exact_in_json(kind):
 
 def test_first_attempt():
     """A run's attempts stay below 2^53 when a million blocks are sent again, and differ."""
-    first = [engine.first_attempt() for _ in range(100)]
+    first = [run.first_attempt() for _ in range(100)]
 
     assert max(first) + 10**6 < frames.MAX_ATTEMPT
     assert len(set(first)) > 90

@@ -22,19 +22,19 @@ from streamapp.errors import BrokerDeniedError, KafkaError, RetentionError
 from streamapp.kafka import clients, groups, history, topic_admin
 from streamapp.kafka.broker_contact import STATISTICS_SECONDS, BrokerContact
 from streamapp.kafka.connection_errors import Trouble
-from streamapp.producer import retention, waiting
-from streamapp.producer.acks import AckReader
-from streamapp.producer.crew import Crew
-from streamapp.producer.desk import Desk
+from streamapp.producer import retention_check, waiting
+from streamapp.producer.ack_reader import AckReader
+from streamapp.producer.block_proofs import KEY_BYTES, Prover, default_folder, own_key
+from streamapp.producer.delivery import Delivery, Policy
 from streamapp.producer.events import FileEvent, Notice, Progress, Summary, Waiting
-from streamapp.producer.meter import Meter, time_left
-from streamapp.producer.offsets import Lookout
-from streamapp.producer.outbox import Outbox
-from streamapp.producer.proving import KEY_BYTES, Prover, default_folder, own_key
-from streamapp.producer.release import Releaser
+from streamapp.producer.group_monitor import Lookout
+from streamapp.producer.kafka_writer import Outbox
+from streamapp.producer.purge import Releaser
+from streamapp.producer.rate import Meter, time_left
 from streamapp.producer.sender import Means, Sender
-from streamapp.producer.state import Delivery, Policy
-from streamapp.producer.status import StatusBoard
+from streamapp.producer.shared_delivery import Desk
+from streamapp.producer.status_updates import StatusBoard
+from streamapp.producer.threads import Crew
 from streamapp.protocol import messages
 from streamapp.protocol.presence import Roster
 
@@ -48,10 +48,10 @@ if TYPE_CHECKING:
     from confluent_kafka import KafkaError as Code
     from confluent_kafka import Message
 
-    from streamapp.producer.blocks import Block, File
+    from streamapp.producer.delivery import View
+    from streamapp.producer.model import Block, File
     from streamapp.producer.report import Reporter
-    from streamapp.producer.scan import Source
-    from streamapp.producer.state import View
+    from streamapp.producer.sources.scan import Source
     from streamapp.protocol.messages import FileStatus, Heartbeat
     from streamapp.protocol.presence import Reason
     from streamapp.settings import Settings
@@ -260,7 +260,7 @@ class Run:
             RetentionError: it would, and nobody said that it does not matter.
         """
         try:
-            warning = retention.check(
+            warning = retention_check.check(
                 self.delivery.bytes_missing,
                 self._data_blocks,
                 block_size=self._settings.block_size,

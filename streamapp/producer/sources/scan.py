@@ -1,11 +1,11 @@
 """Finds what is to be sent: every regular file below a folder, in an order that stays.
 
 No file is opened here, and the walk goes from folder to folder by descriptors
-(`streamapp.producer.directory`), so it does not leave the folder. A link to a file inside is
-sent as a file. A link to a file outside is sent only with ``links="follow"``. A link to a
-folder is never followed: it may lead in circles. What is no file (sockets, pipes, devices,
-links to folders, links to nothing) is special: it is reported, and by default does not keep
-the delivery from being complete. What cannot be read, and names that no receiver takes, do.
+(`streamapp.producer.sources.directory`), so it does not leave the folder. A link to a file inside
+is sent as a file. A link to a file outside is sent only with ``links="follow"``. A link to a folder
+is never followed: it may lead in circles. What is no file (sockets, pipes, devices, links to
+folders, links to nothing) is special: it is reported, and by default does not keep the delivery
+from being complete. What cannot be read, and names that no receiver takes, do.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import msgspec
 
 from streamapp.errors import BlockMalformedError, SourceError
-from streamapp.producer.directory import Directory, is_link, parent
+from streamapp.producer.sources.directory import Directory, is_link, parent
 from streamapp.protocol import filenames, fileplan
 from streamapp.protocol.frames import MAX_BLOCKS, MAX_HEADER_BYTES
 from streamapp.units import format_size

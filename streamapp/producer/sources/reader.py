@@ -16,7 +16,7 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from streamapp.errors import SourceChangedError
-from streamapp.producer import directory
+from streamapp.producer.sources import directory
 
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from io import FileIO
     from pathlib import Path
 
-    from streamapp.producer.directory import Directory
-    from streamapp.producer.scan import Source
+    from streamapp.producer.sources.directory import Directory
+    from streamapp.producer.sources.scan import Source
 
 _REPLACED: Final = frozenset({errno.ENOTDIR, errno.ELOOP})  # a part of the path is a link now
 

@@ -15,7 +15,7 @@ from confluent_kafka.admin import OffsetSpec
 
 from streamapp.errors import KafkaError
 from streamapp.kafka import groups, topic_admin
-from streamapp.producer.state import View
+from streamapp.producer.delivery import View
 
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from streamapp.producer.version import Version
 
 
 if TYPE_CHECKING:
-    from streamapp.producer.scan import Source
+    from streamapp.producer.sources.scan import Source
 
 FileState = Literal[
     "waiting",

@@ -27,7 +27,7 @@ from streamapp.protocol.frames import PROOF_BYTES
 
 
 if TYPE_CHECKING:
-    from streamapp.producer.scan import Source
+    from streamapp.producer.sources.scan import Source
 
 KEY_BYTES: Final = 32
 KEY_FILE: Final = "producer.key"

@@ -24,10 +24,10 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
-from streamapp.producer.agenda import Agenda, backoff
-from streamapp.producer.blocks import Block, File, Phase
-from streamapp.producer.claims import Claims
 from streamapp.producer.events import BlockFailed, BlockResent, Event, FileEvent, Notice
+from streamapp.producer.model import Block, File, Phase
+from streamapp.producer.recognition import Claims
+from streamapp.producer.send_queue import Agenda, backoff
 from streamapp.producer.superseding import EarlierVersions
 from streamapp.producer.version import NO_DIGEST, Version
 from streamapp.protocol import filenames, fileplan
@@ -36,8 +36,8 @@ from streamapp.protocol import filenames, fileplan
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Iterator
 
-    from streamapp.producer.proving import Prover
-    from streamapp.producer.scan import Source
+    from streamapp.producer.block_proofs import Prover
+    from streamapp.producer.sources.scan import Source
     from streamapp.protocol.messages import BlockAck, FileStatus
 
 MAX_UNACKNOWLEDGED: Final = 100_000

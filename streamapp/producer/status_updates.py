@@ -14,8 +14,8 @@ from streamapp.protocol.messages import MAX_FAILED_BLOCKS_LISTED, FailedBlock, F
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from streamapp.producer.blocks import File
-    from streamapp.producer.proving import Prover
+    from streamapp.producer.block_proofs import Prover
+    from streamapp.producer.model import File
     from streamapp.producer.superseding import EarlierVersions
 
 HOLD_SECONDS: Final = 1.0

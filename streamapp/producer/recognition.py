@@ -15,8 +15,8 @@ from streamapp.protocol.messages import FileStatus
 
 
 if TYPE_CHECKING:
-    from streamapp.producer.blocks import File
-    from streamapp.producer.proving import Prover
+    from streamapp.producer.block_proofs import Prover
+    from streamapp.producer.model import File
     from streamapp.protocol.messages import BlockAck
 
 MAX_VERSIONS: Final = 16

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from streamapp.producer.blocks import Block, File
+    from streamapp.producer.delivery import Delivery, View
     from streamapp.producer.events import Event
-    from streamapp.producer.state import Delivery, View
+    from streamapp.producer.model import Block, File
     from streamapp.protocol.messages import BlockAck
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator
 
-    from streamapp.producer.blocks import Block
+    from streamapp.producer.model import Block
 
 LOOK_AHEAD: Final = 32
 MAX_BACKOFF_SECONDS: Final = 60.0

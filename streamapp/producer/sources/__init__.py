@@ -1,0 +1,1 @@
+"""Where the files that are sent come from."""
