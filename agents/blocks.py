@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, cast
 from faust.exceptions import ConsumerNotStarted
 from faust.types import TP
 
+from agents import faust_topics
+from agents.faust_topics import data_blocks
 from agents.guard import is_ours, stop_on_unforeseen
-from streamapp import channels
 from streamapp.app import app
-from streamapp.channels import data_blocks
 from streamapp.receiver.context import InboundRecord, WorkerContext
 from streamapp.receiver.partition import Intake
 
@@ -43,7 +43,7 @@ app.context = WorkerContext(
     store=app.block_store,
     vitals=app.vitals,
     claims=app.claims,
-    send=channels.publish,
+    send=faust_topics.publish,
     on_limit=stop_worker,
 )
 

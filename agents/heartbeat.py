@@ -9,9 +9,10 @@ from typing import Any, Final
 
 import msgspec
 
-from streamapp import channels, watching
+from agents import faust_topics
 from streamapp.app import app
-from streamapp.own_heartbeat import own_heartbeat, report
+from streamapp.worker import watchdog_probe
+from streamapp.worker.own_heartbeat import own_heartbeat, report
 
 
 logger = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ async def beat_until_ready() -> None:
 
     The timers begin only then. Whoever waits for the group knows by them what it waits for.
     """
-    while not (app.should_stop or watching.is_ready(app)):
+    while not (app.should_stop or watchdog_probe.is_ready(app)):
         await _send()
         await app.sleep(app.settings.heartbeat)
 
@@ -73,7 +74,7 @@ async def say_stopped(*_: Any, **__: Any) -> None:  # noqa: ANN401 - Faust's sig
     """Say that the worker stops on purpose: it is not missed then."""
     try:
         last = msgspec.structs.replace(await own_heartbeat(app), state="stopped", partitions=())
-        await asyncio.wait_for(channels.publish(last), LAST_WORD_SECONDS)
+        await asyncio.wait_for(faust_topics.publish(last), LAST_WORD_SECONDS)
     except Exception as error:  # noqa: BLE001 - Kafka's clients raise what they like
         logger.debug("no last heartbeat: %r", error)
 
@@ -87,7 +88,7 @@ async def _beat() -> None:
 
 async def _send() -> None:
     try:
-        await channels.publish(await own_heartbeat(app))
+        await faust_topics.publish(await own_heartbeat(app))
     except Exception as error:  # noqa: BLE001 - Kafka's clients raise what they like
         logger.debug("no heartbeat: %r", error)
 

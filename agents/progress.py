@@ -11,9 +11,9 @@ import logging
 
 from typing import TYPE_CHECKING, Final, cast
 
+from agents.faust_topics import acks, status
 from agents.guard import is_at_home, is_ours, stop_on_unforeseen
 from streamapp.app import app
-from streamapp.channels import acks, status
 from streamapp.errors import BlockMalformedError
 from streamapp.protocol import messages
 from streamapp.protocol.routing import partition_of

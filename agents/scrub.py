@@ -13,7 +13,7 @@ import threading
 from typing import Final
 
 from streamapp.app import app
-from streamapp.scrubbing import Scrub
+from streamapp.worker.scrubber import Scrub
 
 
 logger = logging.getLogger(__name__)

@@ -14,15 +14,11 @@ import faust
 
 from yarl import URL
 
-from streamapp import assignor, ending, logs, outputs, transport, watching
-from streamapp.changelogs import Changelogs, SafeTable
 from streamapp.errors import SettingsError
-from streamapp.flow import FETCHED_RECORDS, FlowControl, StreamQueue
 from streamapp.integrity.claims import Claims
 from streamapp.integrity.machines import SecondWorkers
 from streamapp.kafka import topic_admin
 from streamapp.kafka.clients import BATCH_BYTES
-from streamapp.lease import Lease
 from streamapp.protocol.presence import Roster
 from streamapp.receiver.stats import Vitals
 from streamapp.reporting import ReportedError
@@ -31,7 +27,11 @@ from streamapp.store import BlockStore
 from streamapp.units import KIB, MIB
 from streamapp.web.access import guard
 from streamapp.web.client import base_url, in_url
-from streamapp.web_server import LimitedWeb
+from streamapp.worker import assignor, consumer, logs, outputs, shutdown, watchdog_probe
+from streamapp.worker.changelog_table import Changelogs, SafeTable
+from streamapp.worker.flow_control import FETCHED_RECORDS, FlowControl, StreamQueue
+from streamapp.worker.session_guard import Lease
+from streamapp.worker.web_server import LimitedWeb
 
 
 if TYPE_CHECKING:
@@ -43,12 +43,12 @@ if TYPE_CHECKING:
     from faust.types.transports import ConsumerT, TransportT
     from faust.types.web import Web
 
-    from streamapp.own_heartbeat import Report
     from streamapp.receiver.context import WorkerContext
     from streamapp.receiver.partition import Intake
-    from streamapp.watchdog import WatchdogThread
+    from streamapp.worker.own_heartbeat import Report
+    from streamapp.worker.watchdog import WatchdogThread
 
-AUTODISCOVER: Final = ("tables", "agents", "streamapp.commands")
+AUTODISCOVER: Final = ("tables", "agents", "streamapp.worker.faust_commands")
 
 FRAME_BUFFER: Final = 8
 """Frames that may wait in one stream's buffer. Faust counts events, not bytes: its default
@@ -103,7 +103,7 @@ class StreamApp(faust.App):
     async def on_start(self) -> None:
         """Start the watchdog with the application: a recovery may be what does not end."""
         await super().on_start()
-        self.watchdog = watching.start(self, asyncio.get_running_loop())
+        self.watchdog = watchdog_probe.start(self, asyncio.get_running_loop())
 
     async def _wait_for_table_recovery_completed(self) -> bool:
         """Do what a worker does before it has its tables: Faust's timers begin only then."""
@@ -114,7 +114,7 @@ class StreamApp(faust.App):
     async def on_stop(self) -> None:
         """Stop the watchdog. The data folders stay locked: threads may still write to them."""
         self.vitals.stopping = True
-        ending.end_within()
+        shutdown.end_within()
         self.watchdog.stop()
         await super().on_stop()
 
@@ -138,7 +138,7 @@ class StreamApp(faust.App):
         return cast("Web", LimitedWeb(self))
 
     def _new_transport(self) -> TransportT:
-        return transport.SafeTransport(self.conf.broker_consumer, self)
+        return consumer.SafeTransport(self.conf.broker_consumer, self)
 
 
 def create_app(settings: Settings) -> StreamApp:
@@ -180,8 +180,8 @@ def create_app(settings: Settings) -> StreamApp:
         web_router_enabled=False,
         web_application_options={"middlewares": [guard(settings)]},
         worker_redirect_stdouts=False,
-        Worker="streamapp.startup.StreamWorker",
-        Agent="streamapp.actors.PartitionAgent",
+        Worker="streamapp.worker.faust_worker.StreamWorker",
+        Agent="streamapp.worker.partition_agent.PartitionAgent",
     )
     created.settings = settings
     created.block_store = BlockStore(

@@ -16,12 +16,13 @@ import click
 
 import streamapp
 
-from streamapp import ending, logs, options, outputs
+from streamapp import options
 from streamapp.options import settings_options
 from streamapp.protocol.messages import STATES
 from streamapp.reporting import ReportingGroup
 from streamapp.settings import Settings, flag_of
 from streamapp.units import counted, parse_rate
+from streamapp.worker import logs, outputs, shutdown
 
 
 FILE_COLUMNS: Final = 160
@@ -69,7 +70,7 @@ def producer(
         only_failed=only_failed,
         verify=verify,
         report=reporter(as_json=as_json),
-        stop=ending.event_of_signals(),
+        stop=shutdown.event_of_signals(),
     )
 
 
@@ -92,11 +93,11 @@ def worker(*, loglevel: str, supervise: bool, **flags: object) -> None:
     Settings.load(**flags)  # say what is wrong before Faust is loaded
     os.environ.update(options.as_environment(flags))
     if supervise:
-        from streamapp import supervisor  # noqa: PLC0415 - light start
+        from streamapp.worker import supervisor  # noqa: PLC0415 - light start
 
         command = [sys.executable, "-m", "streamapp", "worker", "--loglevel", loglevel]
         sys.exit(supervisor.supervise(command))
-    from streamapp import worker as runner  # noqa: PLC0415 - Faust is for workers alone
+    from streamapp.worker import startup as runner  # noqa: PLC0415 - Faust is for workers alone
 
     runner.run(loglevel=loglevel)
 
@@ -248,11 +249,11 @@ def verify(  # noqa: PLR0913 - the flags of three modes
                 with_free=with_free,
                 with_earlier=with_earlier,
                 as_json=as_json,
-                stop=ending.event_of_signals(),
+                stop=shutdown.event_of_signals(),
             )
         )
     report = verify_folders.Report(as_json=as_json)
-    stop = ending.event_of_signals()
+    stop = shutdown.event_of_signals()
     bytes_a_second = parse_rate(rate)
     sys.exit(
         verify_folders.run(
@@ -342,7 +343,7 @@ def versions_free(*, dry_run: bool, as_json: bool, **flags: object) -> None:
 
     settings = Settings.load(**flags)
     folders = verify_folders.folders_of_machines(settings)
-    stop = ending.event_of_signals()
+    stop = shutdown.event_of_signals()
     sys.exit(all_versions.free(settings, folders, is_dry_run=dry_run, as_json=as_json, stop=stop))
 
 
@@ -364,15 +365,15 @@ def tables() -> None:
 )
 def tables_rebuild(*, source: str, **flags: object) -> None:
     """Rebuild the tables, from the acknowledgements or from the disks."""
-    from streamapp import tablestate  # noqa: PLC0415 - light start
     from streamapp.integrity import reacknowledge  # noqa: PLC0415 - light start
+    from streamapp.worker import table_recovery  # noqa: PLC0415 - light start
 
     settings = Settings.load(**flags)
     if source == "disks":
         outcome = reacknowledge.from_disks(settings)
         click.echo(f"{counted(outcome.blocks, 'block')} acknowledged again; workers fold them now")
     else:
-        tablestate.rebuild_from_acks(settings)
+        table_recovery.rebuild_from_acks(settings)
         click.echo("The tables come back when the workers start: start them now")
 
 
@@ -458,7 +459,7 @@ def selftest(*, keep: bool, as_json: bool, **flags: object) -> None:
     from streamapp.selftest.report import Report  # noqa: PLC0415
 
     settings = Settings.load(**flags)
-    stop = ending.event_of_signals(second_ends=False)  # it stops in seconds, and then tidies up
+    stop = shutdown.event_of_signals(second_ends=False)  # it stops in seconds, and then tidies up
     sys.exit(chaos.run(settings, keep=keep, report=Report(as_json=as_json), stop=stop))
 
 

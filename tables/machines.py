@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from streamapp import watching
 from streamapp.app import app
 from streamapp.kafka import topic_admin
-from streamapp.own_heartbeat import own_heartbeat
 from streamapp.protocol.messages import Heartbeat
 from streamapp.protocol.presence import AGREE_SECONDS, Presence, reasons_to_wait
 from streamapp.web.client import LOCAL
+from streamapp.worker import watchdog_probe
+from streamapp.worker.own_heartbeat import own_heartbeat
 from tables import listing
 from tables.folds import machine_row
 from tables.listing import json_of
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 async def all_machines(view: View, request: Request) -> Response:
     """Answer with every machine of the group: its last heartbeat, and whether it is up."""
     is_local = LOCAL in request.query
-    if is_local and not watching.is_ready(app):
+    if is_local and not watchdog_probe.is_ready(app):
         return not_ready(view)
     with listing.gate(is_local=is_local).enter():
         held = held_here()

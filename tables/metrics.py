@@ -14,9 +14,9 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 import streamapp
 
-from streamapp import watching
 from streamapp.app import app
 from streamapp.errors import StoreError
+from streamapp.worker import watchdog_probe
 
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def _gauges() -> Iterator[Metric]:
         value=vitals.state == "holding",
     )
     yield GaugeMetricFamily(
-        "streamapp_ready", "1 while it can do its work.", value=watching.can_work(app)
+        "streamapp_ready", "1 while it can do its work.", value=watchdog_probe.can_work(app)
     )
     free = GaugeMetricFamily("streamapp_disk_free_bytes", "Free room.", labels=["volume"])
     for root in app.block_store.roots:

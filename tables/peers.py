@@ -23,7 +23,6 @@ import aiohttp
 
 from yarl import URL
 
-from streamapp import watching
 from streamapp.app import app
 from streamapp.errors import PeerError
 from streamapp.kafka import topic_admin
@@ -33,6 +32,7 @@ from streamapp.settings import is_loopback, label_of
 from streamapp.units import KIB, MIB
 from streamapp.web.client import LOCAL, peer_key
 from streamapp.web.worker_proofs import ANSWER_HEADER, Question
+from streamapp.worker import watchdog_probe
 from tables.peer_answers import FilesAnswer, MachinesAnswer, read_file
 from tables.state import files
 
@@ -92,8 +92,8 @@ async def ask_others(
     known = own.union(*(answer.partitions for answer in found))
     named = known.union(*(holders[url] for url in silent))
     unknown = sorted(set(range(topic_admin.FILE_PARTITIONS)) - named)
-    if not watching.is_ready(app):
-        silent.append(f"{app.conf.canonical_url} ({watching.RESTORING})")
+    if not watchdog_probe.is_ready(app):
+        silent.append(f"{app.conf.canonical_url} ({watchdog_probe.RESTORING})")
     if unknown:
         silent.append(f"{_UNREACHABLE} (partitions {', '.join(map(str, unknown))} of the tables)")
     return found, silent
@@ -105,7 +105,7 @@ async def ask_holder(view: View, request: Request, key: str) -> Response | None:
     One that restores its tables, or is told to give partitions away, knows less than there is.
     """
     if routing.partition_of(key.encode()) in held_here():
-        return None if watching.is_ready(app) else not_ready(view)
+        return None if watchdog_probe.is_ready(app) else not_ready(view)
     try:
         url = _url_of_holder(key)
         if not url or LOCAL in request.query:  # who asks knows less than we do: no circles
@@ -121,7 +121,7 @@ async def ask_holder(view: View, request: Request, key: str) -> Response | None:
 
 def not_ready(view: View) -> Response:
     """Return the answer of a worker that does not have its tables now."""
-    return view.json({"error": f"{watching.RESTORING}, ask again"}, status=503)
+    return view.json({"error": f"{watchdog_probe.RESTORING}, ask again"}, status=503)
 
 
 def held_here() -> set[int]:

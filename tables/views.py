@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from streamapp import watching
 from streamapp.app import app
 from streamapp.web.client import LOCAL
+from streamapp.worker import watchdog_probe
 from tables import listing, rows
 from tables.file_lists import FILE_ID, file_json, local_files, merged, wanted_by
 from tables.folds import file_row
@@ -36,12 +36,12 @@ async def all_files(view: View, request: Request) -> Response:
     except ValueError as error:
         return view.json({"error": str(error)}, status=400)
     is_local = LOCAL in request.query
-    if is_local and not watching.is_ready(app):
+    if is_local and not watchdog_probe.is_ready(app):
         return not_ready(view)
     with listing.gate(is_local=is_local).enter():
         own = await local_files(wanted, is_local=is_local)
         if is_local:
-            is_changed = set(own.partitions) != held_here() or not watching.is_ready(app)
+            is_changed = set(own.partitions) != held_here() or not watchdog_probe.is_ready(app)
             return not_ready(view) if is_changed else json_of(view, own)
         asked = wanted.for_others()
         held = held_here().intersection(own.partitions)
@@ -115,16 +115,16 @@ def health_json() -> dict[str, Any]:
 
     It can while it has its tables and partitions, a cluster, and nothing that it waits for.
     """
-    recovered = watching.is_ready(app)
+    recovered = watchdog_probe.is_ready(app)
     state = app.vitals.state
     return {
         "live": True,
-        "ready": watching.can_work(app),
+        "ready": watchdog_probe.can_work(app),
         "machine": app.settings.machine_id,
         "group": app.settings.group_id,
         "state": state if recovered or state == "stopping" else "recovering",
-        "reason": app.vitals.reason or ("" if recovered else watching.RESTORING),
-        "partitions": watching.block_partitions(app),
+        "reason": app.vitals.reason or ("" if recovered else watchdog_probe.RESTORING),
+        "partitions": watchdog_probe.block_partitions(app),
     }
 
 

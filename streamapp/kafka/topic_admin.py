@@ -58,7 +58,10 @@ SPREAD_SECONDS: Final = 10.0
 _HOUR_MS: Final = 3_600_000
 
 _POLL_SECONDS: Final = 0.2
-_UNREAD_COMPRESSION: Final = ("snappy", "lz4")  # `streamapp.batches` would refuse every record
+_UNREAD_COMPRESSION: Final = (
+    "snappy",
+    "lz4",
+)  # `streamapp.worker.aiokafka_overrides.batches` would refuse every record
 
 
 class Names(msgspec.Struct, frozen=True):

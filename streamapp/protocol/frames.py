@@ -54,7 +54,8 @@ FRAME_HEADER: Final = "frame"
 META_HEADER: Final = "block"
 SEAL_HEADER: Final = "seal"
 REFUSED_HEADER: Final = "refused"
-"""Not on the wire: with it `streamapp.batches` says why a record could not be read at all."""
+"""Not on the wire: with it `streamapp.worker.aiokafka_overrides.batches` says why a record could
+not be read at all."""
 
 # A header is a stranger's claim: what it makes us read or hold has a ceiling, checked
 # before anything is built from it.

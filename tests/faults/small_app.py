@@ -13,10 +13,10 @@ from pathlib import Path
 import faust
 
 from agents.guard import stop_on_unforeseen
-from streamapp.changelogs import Changelogs
 from streamapp.receiver.ledger import Ledger
 from streamapp.settings import Settings
-from streamapp.transport import SafeTransport
+from streamapp.worker.changelog_table import Changelogs
+from streamapp.worker.consumer import SafeTransport
 
 
 SLOW, RAISING = b"1", b"3"

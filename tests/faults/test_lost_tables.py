@@ -22,8 +22,8 @@ from confluent_kafka.admin import (
 )
 from rocksdict import Options, Rdict
 
-from streamapp import tablestate
 from streamapp.kafka import topic_admin
+from streamapp.worker import table_recovery
 from tests import checker, harness
 from tests.harness import MIB
 from tests.waiting import wait_for
@@ -160,7 +160,7 @@ def test_databases_lost(group):
     with group.stopped():  # from nowhere: more than its changelog ever had
         database = next(group.tables.glob("v1/tables/files-*.db"))
         opened = Rdict(str(database), options=Options(raw_mode=True))
-        opened[tablestate.OFFSET_KEY] = b"1000000"
+        opened[table_recovery.OFFSET_KEY] = b"1000000"
         opened.close()
     assert "has offset 1000000" in group.said
 
@@ -226,7 +226,7 @@ def test_rebuild(group):
         for database in group.tables.glob("v1/tables/files-*.db"):
             opened = Rdict(str(database), options=Options(raw_mode=True))
             for key in list(opened.keys()):
-                if key != tablestate.OFFSET_KEY:
+                if key != table_recovery.OFFSET_KEY:
                     del opened[key]
             opened.close()
         assert 0 == group.rebuild()[0]

@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from streamapp import ending
 from streamapp.broker import Cluster
+from streamapp.worker import shutdown
 from tests import harness
 from tests.faults import surroundings as around
 from tests.harness import MIB
@@ -90,7 +90,9 @@ def test_stop_without_broker(tmp_path):
         hurried.send(signal.SIGINT)
         producer.send(signal.SIGINT)
         wait_for(lambda: "SIGINT: stopping" in hurried.said(), within=5, what="w2 to hear it")
-        wait_for(lambda: time.monotonic() - began > ending.AGAIN_SECONDS, within=5, what="a second")
+        wait_for(
+            lambda: time.monotonic() - began > shutdown.AGAIN_SECONDS, within=5, what="a second"
+        )
         hurried.send(signal.SIGINT)
         assert 130 == hurried.wait(5)
         assert 0 == patient.wait(harness.STOP_SECONDS)

@@ -12,11 +12,11 @@ import random
 import resource
 import sys
 
-from streamapp.batches import MAX_PLAIN_BYTES, MemoryRecords
 from streamapp.errors import BlockCorruptError, BlockMalformedError
 from streamapp.protocol import compression, messages
 from streamapp.protocol import frames as frame_headers
 from streamapp.protocol.frames import MAX_FRAME_BYTES, Codec
+from streamapp.worker.aiokafka_overrides.batches import MAX_PLAIN_BYTES, MemoryRecords
 from tests.batches import CODECS, HEADER, bomb, built, compressed, sealed
 from tests.unit.frames import FILE_ID, frames_of
 

@@ -8,13 +8,13 @@ import sys
 
 import pytest
 
-from streamapp import ending, outputs
+from streamapp.worker import outputs, shutdown
 from tests.waiting import wait_for
 
 
 SECURED = """
 import os, sys
-from streamapp import outputs
+from streamapp.worker import outputs
 outputs.secure()
 files = [open(os.devnull) for _ in range(3)]
 print("said"); print("said", file=sys.stderr)
@@ -23,7 +23,7 @@ assert all(os.fstat(fd).st_rdev for fd in (0, 1, 2))
 """
 SIGNALLED = """
 import sys, threading
-from streamapp import ending, outputs
+from streamapp.worker import shutdown as ending, outputs
 outputs.secure()
 thread = ending.SignalThread()
 thread.start()
@@ -121,11 +121,11 @@ def _told_again(process):
 )
 def test_second_signal(number, seconds, ends):
     """One wish may arrive twice; only a later one is another."""
-    assert ends == ending.is_second(number, seconds)
+    assert ends == shutdown.is_second(number, seconds)
 
 
 def test_hangup_ignored(monkeypatch):
     """A worker under `nohup` outlives its terminal."""
-    assert signal.SIGHUP in ending.stop_signals()
-    monkeypatch.setattr(ending.signal, "getsignal", lambda _number: signal.SIG_IGN)
-    assert (signal.SIGINT, signal.SIGTERM) == ending.stop_signals()
+    assert signal.SIGHUP in shutdown.stop_signals()
+    monkeypatch.setattr(shutdown.signal, "getsignal", lambda _number: signal.SIG_IGN)
+    assert (signal.SIGINT, signal.SIGTERM) == shutdown.stop_signals()

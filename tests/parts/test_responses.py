@@ -14,9 +14,14 @@ from aiokafka.errors import KafkaConnectionError
 from aiokafka.protocol.fetch import FetchRequest, FetchResponse_v4
 from aiokafka.protocol.types import Bytes, Int32, Int64, String
 
-from streamapp import responses, transport
-from streamapp.responses import MAX_RESPONSE_BYTES, VIEW_BYTES, ResponseReader
 from streamapp.units import KIB
+from streamapp.worker import consumer
+from streamapp.worker.aiokafka_overrides import responses
+from streamapp.worker.aiokafka_overrides.responses import (
+    MAX_RESPONSE_BYTES,
+    VIEW_BYTES,
+    ResponseReader,
+)
 
 
 VERSIONS = struct.pack(">hihhh", 0, 1, 1, 4, 4)  # no error; one API, fetch, in version 4
@@ -292,9 +297,9 @@ def test_connection_asks_for_it(monkeypatch):
     """
     for name, theirs in STOCK.items():
         monkeypatch.setattr(conn, name, theirs)
-    monkeypatch.setattr(transport.fetcher, "MemoryRecords", transport.fetcher.MemoryRecords)
-    monkeypatch.setattr(transport.fetching, "ask_soon_again", lambda: None)
-    transport.read_without_belief(on_response=lambda: None)
+    monkeypatch.setattr(consumer.fetcher, "MemoryRecords", consumer.fetcher.MemoryRecords)
+    monkeypatch.setattr(consumer.own_fetcher, "ask_soon_again", lambda: None)
+    consumer.read_without_belief(on_response=lambda: None)
 
     assert conn.AIOKafkaConnection is responses.Connection
     assert "AIOKafkaConnection" in conn.create_conn.__code__.co_names

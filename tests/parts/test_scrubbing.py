@@ -16,9 +16,9 @@ from streamapp.errors import StoreError
 from streamapp.integrity import revoke, verify
 from streamapp.integrity.verify import Pace
 from streamapp.receiver.keyed_lock import Turns
-from streamapp.scrubbing import Scrub
 from streamapp.settings import Settings
 from streamapp.store import BlockStore, quarantine
+from streamapp.worker.scrubber import Scrub
 from tests.fakes import FakeContext
 from tests.parts.keeping import flip, keep_file
 from tests.waiting import eventually
@@ -337,7 +337,7 @@ async def test_one_folder_cannot_be_read(two, tmp_path):
 
 async def test_goes_on_where_it_stopped(store, tmp_path, monkeypatch):
     """A worker that is restarted again and again still comes to the end of its disks."""
-    monkeypatch.setattr("streamapp.scrubbing.NOTE_SECONDS", -1.0)
+    monkeypatch.setattr("streamapp.worker.scrubber.NOTE_SECONDS", -1.0)
     for number in range(10):
         keep_file(store, f"f{number}", size=10, block_size=BLOCK)
     read = []

@@ -263,7 +263,7 @@ def cluster(machines, monkeypatch, tmp_path):
     monkeypatch.setattr(topic_admin, "ensure", lambda *_, **__: {})
     monkeypatch.setattr(topic_admin, "delete", lambda _, doomed: asked.append(doomed))
     monkeypatch.setattr(groups, "delete", lambda _, group: asked.append(group))
-    monkeypatch.setattr(cli.ending, "event_of_signals", lambda **_: None)
+    monkeypatch.setattr(cli.shutdown, "event_of_signals", lambda **_: None)
     return asked
 
 

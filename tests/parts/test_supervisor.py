@@ -7,13 +7,13 @@ import sys
 
 import pytest
 
-from streamapp import supervisor
+from streamapp.worker import supervisor
 from tests.waiting import wait_for
 
 
 SUPERVISE = """
 import logging, sys
-from streamapp import supervisor
+from streamapp.worker import supervisor
 logging.basicConfig(format="%(message)s")
 supervisor.FIRST_PAUSE, supervisor.LONGEST_PAUSE, supervisor.LOOK_SECONDS = 0.02, 0.04, 0.01
 sys.exit(supervisor.supervise([sys.executable, "-c", *sys.argv[1:]]))

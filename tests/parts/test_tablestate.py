@@ -9,8 +9,8 @@ import pytest
 
 from rocksdict import Options, Rdict
 
-from streamapp import tablestate
 from streamapp.errors import StoreBusyError
+from streamapp.worker import table_recovery
 
 
 IDS = {"g-files-changelog": "id-1", "g-block_map-changelog": "id-2"}
@@ -27,15 +27,15 @@ def folder(tmp_path):
     for number in range(ROWS):
         opened[b"%06d" % number] = os.urandom(50)
     opened.flush()
-    opened[tablestate.OFFSET_KEY] = b"99"
+    opened[table_recovery.OFFSET_KEY] = b"99"
     opened.close()
-    (tmp_path / tablestate.MARK).write_text(json.dumps(IDS))
+    (tmp_path / table_recovery.MARK).write_text(json.dumps(IDS))
     return tmp_path
 
 
 def why(folder, ids=IDS, ends=ENDS):
     """Why the tables in *folder* cannot be used."""
-    return tablestate._why_unusable(folder, ids, ends)
+    return table_recovery._why_unusable(folder, ids, ends)
 
 
 def only(folder, pattern):
@@ -97,7 +97,7 @@ def test_log_cut(tmp_path, cut):
     """Where the log of a database is cut, offset and row stay together: Kafka has the rest."""
     database = tmp_path / "v1" / "tables" / "files-0.db"
     database.mkdir(parents=True)
-    (tmp_path / tablestate.MARK).write_text(json.dumps(IDS))
+    (tmp_path / table_recovery.MARK).write_text(json.dumps(IDS))
     subprocess.run([sys.executable, "-c", CRASH, database], check=True, timeout=60)
     log = only(tmp_path, "*.log")
     os.truncate(log, log.stat().st_size - cut)
@@ -105,7 +105,7 @@ def test_log_cut(tmp_path, cut):
 
     opened = Rdict(str(database), options=Options(raw_mode=True))
     try:
-        row, offset = int(opened[b"row"]), int(opened[tablestate.OFFSET_KEY])
+        row, offset = int(opened[b"row"]), int(opened[table_recovery.OFFSET_KEY])
     finally:
         opened.close()
     assert row - offset in {0, 1}  # the row is written first
@@ -126,7 +126,7 @@ def test_other_topics(folder):
 @pytest.mark.parametrize("mark", [None, "", "{torn"])
 def test_unknown_topics(folder, mark):
     """Where it is not known which topics they are from, they are not used."""
-    path = folder / tablestate.MARK
+    path = folder / table_recovery.MARK
     path.unlink() if mark is None else path.write_text(mark)
 
     assert "not known" in why(folder)
@@ -138,10 +138,10 @@ def test_wipe(folder):
     for path in others:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    tablestate.ask_for_wipe(folder)
+    table_recovery.ask_for_wipe(folder)
     assert "could not recover" in why(folder)
 
-    tablestate.wipe(folder)
+    table_recovery.wipe(folder)
 
     assert "" == why(folder)
     assert sorted(others) == sorted(path for path in folder.rglob("*") if path.is_file())
@@ -149,7 +149,7 @@ def test_wipe(folder):
 
 def test_ask_for_wipe_of_nothing(tmp_path):
     """A process that ends does not fail at what it cannot write."""
-    tablestate.ask_for_wipe(tmp_path / "missing")
+    table_recovery.ask_for_wipe(tmp_path / "missing")
 
     assert [] == list(tmp_path.iterdir())
 

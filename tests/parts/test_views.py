@@ -84,7 +84,7 @@ def group(faust_app, tables, monkeypatch):
     """What Faust knows of the group: this worker holds all partitions, until told otherwise."""
     assert tables
     faust_app.web.init_server()
-    monkeypatch.setattr(views.watching, "is_ready", lambda _: True)
+    monkeypatch.setattr(views.watchdog_probe, "is_ready", lambda _: True)
     topic = files.changelog_topic.get_topic_name()
     known = types.SimpleNamespace(own={0, 1, 2}, urls={})
     assignor = faust_app.assignor
@@ -475,13 +475,15 @@ async def test_row_with_a_damaged_key(client, caplog):
 
 async def test_health(client, faust_app, monkeypatch):
     """A worker that has its tables is ready, until it stops; it lives as long as it answers."""
-    monkeypatch.setattr(views.watching, "block_partitions", lambda _app: [0, 3])
+    monkeypatch.setattr(views.watchdog_probe, "block_partitions", lambda _app: [0, 3])
     for is_ready, stopping, status, state in [
         (True, False, 200, "running"),
         (True, True, 503, "stopping"),
         (False, False, 503, "recovering"),
     ]:
-        monkeypatch.setattr(views.watching, "is_ready", lambda _app, is_ready=is_ready: is_ready)
+        monkeypatch.setattr(
+            views.watchdog_probe, "is_ready", lambda _app, is_ready=is_ready: is_ready
+        )
         monkeypatch.setattr(faust_app.vitals, "stopping", stopping)
         for path in ("/health/", "/health/ready/"):
             answer = await get(client, path, status=status)
@@ -497,7 +499,7 @@ async def test_health(client, faust_app, monkeypatch):
 async def test_not_ready_while_it_cannot_work(client, faust_app, monkeypatch, path):
     """A worker that holds, has no cluster or no tables is not ready, and says why."""
     now = [0.0]
-    monkeypatch.setattr(views.watching, "block_partitions", lambda _app: [0])
+    monkeypatch.setattr(views.watchdog_probe, "block_partitions", lambda _app: [0])
     monkeypatch.setattr(faust_app, "vitals", Vitals())
     faust_app.vitals.contact = BrokerContact("k:9092", lambda: now[0])
     faust_app.vitals.hold("data-blocks-0", "disk full")
@@ -513,8 +515,8 @@ async def test_not_ready_while_it_cannot_work(client, faust_app, monkeypatch, pa
     faust_app.vitals.broker_answered()
     assert (await get(client, path))["ready"]
 
-    monkeypatch.setattr(views.watching, "is_ready", lambda _: False)
-    assert views.watching.RESTORING == (await get(client, path, status=503))["reason"]
+    monkeypatch.setattr(views.watchdog_probe, "is_ready", lambda _: False)
+    assert views.watchdog_probe.RESTORING == (await get(client, path, status=503))["reason"]
 
 
 # --- the others of the group
@@ -600,7 +602,7 @@ async def test_local_answer(client, group, peer):
 async def test_not_ready(client, faust_app, monkeypatch):
     """A worker that gives its partitions away, or has just got them, does not guess."""
     stored_file(IDS[0], "b")
-    monkeypatch.setattr(views.watching, "is_ready", lambda _: False)
+    monkeypatch.setattr(views.watchdog_probe, "is_ready", lambda _: False)
     for path in (
         f"/progress/{IDS[0]}/",
         f"/progress/{IDS[1]}/",

@@ -15,10 +15,10 @@ import pytest
 
 from aiohttp import web
 
-from streamapp import descriptors, web_server
 from streamapp.errors import ListenError
 from streamapp.web import listening
-from streamapp.web_server import Connections, LimitedHandler, LimitedSite
+from streamapp.worker import descriptors, web_server
+from streamapp.worker.web_server import Connections, LimitedHandler, LimitedSite
 from tests.harness import clean_environment, free_port
 from tests.waiting import eventually, wait_for
 

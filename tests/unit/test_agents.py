@@ -14,14 +14,11 @@ import pytest
 from faust.exceptions import ConsumerNotStarted
 from faust.types import TP
 
-from agents import blocks, claims, guard, heartbeat, progress
-from streamapp import channels, watching
+from agents import blocks, claims, faust_topics, guard, heartbeat, progress
 from streamapp.app import app
 from streamapp.integrity import machines
 from streamapp.integrity.machines import SecondWorkers
 from streamapp.kafka import topic_admin
-from streamapp.lease import Lease
-from streamapp.own_heartbeat import own_heartbeat
 from streamapp.protocol import frames, messages
 from streamapp.protocol.messages import BlockAck, FileStatus, Heartbeat, Quarantined
 from streamapp.protocol.routing import partition_of
@@ -29,7 +26,10 @@ from streamapp.receiver import context as receiver_context
 from streamapp.receiver.context import Clock
 from streamapp.receiver.partition import Intake
 from streamapp.store import BlockStore
-from streamapp.transport import SafeConsumer
+from streamapp.worker import watchdog_probe
+from streamapp.worker.consumer import SafeConsumer
+from streamapp.worker.own_heartbeat import own_heartbeat
+from streamapp.worker.session_guard import Lease
 from tables import folds
 from tests.unit.frames import FILE_ID, frames_of
 from tests.unit.test_folds import ack_of
@@ -115,7 +115,7 @@ def worker(faust_app, tables, tmp_path, monkeypatch):
 
     consumer = types.SimpleNamespace(highwater=highwater, _committed_offset={PLACE: 0})
     monkeypatch.setattr(os, "fsync", lambda _fd: None)
-    monkeypatch.setattr(channels, "publish", publish)
+    monkeypatch.setattr(faust_topics, "publish", publish)
     monkeypatch.setattr(faust_app, "block_store", store)
     monkeypatch.setattr(faust_app, "vitals", type(faust_app.vitals)())
     # One that did not see the tests before this.
@@ -474,16 +474,16 @@ def test_guard_lets_pass_what_is_no_error(ends):
 async def test_heartbeat(worker, monkeypatch):
     """A heartbeat says what the worker knows of itself, and can be read again."""
     app.vitals.hold("x", "disk\udcff full " + "x" * 5000)
-    monkeypatch.setattr(watching, "block_partitions", lambda _: [3])
-    monkeypatch.setattr(watching, "is_ready", lambda _: True)
+    monkeypatch.setattr(watchdog_probe, "block_partitions", lambda _: [3])
+    monkeypatch.setattr(watchdog_probe, "is_ready", lambda _: True)
     beat = await own_heartbeat(app)
     assert beat == messages.decode_status(messages.encode(beat))
     assert ("holding", "m1", "g1", (3,)) == (beat.state, beat.machine, beat.group, beat.partitions)
     app.vitals.release("x")
     assert "running" == (await own_heartbeat(app)).state
-    monkeypatch.setattr(watching, "is_ready", lambda _: False)
+    monkeypatch.setattr(watchdog_probe, "is_ready", lambda _: False)
     beat = await own_heartbeat(app)
-    assert ("holding", watching.RESTORING) == (beat.state, beat.reason)
+    assert ("holding", watchdog_probe.RESTORING) == (beat.state, beat.reason)
 
     monkeypatch.setattr(heartbeat, "_log_partitions", lambda _: None)
     worker.refuses = 1
@@ -495,8 +495,8 @@ async def test_heartbeat(worker, monkeypatch):
 async def test_heartbeats_before_the_tables(worker, monkeypatch):
     """A worker reports that it restores its tables, until it has them: the timers begin then."""
     looks = [False, False, False, True]
-    monkeypatch.setattr(watching, "is_ready", lambda _: looks[0])
-    monkeypatch.setattr(watching, "block_partitions", lambda _: [])
+    monkeypatch.setattr(watchdog_probe, "is_ready", lambda _: looks[0])
+    monkeypatch.setattr(watchdog_probe, "block_partitions", lambda _: [])
 
     async def sleep(seconds):
         assert app.settings.heartbeat == seconds
@@ -511,14 +511,14 @@ async def test_heartbeats_before_the_tables(worker, monkeypatch):
     recovered.set()
 
     assert await waiting
-    assert [("holding", watching.RESTORING)] * 3 == [(b.state, b.reason) for b in worker.told]
+    assert [("holding", watchdog_probe.RESTORING)] * 3 == [(b.state, b.reason) for b in worker.told]
 
 
 async def test_heartbeat_on_change(worker, monkeypatch):
     """What others must know at once does not wait for the next heartbeat, and is said once."""
     partitions = [1]
-    monkeypatch.setattr(watching, "block_partitions", lambda _: partitions)
-    monkeypatch.setattr(watching, "is_ready", lambda _: True)
+    monkeypatch.setattr(watchdog_probe, "block_partitions", lambda _: partitions)
+    monkeypatch.setattr(watchdog_probe, "is_ready", lambda _: True)
     monkeypatch.setattr(app, "reported", None)
     beat_on_change = inspect.unwrap(heartbeat.beat_on_change)
     told = []
@@ -559,8 +559,8 @@ async def test_publish(monkeypatch, record, topic, key):
         sent.append(kwargs)
         return taken
 
-    monkeypatch.setattr(getattr(channels, topic), "send", send, raising=False)
-    publishing = asyncio.ensure_future(channels.publish(record))
+    monkeypatch.setattr(getattr(faust_topics, topic), "send", send, raising=False)
+    publishing = asyncio.ensure_future(faust_topics.publish(record))
     await eventually(lambda: sent)
     await asyncio.sleep(0)
     assert not publishing.done()

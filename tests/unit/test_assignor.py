@@ -11,7 +11,7 @@ from aiokafka.coordinator.protocol import (
 )
 from faust.assignor.partition_assignor import PartitionAssignor
 
-from streamapp import assignor
+from streamapp.worker import assignor
 
 
 class Cluster:

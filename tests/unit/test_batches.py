@@ -17,10 +17,11 @@ from aiokafka.structs import TopicPartition
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from streamapp import batches, transport
-from streamapp.batches import KEPT_HEADERS, MAX_PLAIN_BYTES, MemoryRecords
 from streamapp.errors import BlockMalformedError
 from streamapp.protocol import frames
+from streamapp.worker import consumer
+from streamapp.worker.aiokafka_overrides import batches
+from streamapp.worker.aiokafka_overrides.batches import KEPT_HEADERS, MAX_PLAIN_BYTES, MemoryRecords
 from tests.batches import CODECS, HEADER, bomb, built, compressed, fields_of, record_before, sealed
 from tests.unit.frames import frames_of
 
@@ -328,7 +329,7 @@ def test_any_bytes(data):
 
 UNDER_A_LIMIT = """
 import resource, sys
-from streamapp.batches import MemoryRecords
+from streamapp.worker.aiokafka_overrides.batches import MemoryRecords
 data = sys.stdin.buffer.read()
 size, headroom = int(sys.argv[1]), int(sys.argv[2])
 with open("/proc/self/statm") as statm:
@@ -374,9 +375,9 @@ def test_fetcher_asks_for_it(monkeypatch):
     When this fails, aiokafka was changed: look for where it makes its `MemoryRecords` now.
     """
     monkeypatch.setattr(fetcher, "MemoryRecords", fetcher.MemoryRecords)
-    monkeypatch.setattr(transport.responses, "receive_straight", lambda **_: None)
-    monkeypatch.setattr(transport.fetching, "ask_soon_again", lambda: None)
-    transport.read_without_belief(on_response=lambda: None)
+    monkeypatch.setattr(consumer.responses, "receive_straight", lambda **_: None)
+    monkeypatch.setattr(consumer.own_fetcher, "ask_soon_again", lambda: None)
+    consumer.read_without_belief(on_response=lambda: None)
 
     assert batches.MemoryRecords is fetcher.MemoryRecords
     makers = [m for m in vars(fetcher.Fetcher).values() if "MemoryRecords" in names_in(m)]
@@ -392,7 +393,8 @@ def names_in(method):
 def test_shape():
     """All that aiokafka's fetcher asks of a batch and of a record is there.
 
-    When this fails, aiokafka was changed: `streamapp.batches` must have what it asks for.
+    When this fails, aiokafka was changed: `streamapp.worker.aiokafka_overrides.batches` must have
+    what it asks for.
     """
     readers = [memory_records.MemoryRecords(GOOD), MemoryRecords(GOOD)]
     found = [reader.next_batch() for reader in readers]

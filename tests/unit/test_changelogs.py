@@ -8,9 +8,9 @@ import pytest
 from faust.exceptions import ProducerSendError
 from faust.types import TP
 
-from streamapp import changelogs
-from streamapp.changelogs import Changelogs, SafeTable
-from streamapp.transport import SafeConsumer
+from streamapp.worker import changelog_table
+from streamapp.worker.changelog_table import Changelogs, SafeTable
+from streamapp.worker.consumer import SafeConsumer
 
 
 PLACE = TP("g1-files-changelog", 1)
@@ -56,7 +56,7 @@ class Table(SafeTable):
 @pytest.fixture
 def table(monkeypatch):
     """A table whose changelog is the test's."""
-    monkeypatch.setattr(changelogs, "RETRY_SECONDS", 0)
+    monkeypatch.setattr(changelog_table, "RETRY_SECONDS", 0)
     return Table()
 
 
@@ -64,7 +64,7 @@ def restore(table, monkeypatch, *rows, key=b"k"):
     """Restore *rows* (offset, folded) of *key*; return the offsets of those that were taken."""
     taken = []
     monkeypatch.setattr(
-        changelogs.faust.Table,
+        changelog_table.faust.Table,
         "apply_changelog_batch",
         lambda _, events: taken.extend(event.message.offset for event in events),
     )
@@ -199,7 +199,7 @@ async def test_restored_anew(table, monkeypatch):
     async def nothing(*_):
         pass
 
-    monkeypatch.setattr(changelogs.faust.Table, "on_rebalance", nothing)
+    monkeypatch.setattr(changelog_table.faust.Table, "on_rebalance", nothing)
     await table.on_rebalance(set(), set(), set(), 2)
 
     assert [4, 5] == restore(table, monkeypatch, (4, folded(9)), (5, folded(10)))
@@ -212,7 +212,7 @@ def recovered(monkeypatch):
     async def nothing(*_):
         pass
 
-    monkeypatch.setattr(changelogs.faust.Table, "on_recovery_completed", nothing)
+    monkeypatch.setattr(changelog_table.faust.Table, "on_recovery_completed", nothing)
 
 
 @pytest.mark.usefixtures("recovered")
@@ -277,7 +277,7 @@ async def test_folded_again(table, monkeypatch):
     """
     restore(table, monkeypatch, (5, folded(10)), (6, folded(8, "status")))
     event = types.SimpleNamespace(message=types.SimpleNamespace(topic="acks", offset=9))
-    monkeypatch.setattr(changelogs, "current_event", lambda: event)
+    monkeypatch.setattr(changelog_table, "current_event", lambda: event)
     for event.message.topic, event.message.offset in [
         ("acks", 9), ("status", 7), ("status", 9), ("acks", 12), ("acks", 11), ("other", 3)
     ]:  # fmt: skip
@@ -290,7 +290,7 @@ async def test_folded_again(table, monkeypatch):
 async def test_says_what_was_folded(table, monkeypatch):
     """A row says which record it was folded from; one that is written again, the newest."""
     event = types.SimpleNamespace(message=types.SimpleNamespace(topic="acks", offset=4))
-    monkeypatch.setattr(changelogs, "current_event", lambda: event)
+    monkeypatch.setattr(changelog_table, "current_event", lambda: event)
     table.send_changelog(1, b"k", b"old")
     event.message.offset = 5
     table.send_changelog(1, b"l", b"row")

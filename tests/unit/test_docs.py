@@ -8,7 +8,7 @@ import re
 import msgspec
 import pytest
 
-from streamapp import batches, errors, settings
+from streamapp import errors, settings
 from streamapp.kafka import topic_admin
 from streamapp.producer.purge import RELEASE_SECONDS
 from streamapp.protocol import compression, filenames, fileplan, frames, messages, routing
@@ -16,6 +16,7 @@ from streamapp.protocol.frames import BlockMeta, Frame, Seal
 from streamapp.protocol.messages import BlockAck, FailedBlock, FileStatus, Heartbeat, Quarantined
 from streamapp.settings import Settings
 from streamapp.units import MIB
+from streamapp.worker.aiokafka_overrides import batches
 from tables import views
 from tables.deliveries import Delivery
 from tables.rows import FileRow

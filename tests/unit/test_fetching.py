@@ -7,7 +7,8 @@ import pytest
 from aiokafka.consumer import consumer, fetcher
 from aiokafka.structs import TopicPartition
 
-from streamapp import fetching, transport
+from streamapp.worker import consumer as worker_consumer
+from streamapp.worker.aiokafka_overrides import fetcher as own_fetcher
 
 
 STOCK = consumer.Fetcher
@@ -26,7 +27,7 @@ class Worker:
     """A fetcher without Kafka, that has four partitions of two brokers."""
 
     def __init__(self):
-        self.fetcher = fetcher = object.__new__(fetching.Fetcher)
+        self.fetcher = fetcher = object.__new__(own_fetcher.Fetcher)
         fetcher._client = types.SimpleNamespace(
             cluster=types.SimpleNamespace(leader_for_partition=LEADERS.get)
         )
@@ -75,14 +76,14 @@ def test_partition_being_read(worker):
     """While one partition's records are handed on, news of the other must not keep it."""
     worker.has(FIRST)
 
-    assert {LEFT: fetching.PARTIAL_WAIT_MS, RIGHT: PATIENCE_MS} == worker.waits()
+    assert {LEFT: own_fetcher.PARTIAL_WAIT_MS, RIGHT: PATIENCE_MS} == worker.waits()
 
 
 def test_partition_held(worker):
     """The same while a stream has no room for more."""
     worker.pause(THIRD)
 
-    assert {LEFT: PATIENCE_MS, RIGHT: fetching.PARTIAL_WAIT_MS} == worker.waits()
+    assert {LEFT: PATIENCE_MS, RIGHT: own_fetcher.PARTIAL_WAIT_MS} == worker.waits()
 
 
 def test_aiokafkas_own_patience_stays(worker):
@@ -107,7 +108,7 @@ def test_replica_that_is_read_counts(worker):
     worker.fetcher._client.cluster.broker_metadata = lambda node: node
     worker.has(FOURTH)
 
-    assert {LEFT: PATIENCE_MS, RIGHT: fetching.PARTIAL_WAIT_MS} == worker.waits()
+    assert {LEFT: PATIENCE_MS, RIGHT: own_fetcher.PARTIAL_WAIT_MS} == worker.waits()
 
 
 def test_consumer_asks_for_it(monkeypatch):
@@ -116,10 +117,12 @@ def test_consumer_asks_for_it(monkeypatch):
     When this fails, aiokafka was changed: look for where it makes its fetcher now.
     """
     monkeypatch.setattr(consumer, "Fetcher", STOCK)
-    monkeypatch.setattr(transport.fetcher, "MemoryRecords", transport.fetcher.MemoryRecords)
-    monkeypatch.setattr(transport.responses, "receive_straight", lambda **_: None)
-    transport.read_without_belief(on_response=lambda: None)
+    monkeypatch.setattr(
+        worker_consumer.fetcher, "MemoryRecords", worker_consumer.fetcher.MemoryRecords
+    )
+    monkeypatch.setattr(worker_consumer.responses, "receive_straight", lambda **_: None)
+    worker_consumer.read_without_belief(on_response=lambda: None)
 
-    assert consumer.Fetcher is fetching.Fetcher
+    assert consumer.Fetcher is own_fetcher.Fetcher
     assert "Fetcher" in consumer.AIOKafkaConsumer.start.__code__.co_names
-    assert STOCK is not fetching.Fetcher
+    assert STOCK is not own_fetcher.Fetcher

@@ -3,8 +3,8 @@
 from mode.utils.queues import FlowControlEvent, FlowControlQueue
 
 from streamapp.app import create_app
-from streamapp.flow import FETCHED_RECORDS, FlowControl
 from streamapp.settings import Settings
+from streamapp.worker.flow_control import FETCHED_RECORDS, FlowControl
 
 
 def queue_after_resuming_twice(flow):

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from streamapp.lease import Lease
+from streamapp.worker.session_guard import Lease
 
 
 @pytest.fixture

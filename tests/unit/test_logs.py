@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from streamapp import logs
+from streamapp.worker import logs
 from tests.clock import Clock
 
 

@@ -7,9 +7,9 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from streamapp import watching
 from streamapp.app import app
 from streamapp.receiver.stats import Vitals
+from streamapp.worker import watchdog_probe
 from tables.metrics import WorkerCollector
 
 
@@ -17,7 +17,7 @@ from tables.metrics import WorkerCollector
 def vitals(monkeypatch):
     """A worker that has just started, and is ready."""
     monkeypatch.setattr(app, "vitals", Vitals())
-    monkeypatch.setattr(watching, "is_ready", lambda _: True)
+    monkeypatch.setattr(watchdog_probe, "is_ready", lambda _: True)
     return app.vitals
 
 

@@ -9,7 +9,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from intervaltree import IntervalTree
 
-from streamapp.transport import SafeConsumer
+from streamapp.worker.consumer import SafeConsumer
 from tests.waiting import eventually
 
 
@@ -53,7 +53,7 @@ def consumer(log, monkeypatch):  # noqa: ARG001 - what it reads
     """A consumer with one partition, without Kafka."""
     consumer = object.__new__(SafeConsumer)
     consumer._committed_offset = {}
-    monkeypatch.setattr("streamapp.transport.SEEK_RETRY_SECONDS", 0)
+    monkeypatch.setattr("streamapp.worker.consumer.SEEK_RETRY_SECONDS", 0)
 
     async def nothing(*_):
         pass

@@ -7,7 +7,7 @@ import pytest
 
 from streamapp.errors import WatchdogError
 from streamapp.receiver.stats import Vitals
-from streamapp.watchdog import LOOK_SECONDS, LOOP_LOOKS, Sample, Watchdog
+from streamapp.worker.watchdog import LOOK_SECONDS, LOOP_LOOKS, Sample, Watchdog
 
 
 PATIENCE, RECOVERY = 60.0, 300.0
@@ -172,7 +172,7 @@ def test_taken_by_place():
 
 STUCK = """
 import sys
-from streamapp import watchdog
+from streamapp.worker import watchdog
 watchdog.LOOK_SECONDS = 0.01
 looks = []
 class Watched:

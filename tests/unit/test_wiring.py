@@ -6,15 +6,16 @@ import sys
 
 import pytest
 
-from streamapp import channels, logs, worker
-from streamapp.actors import PartitionAgent
+from agents import faust_topics
 from streamapp.app import ROCKSDB_OPTIONS, StreamApp, app, create_app
-from streamapp.changelogs import SafeTable
 from streamapp.kafka import topic_admin
 from streamapp.protocol.messages import BlockAck
 from streamapp.protocol.routing import partition_of
 from streamapp.settings import Settings
-from streamapp.transport import SafeConsumer, SafeTransport
+from streamapp.worker import logs, startup
+from streamapp.worker.changelog_table import SafeTable
+from streamapp.worker.consumer import SafeConsumer, SafeTransport
+from streamapp.worker.partition_agent import PartitionAgent
 from tables import state
 from tests.unit.test_folds import ack_of
 
@@ -51,7 +52,7 @@ def test_table_is_routed_where_the_topic_is_written(key):
         for form in (key, key.encode()):
             assert key.encode() == table.changelog_topic.prepare_key(form, None)[0]
         assert topic_admin.FILE_PARTITIONS == table.partitions
-    for topic in (channels.acks, channels.status):
+    for topic in (faust_topics.acks, faust_topics.status):
         assert topic_admin.FILE_PARTITIONS == topic.partitions
     assert partition_of(key.encode()) in range(topic_admin.FILE_PARTITIONS)
 
@@ -61,7 +62,7 @@ def test_acks_of_a_file_go_where_its_row_is():
     ack = ack_of(7)
     assert ack.key.startswith(ack.file_id.encode() + b":7:")
     assert isinstance(ack, BlockAck)
-    assert topic_admin.BLOCK_PARTITIONS == channels.data_blocks.partitions
+    assert topic_admin.BLOCK_PARTITIONS == faust_topics.data_blocks.partitions
 
 
 def test_tables_are_bounded():
@@ -110,7 +111,7 @@ def test_transport():
 
 def test_worker_command():
     """Faust's command overrides what the application says of the web: both are given."""
-    command = worker.command_line(loglevel="info", web_port=7, web_bind="127.0.0.1")
+    command = startup.command_line(loglevel="info", web_port=7, web_bind="127.0.0.1")
 
     assert ["-A", "streamapp.app", "worker", "--loglevel", "info"] == command[:5]
     assert ["--web-port", "7", "--web-bind", "127.0.0.1"] == command[5:]

@@ -11,12 +11,12 @@ import time
 
 from typing import TYPE_CHECKING, Any
 
-from streamapp import descriptors, tablestate
 from streamapp.integrity import reconciliation
 from streamapp.kafka import history, topic_admin
 from streamapp.kafka.broker_contact import BrokerContact
 from streamapp.store import identity
 from streamapp.web import listening
+from streamapp.worker import descriptors, table_recovery
 
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def prepare(app: StreamApp) -> None:
     if not has_folders:  # one that is refused leaves none
         reconciliation.refuse_if_up(settings)
     app.block_store.open()
-    tablestate.make_usable(settings)
+    table_recovery.make_usable(settings)
     _start(app, is_alone=not has_folders)
     # Faust declares the changelogs again: another number of replicas than they have would
     # make it wait for ever.

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import streamapp
 
-from streamapp import watching
 from streamapp.errors import StoreError
 from streamapp.protocol.messages import Heartbeat
+from streamapp.worker import watchdog_probe
 
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ class Report(NamedTuple):
 
 def report(app: StreamApp) -> Report:
     """Return what the worker of *app* would report now."""
-    partitions = tuple(watching.block_partitions(app))
-    return Report(app.vitals.state, watching.is_ready(app), partitions)
+    partitions = tuple(watchdog_probe.block_partitions(app))
+    return Report(app.vitals.state, watchdog_probe.is_ready(app), partitions)
 
 
 async def own_heartbeat(app: StreamApp) -> Heartbeat:
@@ -37,8 +37,8 @@ async def own_heartbeat(app: StreamApp) -> Heartbeat:
     vitals, settings = app.vitals, app.settings
     kept_blocks, kept_bytes = app.block_store.kept
     state, reason = vitals.state, vitals.reason
-    if state == "running" and not watching.is_ready(app):
-        state, reason = "holding", watching.RESTORING
+    if state == "running" and not watchdog_probe.is_ready(app):
+        state, reason = "holding", watchdog_probe.RESTORING
     return Heartbeat(
         machine=settings.machine_id,
         group=settings.group_id,
@@ -57,7 +57,7 @@ async def own_heartbeat(app: StreamApp) -> Heartbeat:
         rate=vitals.rate,
         free_disk=await asyncio.to_thread(_free_disk, app),
         open_blocks=vitals.open_blocks,
-        partitions=tuple(watching.block_partitions(app)),
+        partitions=tuple(watchdog_probe.block_partitions(app)),
         data_dir=str(settings.data_roots[0]),
         web_url=str(app.conf.canonical_url),
         version=streamapp.__version__,

@@ -14,7 +14,8 @@ import time
 
 from typing import TYPE_CHECKING, Final
 
-from streamapp import ending, errors
+from streamapp import errors
+from streamapp.worker import shutdown
 
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def supervise(command: Sequence[str]) -> int:
         if child and child[0].poll() is None:
             child[0].send_signal(number)
 
-    for number in ending.stop_signals():
+    for number in shutdown.stop_signals():
         signal.signal(number, on_signal)
     pause = 0.0
     while True:

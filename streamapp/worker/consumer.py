@@ -27,8 +27,10 @@ from aiokafka.consumer import fetcher
 from faust.transport.drivers import aiokafka as driver
 from mode import Service
 
-from streamapp import batches, fetching, logs, responses
 from streamapp.kafka import topic_admin
+from streamapp.worker import logs
+from streamapp.worker.aiokafka_overrides import batches, responses
+from streamapp.worker.aiokafka_overrides import fetcher as own_fetcher
 
 
 if TYPE_CHECKING:
@@ -172,11 +174,13 @@ class SafeTransport(driver.Transport):
 def read_without_belief(*, on_response: Callable[[], None]) -> None:
     """Have this process read Kafka's answers in our way; for workers alone.
 
-    Record batches with `streamapp.batches`, what is around them with `streamapp.responses`, and
-    asked for with `streamapp.fetching`. *on_response* is called for each response of a broker.
+    Record batches with `streamapp.worker.aiokafka_overrides.batches`, what is around them with
+    `streamapp.worker.aiokafka_overrides.responses`, and asked for with
+    `streamapp.worker.aiokafka_overrides.fetcher`. *on_response* is called for each response of a
+    broker.
 
     aiokafka has no hook for it: its fetcher takes the class by this name from its own module.
     """
     fetcher.MemoryRecords = batches.MemoryRecords
     responses.receive_straight(on_response=on_response)
-    fetching.ask_soon_again()
+    own_fetcher.ask_soon_again()

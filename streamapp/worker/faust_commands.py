@@ -23,11 +23,11 @@ import faust.cli.send
 from click.shell_completion import get_completion_class
 from faust.cli.faust import cli
 
-from streamapp import tablestate
 from streamapp.errors import KafkaError, SettingsError, StreamAppError, TopicError
 from streamapp.kafka import clients
 from streamapp.reporting import ReportedError, reporting
 from streamapp.store import BlockStore
+from streamapp.worker import table_recovery
 
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class reset(faust.cli.reset.reset):  # noqa: N801 - the command's name
         """Delete the tables, and let no worker begin meanwhile."""
         settings = cast("StreamApp", self.app).settings
         with reporting(), data_folders_taken(settings):
-            tablestate.check_unused(settings.tables_dir)
+            table_recovery.check_unused(settings.tables_dir)
             super().run_using_worker(*args, **kwargs)
             raise AssertionError  # Faust always exits
 

@@ -3,7 +3,7 @@
 Faust writes a table's changelog behind the agent's back, and commits the record that a row was
 made of without asking whether that arrived. A worker that is killed in between, or a broker that
 is gone, leaves a row that one machine alone has: nobody folds its record again. So a commit
-waits for the changelogs (`streamapp.transport`), and what Kafka refused is written again.
+waits for the changelogs (`streamapp.worker.consumer`), and what Kafka refused is written again.
 
 Nor does Faust ask who else writes. A worker that was cut off or frozen may have a row on its
 way that arrives only when another has long gone on from there. So each row says how far its
@@ -27,7 +27,7 @@ from faust.exceptions import ProducerSendError
 from faust.streams import current_event
 from faust.types import TP
 
-from streamapp import logs
+from streamapp.worker import logs
 
 
 if TYPE_CHECKING:

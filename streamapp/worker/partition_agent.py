@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import faust
 
-from streamapp import logs
+from streamapp.worker import logs
 
 
 if TYPE_CHECKING:

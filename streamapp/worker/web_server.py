@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from aiohttp import web
 from faust.web.drivers import aiohttp as driver
 
-from streamapp import descriptors
 from streamapp.web import listening
 from streamapp.web.client import in_url
+from streamapp.worker import descriptors
 
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Final, cast
 
 from faust.exceptions import ConsumerNotStarted
 
-from streamapp import tablestate
 from streamapp.errors import KafkaError
 from streamapp.kafka import clients, groups, topic_admin
-from streamapp.watchdog import Sample, Watchdog, WatchdogThread, now
+from streamapp.worker import table_recovery
+from streamapp.worker.watchdog import Sample, Watchdog, WatchdogThread, now
 
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class WatchedWorker:
     def before_exit(self, reason: str) -> None:
         """Have tables that could not be recovered wiped at the next start."""
         if not is_ready(self._app):
-            tablestate.ask_for_wipe(self._app.settings.tables_dir)
+            table_recovery.ask_for_wipe(self._app.settings.tables_dir)
         self._app.vitals.hold("watchdog", reason)
 
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import faust
 
-from streamapp import assignor, ending, logs, outputs, transport, worker
 from streamapp.reporting import reporting
+from streamapp.worker import assignor, consumer, logs, outputs, shutdown, startup
 
 
 if TYPE_CHECKING:
@@ -33,14 +33,14 @@ class StreamWorker(faust.Worker):
         """
         outputs.secure()
         logs.set_up_commands()
-        self._signals = ending.SignalThread()
+        self._signals = shutdown.SignalThread()
         self._signals.start()
         super().__init__(*args, **kwargs | {"stdout": sys.stdout, "stderr": sys.stderr})
         app = cast("StreamApp", self.app)
-        transport.read_without_belief(on_response=app.vitals.broker_answered)
+        consumer.read_without_belief(on_response=app.vitals.broker_answered)
         assignor.read_members_with_limits(app.settings, str(app.conf.canonical_url))
         with reporting():
-            worker.prepare(app)
+            startup.prepare(app)
 
     def on_setup_root_logger(self, logger: logging.Logger, level: int) -> None:
         """Have what Faust set up write lines that can be read."""

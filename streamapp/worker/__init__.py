@@ -1,0 +1,1 @@
+"""The Faust side of a worker: start, transport, tables, watchdog, shutdown."""

@@ -1,0 +1,1 @@
+"""What is replaced in aiokafka, each with the reason to delete it."""
