@@ -60,7 +60,7 @@ def producer(
     has every block. After any other, mend what the last line names: the same command resumes.
     """
     from streamapp import producer as sender  # noqa: PLC0415 - light start
-    from streamapp.producer.report import reporter  # noqa: PLC0415
+    from streamapp.ui.delivery_report import reporter  # noqa: PLC0415
 
     settings = Settings.load(**flags)
     outputs.secure()

@@ -19,7 +19,7 @@ from rich.text import Text
 
 from streamapp.errors import RequestRefusedError, ViewError
 from streamapp.settings import label_of
-from streamapp.status_page import line, page
+from streamapp.ui.status_page import line, page
 from streamapp.web.client import local_url, token_headers
 
 

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     from pathlib import Path
 
-    from streamapp.producer.report import Reporter
     from streamapp.settings import Settings
+    from streamapp.ui.delivery_report import Reporter
 
 __all__ = ["Summary", "deliver_folder"]
 

@@ -50,11 +50,11 @@ if TYPE_CHECKING:
 
     from streamapp.producer.delivery import View
     from streamapp.producer.model import Block, File
-    from streamapp.producer.report import Reporter
     from streamapp.producer.sources.scan import Source
     from streamapp.protocol.messages import FileStatus, Heartbeat
     from streamapp.protocol.presence import Reason
     from streamapp.settings import Settings
+    from streamapp.ui.delivery_report import Reporter
 
 TICK_SECONDS: Final = 0.2
 PROGRESS_SECONDS: Final = 1.0

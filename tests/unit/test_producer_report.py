@@ -17,7 +17,8 @@ from streamapp.producer.events import (
     Waiting,
 )
 from streamapp.producer.rate import WINDOW_SECONDS, Meter
-from streamapp.producer.report import (
+from streamapp.protocol.filenames import printable
+from streamapp.ui.delivery_report import (
     LINE_SECONDS,
     MAX_PROBLEM_LINES,
     BarReporter,
@@ -25,7 +26,6 @@ from streamapp.producer.report import (
     LineReporter,
     reporter,
 )
-from streamapp.protocol.filenames import printable
 
 
 PROGRESS = Progress(

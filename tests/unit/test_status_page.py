@@ -7,7 +7,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from streamapp import status_page
+from streamapp.ui import status_page
 from tests.unit.test_status import FILE, MACHINE, NOTHING
 
 
