@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from streamapp.cli import main
+from streamapp.cli.main import main
 
 
 if __name__ == "__main__":

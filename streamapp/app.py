@@ -14,6 +14,7 @@ import faust
 
 from yarl import URL
 
+from streamapp.click_errors import ReportedError
 from streamapp.errors import SettingsError
 from streamapp.integrity.claims import Claims
 from streamapp.integrity.machines import SecondWorkers
@@ -21,7 +22,6 @@ from streamapp.kafka import topic_admin
 from streamapp.kafka.clients import BATCH_BYTES
 from streamapp.protocol.presence import Roster
 from streamapp.receiver.stats import Vitals
-from streamapp.reporting import ReportedError
 from streamapp.settings import Settings
 from streamapp.store import BlockStore
 from streamapp.units import KIB, MIB

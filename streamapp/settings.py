@@ -43,8 +43,8 @@ from streamapp.errors import SettingsError
 from streamapp.protocol import fileplan
 from streamapp.protocol.compression import Compression
 from streamapp.protocol.frames import MAX_BLOCK_BYTES, MAX_FRAME_BYTES, MAX_FRAMES
+from streamapp.settings_errors import expectation, shown, without_passwords
 from streamapp.units import GIB, KIB, MIB, SIZE_WORDS, exact_size, format_size, parse_size
-from streamapp.wording import expectation, shown, without_passwords
 
 
 ENV_PREFIX: Final = "STREAMAPP_"

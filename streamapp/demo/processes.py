@@ -20,8 +20,8 @@ from typing import Any, Final
 
 import streamapp
 
+from streamapp.cli.options import as_environment
 from streamapp.errors import StreamAppError
-from streamapp.options import as_environment
 from streamapp.settings import ENV_PREFIX
 
 

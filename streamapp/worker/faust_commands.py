@@ -23,9 +23,9 @@ import faust.cli.send
 from click.shell_completion import get_completion_class
 from faust.cli.faust import cli
 
+from streamapp.click_errors import ReportedError, reporting
 from streamapp.errors import KafkaError, SettingsError, StreamAppError, TopicError
 from streamapp.kafka import clients
-from streamapp.reporting import ReportedError, reporting
 from streamapp.store import BlockStore
 from streamapp.worker import table_recovery
 

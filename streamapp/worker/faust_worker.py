@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import faust
 
-from streamapp.reporting import reporting
+from streamapp.click_errors import reporting
 from streamapp.worker import assignor, consumer, logs, outputs, shutdown, startup
 
 

@@ -17,7 +17,7 @@ import click
 import pytest
 
 from streamapp.broker import jars
-from streamapp.cli import cli
+from streamapp.cli.main import cli
 from tests import documents, harness
 from tests.storage.damage import need, run
 from tests.waiting import wait_for

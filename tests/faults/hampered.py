@@ -12,7 +12,7 @@ import time
 
 from pathlib import Path
 
-from streamapp.cli import main
+from streamapp.cli.main import main
 from streamapp.store import dirfd, writer
 
 

@@ -11,11 +11,12 @@ import pytest
 
 from click.testing import CliRunner
 
-from streamapp import errors, options, settings, status
-from streamapp.cli import cli
+from streamapp import errors, settings
+from streamapp.cli import options, status
+from streamapp.cli.main import cli
+from streamapp.click_errors import DEBUG_VARIABLE, ReportingGroup
 from streamapp.errors import SettingsError, StreamAppError
 from streamapp.integrity import machines
-from streamapp.reporting import DEBUG_VARIABLE, ReportingGroup
 from streamapp.settings import Settings, flag_of
 
 

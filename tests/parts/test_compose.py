@@ -15,7 +15,7 @@ import click
 import pytest
 import yaml
 
-from streamapp.cli import cli
+from streamapp.cli.main import cli
 from streamapp.kafka import topic_admin
 from streamapp.settings import ENV_PREFIX, Settings, variable_of
 from streamapp.web.client import token_headers

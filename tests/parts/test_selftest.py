@@ -8,7 +8,8 @@ import pytest
 
 from click.testing import CliRunner
 
-from streamapp import cli, selftest
+from streamapp import selftest
+from streamapp.cli import main
 from streamapp.errors import (
     BlockCorruptError,
     BlockMalformedError,
@@ -263,7 +264,7 @@ def cluster(machines, monkeypatch, tmp_path):
     monkeypatch.setattr(topic_admin, "ensure", lambda *_, **__: {})
     monkeypatch.setattr(topic_admin, "delete", lambda _, doomed: asked.append(doomed))
     monkeypatch.setattr(groups, "delete", lambda _, group: asked.append(group))
-    monkeypatch.setattr(cli.shutdown, "event_of_signals", lambda **_: None)
+    monkeypatch.setattr(main.shutdown, "event_of_signals", lambda **_: None)
     return asked
 
 
@@ -275,7 +276,7 @@ def happening(monkeypatch, *happenings):
 
 def invoke(*arguments):
     """Run the command; return its exit code and what it printed."""
-    result = CliRunner().invoke(cli.cli, ["selftest", *arguments])
+    result = CliRunner().invoke(main.cli, ["selftest", *arguments])
     return result.exit_code, result.output
 
 

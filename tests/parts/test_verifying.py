@@ -10,7 +10,7 @@ import pytest
 
 from click.testing import CliRunner
 
-from streamapp.cli import cli
+from streamapp.cli.main import cli
 from streamapp.errors import BrokerUnreachableError
 from streamapp.integrity import reacknowledge, verify_folders
 from streamapp.kafka import topic_admin

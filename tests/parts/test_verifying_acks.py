@@ -8,7 +8,7 @@ import pytest
 
 from click.testing import CliRunner
 
-from streamapp.cli import cli
+from streamapp.cli.main import cli
 from streamapp.integrity import inventory, reacknowledge
 from streamapp.kafka import topic_admin
 from streamapp.store import BlockStore

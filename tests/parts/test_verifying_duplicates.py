@@ -9,7 +9,7 @@ import pytest
 
 from click.testing import CliRunner
 
-from streamapp.cli import cli
+from streamapp.cli.main import cli
 from streamapp.integrity import inventory, machines, reacknowledge
 from streamapp.integrity.verify import Pace, blocks
 from streamapp.kafka import topic_admin

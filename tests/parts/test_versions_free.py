@@ -9,7 +9,7 @@ import pytest
 
 from click.testing import CliRunner
 
-from streamapp.cli import cli
+from streamapp.cli.main import cli
 from streamapp.errors import KafkaError
 from streamapp.integrity import inventory, reacknowledge, superseded
 from streamapp.kafka import topic_admin

@@ -12,7 +12,7 @@ import pytest
 
 from rich.console import Console
 
-from streamapp import status
+from streamapp.cli import status
 from streamapp.errors import ViewError
 from streamapp.settings import Settings
 from streamapp.web.client import local_url

@@ -120,7 +120,7 @@ def test_worker_command():
 def test_light_start():
     """The command line and the producer load neither Faust nor what only a worker needs."""
     code = (
-        "import json, pkgutil, sys, streamapp.cli, streamapp.producer as p;"
+        "import json, pkgutil, sys, streamapp.cli.main, streamapp.producer as p;"
         "[__import__(m.name) for m in pkgutil.walk_packages(p.__path__, p.__name__ + '.')];"
         "print(json.dumps(sorted({m.partition('.')[0] for m in sys.modules})))"
     )

@@ -2,7 +2,7 @@
 
 import pytest
 
-from streamapp.wording import shown, without_passwords
+from streamapp.settings_errors import shown, without_passwords
 
 
 @pytest.mark.parametrize(

@@ -16,10 +16,10 @@ import click
 
 import streamapp
 
-from streamapp import options
-from streamapp.options import settings_options
+from streamapp.cli import options
+from streamapp.cli.options import settings_options
+from streamapp.click_errors import ReportingGroup
 from streamapp.protocol.messages import STATES
-from streamapp.reporting import ReportingGroup
 from streamapp.settings import Settings, flag_of
 from streamapp.units import counted, parse_rate
 from streamapp.worker import logs, outputs, shutdown
@@ -403,7 +403,7 @@ def status(  # noqa: PLR0913 - the flags of the command
     """
     from rich.console import Console  # noqa: PLC0415 - light start
 
-    from streamapp import status as views  # noqa: PLC0415
+    from streamapp.cli import status as views  # noqa: PLC0415
 
     if failed and state not in {None, "failed"}:
         message = f"--failed and --state {state} exclude each other: give one"

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from streamapp.cli.strict import StrictGroup
 from streamapp.errors import StreamAppError
 from streamapp.protocol.filenames import printable
-from streamapp.strict import StrictGroup
-from streamapp.wording import without_passwords
+from streamapp.settings_errors import without_passwords
 
 
 if TYPE_CHECKING:
