@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Final, Self
 
 import platformdirs
 
-from streamapp.broker import detached, locks, ports
+from streamapp.broker import locks, ports, process
 from streamapp.broker.config import Ports, server_properties
-from streamapp.broker.formatting import format_folders, new_cluster_id
+from streamapp.broker.format_storage import format_folders, new_cluster_id
 from streamapp.broker.jars import java_command
 from streamapp.broker.node import Node, NodeStatus
 from streamapp.broker.readiness import wait_until_ready
@@ -119,15 +119,15 @@ class Cluster:
 
     def kill(self, number: int) -> None:
         """End one node at once, as a crash would; its process id stays behind, as it would."""
-        detached.kill([self._node(number).running()])
+        process.kill([self._node(number).running()])
 
     def pause(self, number: int) -> None:
         """Let one node hang, its connections open."""
-        detached.signal(self._node(number).running().suspend)
+        process.signal(self._node(number).running().suspend)
 
     def resume(self, number: int) -> None:
         """Let a paused node go on."""
-        detached.signal(self._node(number).running().resume)
+        process.signal(self._node(number).running().resume)
 
     def __enter__(self) -> Self:
         """Start it."""
@@ -183,7 +183,7 @@ class Cluster:
                     self._launch(stopped)
                 wait_until_ready(wait_for, within=READY_SECONDS)
         except BaseException as error:
-            detached.kill([found for node in started if (found := node.process())])
+            process.kill([found for node in started if (found := node.process())])
             if isinstance(error, OSError):
                 raise BrokerError(
                     f"cannot start a broker in {self.folder}: {error}; mend that, or name "
@@ -213,7 +213,7 @@ class Cluster:
 
     def _stop(self, nodes: Iterable[Node]) -> None:
         running = {found.pid: (found, node) for node in nodes if (found := node.process())}
-        for pid in detached.end([found for found, _ in running.values()], within=STOP_SECONDS):
+        for pid in process.end([found for found, _ in running.values()], within=STOP_SECONDS):
             logger.warning(
                 "node %d did not stop within %.0f s and was killed; it checks its data at the "
                 "next start",

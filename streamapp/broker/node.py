@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from streamapp.broker import detached, locks
+from streamapp.broker import locks, process
 from streamapp.broker.config import DATA, HOST, Ports
 from streamapp.errors import BrokerError
 
@@ -93,7 +93,7 @@ class Node:
         state = self._read()
         if state is None or state.pid is None or state.created is None:
             return None
-        return detached.find(detached.Identity(state.pid, state.created))
+        return process.find(process.Identity(state.pid, state.created))
 
     def running(self) -> psutil.Process:
         """Return its process.
@@ -146,7 +146,7 @@ class Node:
             raise BrokerError(f"node {self.number} in {self.folder} was never configured")
         if self.log.exists():
             self.log.replace(self.log.with_suffix(".log.1"))
-        started = detached.spawn(command, folder=self.folder, log=self.log)
+        started = process.spawn(command, folder=self.folder, log=self.log)
         self._write(NodeState(ports.broker, ports.controller, started.pid, started.created))
 
     def forget_process(self) -> None:

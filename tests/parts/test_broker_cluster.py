@@ -8,7 +8,7 @@ import sys
 import psutil
 import pytest
 
-from streamapp.broker import Cluster, cluster, formatting, jars
+from streamapp.broker import Cluster, cluster, format_storage, jars
 from streamapp.broker.node import Node
 from streamapp.errors import BrokerError
 
@@ -254,7 +254,7 @@ def test_no_such_node(folder):
 
 def test_cluster_ids():
     """A new cluster's id is 16 bytes as Kafka writes them, and never looks like a flag."""
-    ids = {formatting.new_cluster_id() for _ in range(500)}
+    ids = {format_storage.new_cluster_id() for _ in range(500)}
 
     assert 500 == len(ids)
     assert {22} == {len(found) for found in ids}

@@ -8,8 +8,8 @@ import sys
 import psutil
 import pytest
 
-from streamapp.broker import detached
-from streamapp.broker.detached import Identity
+from streamapp.broker import process as processes
+from streamapp.broker.process import Identity
 from tests.waiting import wait_for
 
 
@@ -25,20 +25,20 @@ def start(tmp_path):
     def run(code):
         log = tmp_path / f"{len(started)}.log"
         started.append(
-            detached.spawn([sys.executable, "-c", code], folder=tmp_path, log=log),
+            processes.spawn([sys.executable, "-c", code], folder=tmp_path, log=log),
         )
         wait_for(lambda: b"up" in log.read_bytes(), within=10, what="the process to be up")
         return started[-1]
 
     yield run
-    detached.kill([found for identity in started if (found := detached.find(identity))])
+    processes.kill([found for identity in started if (found := processes.find(identity))])
 
 
 def test_found_again(start):
     """A process is found by its id and the time when it began."""
     identity = start(SLEEPER)
 
-    assert identity.pid == detached.find(identity).pid
+    assert identity.pid == processes.find(identity).pid
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sessions are POSIX")
@@ -53,16 +53,16 @@ def test_another_process_with_the_same_id():
     """A process with the right id that began at another time is not ours."""
     mine = psutil.Process()
 
-    assert detached.find(Identity(mine.pid, mine.create_time() - 60)) is None
+    assert processes.find(Identity(mine.pid, mine.create_time() - 60)) is None
 
 
 def test_ended_process_is_gone(start):
     """A process that has ended is not found, although nobody asked for its exit code."""
     identity = start(SLEEPER)
 
-    detached.kill([detached.find(identity)])
+    processes.kill([processes.find(identity)])
 
-    assert detached.find(identity) is None
+    assert processes.find(identity) is None
 
 
 HALF_DEAD = """
@@ -82,9 +82,9 @@ def test_half_dead_process_lives(start):
     process = psutil.Process(identity.pid)
     wait_for(lambda: process.status() == psutil.STATUS_ZOMBIE, within=10, what="half a death")
 
-    assert detached.find(identity) is not None
-    detached.kill([process])
-    assert detached.find(identity) is None
+    assert processes.find(identity) is not None
+    processes.kill([process])
+    assert processes.find(identity) is None
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="zombies are POSIX")
@@ -95,15 +95,15 @@ def test_zombie_of_someone_else_is_gone():
     identity = Identity(child.pid, dead.create_time())
     wait_for(lambda: dead.status() == psutil.STATUS_ZOMBIE, within=10, what="a zombie")
 
-    assert detached.find(identity) is None
-    assert [] == detached.end([dead], within=0)
+    assert processes.find(identity) is None
+    assert [] == processes.end([dead], within=0)
 
     child.wait()
 
 
 def test_end_politely(start):
     """A process that ends when asked to is not killed."""
-    assert [] == detached.end([detached.find(start(SLEEPER))], within=10)
+    assert [] == processes.end([processes.find(start(SLEEPER))], within=10)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no polite signal")
@@ -111,20 +111,20 @@ def test_end_by_force(start):
     """A process that does not end in time is killed, and reported."""
     identity = start(STUBBORN)
 
-    assert [identity.pid] == detached.end([detached.find(identity)], within=0.2)
-    assert detached.find(identity) is None
+    assert [identity.pid] == processes.end([processes.find(identity)], within=0.2)
+    assert processes.find(identity) is None
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="stopping a process is POSIX")
 def test_end_a_paused_one(start):
     """A paused process ends as politely as any other."""
-    process = detached.find(start(SLEEPER))
+    process = processes.find(start(SLEEPER))
     process.suspend()
 
-    assert [] == detached.end([process], within=10)
+    assert [] == processes.end([process], within=10)
 
 
 def test_program_that_is_not_there(tmp_path):
     """A program that cannot be started is an error of the system, and leaves nothing."""
     with pytest.raises(FileNotFoundError):
-        detached.spawn([str(tmp_path / "none")], folder=tmp_path, log=tmp_path / "log")
+        processes.spawn([str(tmp_path / "none")], folder=tmp_path, log=tmp_path / "log")

@@ -9,7 +9,7 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from streamapp.broker import detached
+from streamapp.broker import process
 from streamapp.broker.jars import java_command
 from streamapp.broker.node import Node, gist
 from streamapp.errors import BrokerError
@@ -47,7 +47,7 @@ def _run(command: Sequence[str], node: Node) -> str:
     done = subprocess.run(  # noqa: S603 - the command is our own
         command,
         cwd=node.folder,
-        env=detached.environment(),
+        env=process.environment(),
         check=False,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
