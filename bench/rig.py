@@ -16,9 +16,9 @@ import psutil
 
 from bench.child import Child, Failure, cpu_seconds
 from streamapp.broker import Cluster
-from streamapp.demo.processes import free_ports
 from streamapp.kafka import topic_admin
 from streamapp.settings import Settings
+from streamapp.trials.processes import free_ports
 
 
 if TYPE_CHECKING:

@@ -436,7 +436,7 @@ def status(  # noqa: PLR0913 - the flags of the command
 @click.option("--keep", is_flag=True, help="Leave broker and workers running.")
 def demo(data: Path | None, folder: Path, *, keep: bool) -> None:
     """Send a folder through a real Apache Kafka to two workers, and prove that it arrived."""
-    from streamapp import demo as show  # noqa: PLC0415 - light start
+    from streamapp.trials import demo as show  # noqa: PLC0415 - light start
 
     sys.exit(show.run(folder.resolve(), data=data and data.resolve(), keep=keep))
 
@@ -455,8 +455,8 @@ def selftest(*, keep: bool, as_json: bool, **flags: object) -> None:
 
     Exit code 0: every promise was held. 1: something was lost.
     """
-    from streamapp import selftest as chaos  # noqa: PLC0415 - light start
-    from streamapp.selftest.report import Report  # noqa: PLC0415
+    from streamapp.trials import selftest as chaos  # noqa: PLC0415 - light start
+    from streamapp.trials.selftest.report import Report  # noqa: PLC0415
 
     settings = Settings.load(**flags)
     stop = shutdown.event_of_signals(second_ends=False)  # it stops in seconds, and then tidies up

@@ -8,7 +8,6 @@ import pytest
 
 from click.testing import CliRunner
 
-from streamapp import selftest
 from streamapp.cli import main
 from streamapp.errors import (
     BlockCorruptError,
@@ -24,23 +23,29 @@ from streamapp.protocol import filenames, fileplan
 from streamapp.protocol import frames as frame_headers
 from streamapp.protocol.messages import BlockAck
 from streamapp.receiver.assembly import Assembly, Step
-from streamapp.selftest import disks, faults, frames, verdicts
-from streamapp.selftest.report import Report
 from streamapp.settings import Settings
 from streamapp.store import BlockStore
+from streamapp.trials import selftest
+from streamapp.trials.selftest import disk_check, faults, results, spoiled_frames
+from streamapp.trials.selftest.report import Report
 from tests.parts.keeping import file_id_of, flip, keep_block
 
 
 DATA = bytes(range(256)) * 4
 FILE = Source(relative="a", size=len(DATA), mtime_ns=1, file_id="0123456789abcdef" * 2)
-SPOILED = [frames.drop, frames.reorder, frames.flip, frames.misdeclare]
+SPOILED = [
+    spoiled_frames.drop,
+    spoiled_frames.reorder,
+    spoiled_frames.flip,
+    spoiled_frames.misdeclare,
+]
 SETTINGS = {"machine_id": "m", "group_id": "theirs", "topic_prefix": "theirs-"}
 BLOCK = 100
 
 
 def pieces():
     """Return the right frames of a block."""
-    return frames.cut(FILE, DATA, attempt=7, machine="selftest")
+    return spoiled_frames.cut(FILE, DATA, attempt=7, machine="selftest")
 
 
 def join(sent):
@@ -58,7 +63,7 @@ def join(sent):
     raise BlockCorruptError("without an end")
 
 
-@pytest.mark.parametrize("spoil", [list, frames.double])
+@pytest.mark.parametrize("spoil", [list, spoiled_frames.double])
 def test_right_frames(spoil):
     """What is not spoiled, or only repeated, is a whole block."""
     assert DATA == join(spoil(pieces()))
@@ -80,7 +85,7 @@ def take(headers):
 
 def test_malformed():
     """Every malformed record is refused, for reasons of its own."""
-    records = frames.malformed(pieces())
+    records = spoiled_frames.malformed(pieces())
     reasons = set()
     for _, _, headers in records:
         with pytest.raises(BlockMalformedError) as refusal:
@@ -135,7 +140,7 @@ def keep(store, machine, name, source):
 
 def test_nothing_lost(machines):
     """Where all is as it should be there is no problem."""
-    assert [] == disks.problems(*machines)
+    assert [] == disk_check.problems(*machines)
 
 
 def plant_missing(source, roots, acks):  # noqa: ARG001 - a plant has the signature of all
@@ -202,17 +207,17 @@ def test_planted_loss(machines, plant):
     """Every loss is seen on the disks, whoever says otherwise."""
     plant(*machines)
 
-    assert [] != disks.problems(*machines)
+    assert [] != disk_check.problems(*machines)
 
 
 def test_written_again(machines):
     """A block that is written again, even with the same bytes, has another mark."""
-    before = disks.blocks(machines[1].values())
+    before = disk_check.blocks(machines[1].values())
     path = machines[1]["m"] / "a" / "block_0000.bin"
     new = path.with_suffix(".new")
     new.write_bytes(path.read_bytes())
     new.replace(path)
-    after = disks.blocks(machines[1].values())
+    after = disk_check.blocks(machines[1].values())
 
     assert len(before) == 6
     assert [path] == [p for p, mark in after.items() if before[p] != mark]
@@ -220,12 +225,12 @@ def test_written_again(machines):
 
 def test_rows():
     """A fault without problems is held; others list the first and count the rest."""
-    held = verdicts.row("p", "f", [], seconds=1.26)
-    lost = verdicts.row("p", "f", ["1", "2", "3", "4"], seconds=0)
+    held = results.row("p", "f", [], seconds=1.26)
+    lost = results.row("p", "f", ["1", "2", "3", "4"], seconds=0)
 
     assert ("held", True, 1.3) == (held.outcome, held.is_held, held.seconds)
     assert ("LOST: 1; 2; 3; and 1 more", False) == (lost.outcome, lost.is_held)
-    assert [0, 1, 1] == [verdicts.exit_code(rows) for rows in ([held], [held, lost], [])]
+    assert [0, 1, 1] == [results.exit_code(rows) for rows in ([held], [held, lost], [])]
 
 
 class FakeSite:
@@ -244,7 +249,7 @@ class FakeSite:
 
     def problems(self):
         """As the real one."""
-        return disks.problems(*self.disks)
+        return disk_check.problems(*self.disks)
 
 
 @pytest.fixture
@@ -428,7 +433,7 @@ def test_table():
     report = Report(as_json=False, stream=stream)
     report.close()
 
-    report.finish([verdicts.row("p", "f", ["a\x1b[2Jb"], seconds=1)], of=1, seconds=1)
+    report.finish([results.row("p", "f", ["a\x1b[2Jb"], seconds=1)], of=1, seconds=1)
 
     assert "\x1b[2J" not in stream.getvalue()
     assert "LOST" in stream.getvalue()

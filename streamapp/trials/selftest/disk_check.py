@@ -6,10 +6,10 @@ import hashlib
 
 from typing import TYPE_CHECKING
 
-from streamapp.demo import proof
 from streamapp.errors import VerificationError
 from streamapp.restore import assemble
-from streamapp.selftest import verdicts
+from streamapp.trials import comparison
+from streamapp.trials.selftest import results
 
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from streamapp.protocol.messages import BlockAck
-    from streamapp.selftest.verdicts import Place
+    from streamapp.trials.selftest.results import Place
 
 Mark = tuple[int, int, int]
 """A file's inode, size and time: whoever writes it again changes one of them."""
@@ -26,8 +26,8 @@ Mark = tuple[int, int, int]
 def problems(source: Path, roots: Mapping[str, Path], acks: Iterable[BlockAck]) -> list[str]:
     """Return what the machines' folders *roots* have not as *source* and *acks* have it."""
     try:
-        compared = proof.compare(source, list(roots.values()))
-        found = verdicts.untrue(acks, stored(roots))
+        compared = comparison.compare(source, list(roots.values()))
+        found = results.untrue(acks, stored(roots))
     except VerificationError as error:
         return [str(error)]
     differing = [f"{file.name}: {file.verdict}" for file in compared.files if not file.agrees]

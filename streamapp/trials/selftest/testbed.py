@@ -12,14 +12,14 @@ import time
 
 from typing import TYPE_CHECKING, Final, Self
 
-from streamapp.demo.processes import Process, Worker, free_ports
 from streamapp.errors import DeliveryError, InterruptedDeliveryError
 from streamapp.kafka import groups, topic_admin
 from streamapp.producer.run import first_attempt
 from streamapp.producer.sources import scan
-from streamapp.selftest import disks, frames
-from streamapp.selftest.hand import Hand
-from streamapp.selftest.witness import Witness
+from streamapp.trials.processes import Process, Worker, free_ports
+from streamapp.trials.selftest import disk_check, spoiled_frames
+from streamapp.trials.selftest.injector import Hand
+from streamapp.trials.selftest.observer import Witness
 from streamapp.units import MIB
 
 
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from streamapp.kafka.topic_admin import TopicState
-    from streamapp.selftest.frames import Piece
     from streamapp.settings import Settings
+    from streamapp.trials.selftest.spoiled_frames import Piece
 
 MACHINE: Final = "selftest"
 WORKERS: Final = 2
@@ -49,7 +49,7 @@ _WORKER: Final = {
 }
 _PRODUCER: Final = {
     "block_size": BLOCK,
-    "frame_size": BLOCK // frames.FRAMES,
+    "frame_size": BLOCK // spoiled_frames.FRAMES,
     "compression": "none",
     "window": 2 * BLOCK,  # so that there is a half way
     "readers": 1,
@@ -114,7 +114,7 @@ class Site:
     def cut(self, source: scan.Source) -> list[Piece]:
         """Return the frames of a file of one block, an attempt that nobody made yet."""
         data = (self.source / source.relative).read_bytes()
-        return frames.cut(source, data, attempt=first_attempt(), machine=MACHINE)
+        return spoiled_frames.cut(source, data, attempt=first_attempt(), machine=MACHINE)
 
     def producer(self, name: str) -> Process:
         """Start a producer of all that was written."""
@@ -201,9 +201,9 @@ class Site:
         with contextlib.closing(reader):
             self.wait(are_done, "all frames to be done for good", every=0.3)
 
-    def blocks(self) -> dict[Path, disks.Mark]:
+    def blocks(self) -> dict[Path, disk_check.Mark]:
         """Return the blocks on all disks."""
-        return disks.blocks(self.roots.values())
+        return disk_check.blocks(self.roots.values())
 
     def stored(self, name: str) -> int:
         """Return how many blocks of a file are on disks."""
@@ -212,7 +212,7 @@ class Site:
     def problems(self) -> list[str]:
         """Return what is not as it must be: everything written has been delivered."""
         self.witness.catch_up()
-        found = disks.problems(self.source, self.roots, self.witness.acks)
+        found = disk_check.problems(self.source, self.roots, self.witness.acks)
         known = {worker.log.name for worker in self.workers} | {
             root.name for root in self.roots.values()
         }

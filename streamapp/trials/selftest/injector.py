@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from confluent_kafka import KafkaError as Code
 
     from streamapp.kafka.topic_admin import TopicState
-    from streamapp.selftest.frames import Record
     from streamapp.settings import Settings
+    from streamapp.trials.selftest.spoiled_frames import Record
 
 # What it warns of is repeated by itself; whether all arrived is what `send` says.
 _librdkafka = logging.getLogger(f"{__name__}.librdkafka")

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Final
 from rich.console import Console
 
 from streamapp.broker import Cluster
-from streamapp.demo import data as demo_data
-from streamapp.demo import proof
-from streamapp.demo.processes import FaustWorker, Worker, free_ports, send
-from streamapp.demo.workspace import Workspace
 from streamapp.settings import Settings
+from streamapp.trials import comparison
+from streamapp.trials.demo import data as demo_data
+from streamapp.trials.demo.workspace import Workspace
+from streamapp.trials.processes import FaustWorker, Worker, free_ports, send
 from streamapp.units import counted, format_duration, format_rate, format_size
 
 
@@ -61,7 +61,7 @@ def run(folder: Path, *, data: Path | None, keep: bool) -> int:
         code = send(data, brokers=cluster.bootstrap)
         seconds = time.monotonic() - started
         console.print("Proving it: every block on both machines is read, joined and compared")
-        outcome = proof.compare(data, [worker.data_root for worker in workers])
+        outcome = comparison.compare(data, [worker.data_root for worker in workers])
         console.print(outcome.table())
         _say_rate(console, outcome, seconds=seconds, total=time.monotonic() - began)
         for worker in workers:
@@ -113,7 +113,9 @@ def _start_workers(
     return workers
 
 
-def _say_rate(console: Console, outcome: proof.Outcome, *, seconds: float, total: float) -> None:
+def _say_rate(
+    console: Console, outcome: comparison.Outcome, *, seconds: float, total: float
+) -> None:
     console.print(
         f"{format_size(outcome.bytes)} in {format_duration(seconds)}: "
         f"{format_rate(outcome.bytes / seconds)} from the first read to the last "

@@ -1,6 +1,6 @@
 """The faults: each does its harm, and returns when the group should have got over it.
 
-After each one `streamapp.selftest.site.Site.problems` must find nothing.
+After each one `streamapp.trials.selftest.testbed.Site.problems` must find nothing.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Final
 from streamapp.errors import DeliveryError, StreamAppError
 from streamapp.kafka import topic_admin
 from streamapp.protocol import fileplan
-from streamapp.selftest import frames
+from streamapp.trials.selftest import spoiled_frames
 
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from streamapp.demo.processes import Process
-    from streamapp.selftest.frames import Piece
-    from streamapp.selftest.site import Site
+    from streamapp.trials.processes import Process
+    from streamapp.trials.selftest.spoiled_frames import Piece
+    from streamapp.trials.selftest.testbed import Site
 
 BLOCKS: Final = 24
 """Blocks of a file during whose transfer something is killed."""
@@ -57,10 +57,10 @@ def _spoiled(spoil: Callable[[list[Piece]], list[Piece]], site: Site) -> None:
     pieces = site.cut(source)
     attempt = pieces[0][0].attempt
     partition = fileplan.partition_of(source.file_id, 0, topic_admin.BLOCK_PARTITIONS)
-    site.hand.send(frames.encoded(spoil(pieces)), partition=partition)
+    site.hand.send(spoiled_frames.encoded(spoil(pieces)), partition=partition)
     site.wait(lambda: site.witness.answer(source.file_id, attempt) is not None, "an answer")
     answer = site.witness.answer(source.file_id, attempt)
-    wanted = "persisted" if spoil is frames.double else "rejected"
+    wanted = "persisted" if spoil is spoiled_frames.double else "rejected"
     if answer is None or answer.outcome != wanted:
         raise DeliveryError(f"{source.name}: expected {wanted}, answered {answer}")
     site.finish(site.producer(f"producer after {spoil.__name__}"))
@@ -69,7 +69,7 @@ def _spoiled(spoil: Callable[[list[Piece]], list[Piece]], site: Site) -> None:
 def _malformed(site: Site) -> None:
     """Send what no producer writes to a partition, and then a good file over all of them."""
     pieces = site.cut(site.write("malformed"))
-    offsets = site.hand.send(frames.malformed(pieces), partition=0)
+    offsets = site.hand.send(spoiled_frames.malformed(pieces), partition=0)
     wanted = {(0, offset) for offset in offsets}
     site.wait(lambda: wanted <= site.witness.set_aside, "malformed records to be set aside")
     site.write("after malformed", topic_admin.BLOCK_PARTITIONS)
@@ -126,11 +126,15 @@ FAULTS: Final = (
     *(
         Fault(promise=promise, name=name, happen=functools.partial(_spoiled, spoil))
         for promise, name, spoil in (
-            (_NOTHING_TORN, "a frame dropped", frames.drop),
-            (_NOTHING_TORN, "frames reordered", frames.reorder),
-            (_NOTHING_TORN, "a bit flipped on the way", frames.flip),
-            (_NOTHING_TORN, "a block that is not what its SHA-256 declares", frames.misdeclare),
-            (_NOTHING_TWICE, "every frame doubled", frames.double),
+            (_NOTHING_TORN, "a frame dropped", spoiled_frames.drop),
+            (_NOTHING_TORN, "frames reordered", spoiled_frames.reorder),
+            (_NOTHING_TORN, "a bit flipped on the way", spoiled_frames.flip),
+            (
+                _NOTHING_TORN,
+                "a block that is not what its SHA-256 declares",
+                spoiled_frames.misdeclare,
+            ),
+            (_NOTHING_TWICE, "every frame doubled", spoiled_frames.double),
         )
     ),
     Fault(promise=_NOTHING_BELIEVED, name="malformed headers", happen=_malformed),

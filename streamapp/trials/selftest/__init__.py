@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Final, Self
 
 from streamapp.errors import DeliveryError, InterruptedDeliveryError, StoreFullError, StreamAppError
 from streamapp.kafka import clients, groups, topic_admin
-from streamapp.selftest import verdicts
-from streamapp.selftest.faults import FAULTS
-from streamapp.selftest.site import MACHINE, Site
 from streamapp.settings import Settings
+from streamapp.trials.selftest import results
+from streamapp.trials.selftest.faults import FAULTS
+from streamapp.trials.selftest.testbed import MACHINE, Site
 from streamapp.units import MIB, format_size
 
 
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
     from collections.abc import Callable
 
-    from streamapp.selftest.faults import Fault
-    from streamapp.selftest.report import Report
-    from streamapp.selftest.verdicts import Row
+    from streamapp.trials.selftest.faults import Fault
+    from streamapp.trials.selftest.report import Report
+    from streamapp.trials.selftest.results import Row
 
 ROOM_BYTES: Final = 512 * MIB
 """What source, machines and tables may need together, and room to breathe."""
@@ -66,7 +66,7 @@ def run(settings: Settings, *, keep: bool, report: Report, stop: threading.Event
             report.close()
             if rows:
                 report.finish(rows, of=len(FAULTS), seconds=time.monotonic() - began)
-    code = verdicts.exit_code(rows)
+    code = results.exit_code(rows)
     if traces.failure and not code:
         raise traces.failure
     return code
@@ -93,7 +93,7 @@ def _tried(fault: Fault, site: Site, known: set[str]) -> Row:
     found = site.problems()
     problems += [problem for problem in found if problem not in known]
     known.update(found)
-    return verdicts.row(fault.promise, fault.name, problems, seconds=time.monotonic() - began)
+    return results.row(fault.promise, fault.name, problems, seconds=time.monotonic() - began)
 
 
 class _Traces:

@@ -10,12 +10,12 @@ import msgspec
 
 from rich.console import Console
 
-from streamapp.selftest import verdicts
+from streamapp.trials.selftest import results
 from streamapp.units import format_duration
 
 
 if TYPE_CHECKING:
-    from streamapp.selftest.verdicts import Row
+    from streamapp.trials.selftest.results import Row
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="summary"):
@@ -58,7 +58,7 @@ class Report:
             self._write(msgspec.json.encode(summary).decode())
             return
         if rows:
-            self._console.print(verdicts.table(rows))
+            self._console.print(results.table(rows))
         style = "green" if is_whole and held == of else "red"
         self._console.print(
             f"{held} of {of} promises held, in {format_duration(seconds)}", style=style

@@ -1,0 +1,1 @@
+"""Trials of the promises: the demonstration and the self-test."""
