@@ -98,7 +98,7 @@ MUTANTS = (
     ),
     Mutant(
         "only a worker of the group answers for it",
-        "tables/peers.py",
+        "tables/web/peers.py",
         "if key is not None:",
         "if False:",
     ),

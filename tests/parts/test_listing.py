@@ -6,7 +6,8 @@ import time
 import pytest
 
 from streamapp.errors import RequestRefusedError
-from tables import listing, rows
+from tables import rows
+from tables.web import table_reader
 
 
 ROWS = 20_000
@@ -26,7 +27,7 @@ async def read(gate):
 
 async def test_streams_go_on():
     """While 60 clients ask, a stream has its turn after each slice, and few lists wait."""
-    gate = listing.ListGate(listing.LISTS_AT_ONCE)
+    gate = table_reader.ListGate(table_reader.LISTS_AT_ONCE)
     turns = 0
 
     async def stream():
@@ -41,16 +42,16 @@ async def test_streams_go_on():
     seconds = time.perf_counter() - began
     streaming.cancel()
 
-    assert listing.LISTS_AT_ONCE == found.count(ROWS)
-    assert CLIENTS - listing.LISTS_AT_ONCE == found.count(None)
+    assert table_reader.LISTS_AT_ONCE == found.count(ROWS)
+    assert CLIENTS - table_reader.LISTS_AT_ONCE == found.count(None)
     print(f"{turns} turns in {seconds:.2f} s")  # noqa: T201 - shown by pytest -s
-    assert turns > 10 * listing.LISTS_AT_ONCE
+    assert turns > 10 * table_reader.LISTS_AT_ONCE
     assert ROWS == await read(gate)
 
 
 async def test_table_that_is_taken_away():
     """A table that moves to another worker meanwhile is asked for again, and the turn is free."""
-    gate = listing.ListGate(1)
+    gate = table_reader.ListGate(1)
 
     def taken():
         yield RAW

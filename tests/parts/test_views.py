@@ -21,9 +21,10 @@ from streamapp.settings import Settings
 from streamapp.web import worker_proofs
 from streamapp.web.access import SECURITY_HEADERS, guard
 from streamapp.web.client import base_url
-from tables import folds, listing, peers, rows, views
-from tables import machines as group_machines
+from tables import folds, rows
 from tables.state import block_map, files, machines
+from tables.web import machines as group_machines
+from tables.web import peers, progress, table_reader
 from tests.unit.test_folds import ack_of
 
 
@@ -84,7 +85,7 @@ def group(faust_app, tables, monkeypatch):
     """What Faust knows of the group: this worker holds all partitions, until told otherwise."""
     assert tables
     faust_app.web.init_server()
-    monkeypatch.setattr(views.watchdog_probe, "is_ready", lambda _: True)
+    monkeypatch.setattr(progress.watchdog_probe, "is_ready", lambda _: True)
     topic = files.changelog_topic.get_topic_name()
     known = types.SimpleNamespace(own={0, 1, 2}, urls={})
     assignor = faust_app.assignor
@@ -475,14 +476,14 @@ async def test_row_with_a_damaged_key(client, caplog):
 
 async def test_health(client, faust_app, monkeypatch):
     """A worker that has its tables is ready, until it stops; it lives as long as it answers."""
-    monkeypatch.setattr(views.watchdog_probe, "block_partitions", lambda _app: [0, 3])
+    monkeypatch.setattr(progress.watchdog_probe, "block_partitions", lambda _app: [0, 3])
     for is_ready, stopping, status, state in [
         (True, False, 200, "running"),
         (True, True, 503, "stopping"),
         (False, False, 503, "recovering"),
     ]:
         monkeypatch.setattr(
-            views.watchdog_probe, "is_ready", lambda _app, is_ready=is_ready: is_ready
+            progress.watchdog_probe, "is_ready", lambda _app, is_ready=is_ready: is_ready
         )
         monkeypatch.setattr(faust_app.vitals, "stopping", stopping)
         for path in ("/health/", "/health/ready/"):
@@ -499,7 +500,7 @@ async def test_health(client, faust_app, monkeypatch):
 async def test_not_ready_while_it_cannot_work(client, faust_app, monkeypatch, path):
     """A worker that holds, has no cluster or no tables is not ready, and says why."""
     now = [0.0]
-    monkeypatch.setattr(views.watchdog_probe, "block_partitions", lambda _app: [0])
+    monkeypatch.setattr(progress.watchdog_probe, "block_partitions", lambda _app: [0])
     monkeypatch.setattr(faust_app, "vitals", Vitals())
     faust_app.vitals.contact = BrokerContact("k:9092", lambda: now[0])
     faust_app.vitals.hold("data-blocks-0", "disk full")
@@ -515,8 +516,8 @@ async def test_not_ready_while_it_cannot_work(client, faust_app, monkeypatch, pa
     faust_app.vitals.broker_answered()
     assert (await get(client, path))["ready"]
 
-    monkeypatch.setattr(views.watchdog_probe, "is_ready", lambda _: False)
-    assert views.watchdog_probe.RESTORING == (await get(client, path, status=503))["reason"]
+    monkeypatch.setattr(progress.watchdog_probe, "is_ready", lambda _: False)
+    assert progress.watchdog_probe.RESTORING == (await get(client, path, status=503))["reason"]
 
 
 # --- the others of the group
@@ -526,7 +527,7 @@ def theirs(**fields):
     """Return another worker's answer: one file, in partition 2 of the table."""
     row = rows.FileRow(**{"name": "a", "size": 30, "blocks": 3, "block_size": 10} | fields)
     totals = {"files": 1, "complete": 0, "bytes": row.size, "persisted_bytes": 0}
-    file = views.file_json(IDS[1], row)
+    file = progress.file_json(IDS[1], row)
     return {"partitions": [2], "totals": totals, "deliveries": [], "matching": 1, "files": [file]}
 
 
@@ -561,8 +562,8 @@ async def test_order_of_activity(client, group, peer):
     stored_file(IDS[1], "c", persisted=[0], run_at=7.0)
     group.own, group.urls = {0, 1}, {peer.url: {2}}
     theirs = [
-        views.file_json(IDS[2], rows.FileRow(name="a", size=5, blocks=1, announced="announced")),
-        views.file_json(IDS[3], rows.FileRow(name="d", size=5, blocks=1, announced="failed")),
+        progress.file_json(IDS[2], rows.FileRow(name="a", size=5, blocks=1, announced="announced")),
+        progress.file_json(IDS[3], rows.FileRow(name="d", size=5, blocks=1, announced="failed")),
     ]
     run = {"source": "s", "run_at": 7.0, "files": 2, "failed": 1, "bytes": 10}
     peer.answers["/progress/"] = (
@@ -602,7 +603,7 @@ async def test_local_answer(client, group, peer):
 async def test_not_ready(client, faust_app, monkeypatch):
     """A worker that gives its partitions away, or has just got them, does not guess."""
     stored_file(IDS[0], "b")
-    monkeypatch.setattr(views.watchdog_probe, "is_ready", lambda _: False)
+    monkeypatch.setattr(progress.watchdog_probe, "is_ready", lambda _: False)
     for path in (
         f"/progress/{IDS[0]}/",
         f"/progress/{IDS[1]}/",
@@ -845,10 +846,10 @@ def test_routes(faust_app):
 @pytest.mark.parametrize("path", ["/progress/", "/machines/"])
 async def test_too_many_lists(client, monkeypatch, path):
     """Whoever asks for one list too many is told when to ask again; the rest is answered."""
-    gate = listing.ListGate(listing.LISTS_AT_ONCE)
-    monkeypatch.setattr(listing, "_gates", {False: gate, True: listing.ListGate(1)})
+    gate = table_reader.ListGate(table_reader.LISTS_AT_ONCE)
+    monkeypatch.setattr(table_reader, "_gates", {False: gate, True: table_reader.ListGate(1)})
     with contextlib.ExitStack() as lists:
-        for _ in range(listing.LISTS_AT_ONCE):
+        for _ in range(table_reader.LISTS_AT_ONCE):
             lists.enter_context(gate.enter())
         async with client.get(path) as answer:
             assert (429, "2") == (answer.status, answer.headers["Retry-After"])

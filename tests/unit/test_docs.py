@@ -17,9 +17,9 @@ from streamapp.protocol.messages import BlockAck, FailedBlock, FileStatus, Heart
 from streamapp.settings import Settings
 from streamapp.units import MIB
 from streamapp.worker.aiokafka_overrides import batches
-from tables import views
-from tables.deliveries import Delivery
 from tables.rows import FileRow
+from tables.web import progress
+from tables.web.deliveries import Delivery
 
 
 RECORDS = [BlockAck, FileStatus, FailedBlock, Heartbeat, Quarantined]
@@ -245,7 +245,7 @@ def test_examples_of_views(documents):
     files, one_file, _, machines, *_ = map(json.loads, examples)
     of_machines = {field.encode_name for field in msgspec.structs.fields(Heartbeat)}
 
-    assert set(views.file_json("0" * 32, FileRow())) == set(one_file) == set(files["files"][0])
+    assert set(progress.file_json("0" * 32, FileRow())) == set(one_file) == set(files["files"][0])
     assert set(Delivery.__struct_fields__) == set(files["deliveries"][0])
     assert of_machines <= set(machines["machines"][0])
 

@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from streamapp.app import app
 from streamapp.receiver.stats import Vitals
 from streamapp.worker import watchdog_probe
-from tables.metrics import WorkerCollector
+from tables.web.metrics import WorkerCollector
 
 
 @pytest.fixture

@@ -33,8 +33,8 @@ from streamapp.units import KIB, MIB
 from streamapp.web.client import LOCAL, peer_key
 from streamapp.web.worker_proofs import ANSWER_HEADER, Question
 from streamapp.worker import watchdog_probe
-from tables.peer_answers import FilesAnswer, MachinesAnswer, read_file
 from tables.state import files
+from tables.web.peer_answers import FilesAnswer, MachinesAnswer, read_file
 
 
 if TYPE_CHECKING:

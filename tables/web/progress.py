@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any, Final
 from streamapp.app import app
 from streamapp.web.client import LOCAL
 from streamapp.worker import watchdog_probe
-from tables import listing, rows
-from tables.file_lists import FILE_ID, file_json, local_files, merged, wanted_by
+from tables import rows
 from tables.folds import file_row
-from tables.listing import json_of
-from tables.peer_answers import read_files
-from tables.peers import ask_holder, ask_others, held_here, not_ready
 from tables.state import block_map
+from tables.web import table_reader
+from tables.web.file_lists import FILE_ID, file_json, local_files, merged, wanted_by
+from tables.web.peer_answers import read_files
+from tables.web.peers import ask_holder, ask_others, held_here, not_ready
+from tables.web.table_reader import json_of
 
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ async def all_files(view: View, request: Request) -> Response:
     is_local = LOCAL in request.query
     if is_local and not watchdog_probe.is_ready(app):
         return not_ready(view)
-    with listing.gate(is_local=is_local).enter():
+    with table_reader.gate(is_local=is_local).enter():
         own = await local_files(wanted, is_local=is_local)
         if is_local:
             is_changed = set(own.partitions) != held_here() or not watchdog_probe.is_ready(app)

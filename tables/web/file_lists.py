@@ -15,12 +15,13 @@ import msgspec
 
 from streamapp.protocol.messages import STATES
 from streamapp.web.client import LOCAL
-from tables import listing, rows
-from tables.deliveries import Deliveries, Delivery
+from tables import rows
 from tables.folds import readable
-from tables.peer_answers import FilesAnswer
-from tables.peers import held_here
 from tables.state import files
+from tables.web import table_reader
+from tables.web.deliveries import Deliveries, Delivery
+from tables.web.peer_answers import FilesAnswer
+from tables.web.peers import held_here
 
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ async def local_files(wanted: Wanted, *, is_local: bool = False) -> FilesAnswer:
     totals = dict.fromkeys(TOTALS, 0)
     partitions, matching = tuple(sorted(held_here())), 0
     most = wanted.offset + wanted.limit + (not is_local)
-    table = listing.gate(is_local=is_local).rows(files.items())
+    table = table_reader.gate(is_local=is_local).rows(files.items())
     async with contextlib.aclosing(table) as read:
         async for key, raw in read:
             row = readable(files, key, raw, rows.FileRow)
@@ -116,7 +117,7 @@ async def local_files(wanted: Wanted, *, is_local: bool = False) -> FilesAnswer:
                     found.append(((by, file_id), row))
             if len(found) > 2 * most + MAX_PAGE_ROWS:
                 found = _first(found, most)
-    shown = listing.in_slices(_first(found, most))
+    shown = table_reader.in_slices(_first(found, most))
     return FilesAnswer(
         partitions=partitions,
         totals=totals,

@@ -20,12 +20,12 @@ from streamapp.protocol.presence import AGREE_SECONDS, Presence, reasons_to_wait
 from streamapp.web.client import LOCAL
 from streamapp.worker import watchdog_probe
 from streamapp.worker.own_heartbeat import own_heartbeat
-from tables import listing
 from tables.folds import machine_row
-from tables.listing import json_of
-from tables.peer_answers import MachinesAnswer, read_machines
-from tables.peers import ask_others, held_here, not_ready
 from tables.state import machines
+from tables.web import table_reader
+from tables.web.peer_answers import MachinesAnswer, read_machines
+from tables.web.peers import ask_others, held_here, not_ready
+from tables.web.table_reader import json_of
 
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ async def all_machines(view: View, request: Request) -> Response:
     is_local = LOCAL in request.query
     if is_local and not watchdog_probe.is_ready(app):
         return not_ready(view)
-    with listing.gate(is_local=is_local).enter():
+    with table_reader.gate(is_local=is_local).enter():
         held = held_here()
         own = await local_machines(is_local=is_local)
         now = time.time()
@@ -71,7 +71,7 @@ async def all_machines(view: View, request: Request) -> Response:
 async def local_machines(*, is_local: bool = False) -> list[Presence]:
     """Return this worker, and the machines of its partitions of the table."""
     own = await own_heartbeat(app)
-    keys = listing.gate(is_local=is_local).rows(machines)
+    keys = table_reader.gate(is_local=is_local).rows(machines)
     async with contextlib.aclosing(keys) as read:
         found = {key.decode(): row async for key in read if (row := machine_row(key)) is not None}
     return list((found | {own.machine: Presence.first(own, now=time.time())}).values())
