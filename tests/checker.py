@@ -3,7 +3,7 @@
 It shares no code with the program that it judges. What it knows of folders, JSON, digests and
 identities is written here a second time, from docs/protocol.md and docs/state.md, with nothing
 but the standard library and confluent_kafka. That it can fail is proven in
-tests/parts/test_checker.py.
+tests/integration/test_checker.py.
 
     python -m tests.checker --brokers HOST:PORT --group ID --machine FOLDER [--machine FOLDER …]
         [--source FOLDER --source-id MACHINE --block-size BYTES] [--view URL] [--stopped]

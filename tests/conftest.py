@@ -11,7 +11,7 @@ from tests import harness
 
 
 HERE = Path(__file__).resolve().parent
-ON_KAFKA = {HERE / "broker", HERE / "faults"}
+ON_KAFKA = {HERE / "kafka", HERE / "faults"}
 FAILED = pytest.StashKey[bool]()
 
 # Where a shell started the tests with `&`, it has them ignore Ctrl-C, and so would all that

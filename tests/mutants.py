@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 PROJECT = Path(__file__).resolve().parent.parent
 COPIED = ("streamapp", "agents", "tables", "tests", "docs", "bench", ".ci")
-SUITES = ("tests/unit", "tests/parts", "--ignore=tests/unit/test_mutants.py")
+SUITES = ("tests/unit", "tests/integration", "--ignore=tests/unit/test_mutants.py")
 PATIENCE_SECONDS = 1200
 FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+)", re.MULTILINE)
 

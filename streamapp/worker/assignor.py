@@ -10,7 +10,7 @@ the group is assigned anew.
 Kafka's rights (ACLs) on the group decide who may join: a member that follows the rules is a
 worker, whoever runs it.
 
-Delete when Faust survives unreadable metadata (`tests/unit/test_assignor.py` has a test that
+Delete when Faust survives unreadable metadata (`tests/unit/worker/test_assignor.py` has a test that
 fails then) and bounds what a member may say.
 """
 

@@ -239,7 +239,7 @@ def test_settings(documents):
 def test_examples_of_views(documents):
     """The examples of the views' answers have the fields of the records that they are made of.
 
-    tests/broker/test_documents.py compares them with what a running worker answers.
+    tests/kafka/test_documents.py compares them with what a running worker answers.
     """
     examples = re.findall(r"```json\n(.*?)```", documents["views.md"], re.DOTALL)
     files, one_file, _, machines, *_ = map(json.loads, examples)

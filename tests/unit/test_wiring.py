@@ -17,7 +17,7 @@ from streamapp.worker.changelog_table import SafeTable
 from streamapp.worker.consumer import SafeConsumer, SafeTransport
 from streamapp.worker.partition_agent import PartitionAgent
 from tables import state
-from tests.unit.test_folds import ack_of
+from tests.unit.tables.test_folds import ack_of
 
 
 ID = "0123456789abcdef" * 2

@@ -1,7 +1,7 @@
 """What the self-test says of a fault: the promise is held, or what was lost.
 
 Pure code. It can be shown to be broken: a loss that is planted must come out as exit code 1
-(`tests/parts/test_selftest.py`).
+(`tests/integration/test_selftest.py`).
 """
 
 from __future__ import annotations
