@@ -21,7 +21,7 @@ from agents.faust_topics import data_blocks
 from agents.guard import is_ours, stop_on_unforeseen
 from streamapp.app import app
 from streamapp.receiver.context import InboundRecord, WorkerContext
-from streamapp.receiver.partition import Intake
+from streamapp.receiver.partition import PartitionReceiver
 
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def stop_worker() -> None:
 app.context = WorkerContext(
     settings=app.settings,
     store=app.block_store,
-    vitals=app.vitals,
+    stats=app.stats,
     claims=app.claims,
     send=faust_topics.publish,
     on_limit=stop_worker,
@@ -51,35 +51,35 @@ app.context = WorkerContext(
 @app.agent(data_blocks, isolated_partitions=True)
 async def keep_blocks(stream: StreamT[bytes]) -> None:
     """Read one partition; acknowledge in offset order what is done for good."""
-    intake: Intake | None = None
+    receiver: PartitionReceiver | None = None
     manual = cast("Stream[bytes]", stream).noack()  # `StreamT` does not declare it
     try:
         async for event in manual.events():
             with stop_on_unforeseen("keeping blocks"):
                 if not await is_ours(event):
                     continue  # it comes again
-                if intake is None:
-                    intake = _intake_for(event.message.tp)
-                await intake.take(_record(cast("Event", event)))
-                app.vitals.took(event.message.topic, event.message.partition)
+                if receiver is None:
+                    receiver = _receiver_for(event.message.tp)
+                await receiver.take(_record(cast("Event", event)))
+                app.stats.took(event.message.topic, event.message.partition)
     finally:
-        if intake is not None:
-            app.intakes.pop(intake, None)
-            intake.drop()
+        if receiver is not None:
+            app.receivers.pop(receiver, None)
+            receiver.drop()
 
 
 @app.timer(EXPIRY_SECONDS)  # type: ignore[untyped-decorator]
 async def expire_blocks() -> None:
     """Give up blocks whose producer died."""
     with stop_on_unforeseen("giving up blocks"):
-        app.vitals.oldest_unread = _oldest_unread()
-        if app.lease.doubt():
+        app.stats.oldest_unread = _oldest_unread()
+        if app.session.seconds_until_safe():
             return  # frozen and woken: what no frame came of may be in other hands
-        for intake in list(app.intakes):
-            await intake.forget_older(app.consumer_generation_id)
-            highwater = _highwater(TP(intake.topic, intake.partition))
+        for receiver in list(app.receivers):
+            await receiver.forget_older(app.consumer_generation_id)
+            highwater = _highwater(TP(receiver.topic, receiver.partition))
             if highwater is not None:
-                await intake.expire(highwater=highwater)
+                await receiver.expire(highwater=highwater)
 
 
 def _highwater(place: TP) -> int | None:
@@ -90,16 +90,18 @@ def _highwater(place: TP) -> int | None:
         return None
 
 
-def _intake_for(place: TP) -> Intake:
+def _receiver_for(place: TP) -> PartitionReceiver:
     """Return a new intake, which is told where the group's commit was when we got *place*."""
     positions: Any = cast("Any", app.consumer)._committed_offset  # noqa: SLF001 - asking anew may wait
-    intake = Intake(place.topic, place.partition, app.context, committed=positions[place] or 0)
-    app.intakes[intake] = None
-    return intake
+    receiver = PartitionReceiver(
+        place.topic, place.partition, app.context, committed=positions[place] or 0
+    )
+    app.receivers[receiver] = None
+    return receiver
 
 
 def _oldest_unread() -> float | None:
-    stamps = [intake.safe_stamp for intake in app.intakes]
+    stamps = [receiver.safe_stamp for receiver in app.receivers]
     return min((stamp for stamp in stamps if stamp is not None), default=None)
 
 

@@ -67,7 +67,7 @@ async def follow_claims() -> None:
 async def look_at_others() -> None:
     """Hold no longer when the second worker under this machine id is silent."""
     if not app.second_workers.forget_silent(now=time.monotonic()):
-        app.vitals.release(_MACHINE_ID)
+        app.stats.release(_MACHINE_ID)
 
 
 def _remember(lost: asyncio.Queue[BlockAck], ack: BlockAck) -> None:
@@ -94,7 +94,7 @@ async def _acknowledge_if_here(lost: BlockAck) -> None:
 
 def _note(heartbeat: Heartbeat) -> None:
     """Show that another worker speaks under this machine id."""
-    if heartbeat.start_id == app.vitals.start_id or heartbeat.state == "stopped":
+    if heartbeat.start_id == app.stats.start_id or heartbeat.state == "stopped":
         return
     if reason := app.second_workers.note(heartbeat, now=time.monotonic()):
-        app.vitals.hold(_MACHINE_ID, reason)
+        app.stats.hold(_MACHINE_ID, reason)

@@ -35,7 +35,7 @@ EXIT_UNFORESEEN: Final = 70
 @app.timer(1.0)  # type: ignore[untyped-decorator]
 async def look_at_the_clock() -> None:
     """Let the lease see that time passes: an idle worker is not a frozen one."""
-    app.lease.doubt()
+    app.session.seconds_until_safe()
 
 
 @contextlib.contextmanager
@@ -59,8 +59,8 @@ async def is_ours(event: EventT[bytes]) -> bool:
 
     What a worker writes to a table that others fold by now is never taken back.
     """
-    while doubt := app.lease.doubt():  # noqa: ASYNC110 - time is all there is to wait for
-        await asyncio.sleep(doubt)
+    while seconds_until_safe := app.session.seconds_until_safe():  # noqa: ASYNC110 - time is all there is to wait for
+        await asyncio.sleep(seconds_until_safe)
     is_current = event.message.generation_id == app.consumer_generation_id
     return is_current and app.flow_control.is_active()
 

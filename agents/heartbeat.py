@@ -59,14 +59,14 @@ async def beat_on_change() -> None:
 async def look_at_folders() -> None:
     """Say at once when a data folder is moved, replaced or unmounted, and when it is back."""
     misplaced = await asyncio.to_thread(app.block_store.misplaced)
-    app.vitals.folders = tuple(i for i in app.block_store.identities if i not in misplaced)
+    app.stats.folders = tuple(i for i in app.block_store.identities if i not in misplaced)
     if not misplaced:
-        app.vitals.release(_FOLDERS)
+        app.stats.release(_FOLDERS)
         return
     reason = "; ".join(misplaced.values())
-    if reason not in app.vitals.reason:
+    if reason not in app.stats.reason:
         logger.error("%s", reason)
-    app.vitals.hold(_FOLDERS, reason)
+    app.stats.hold(_FOLDERS, reason)
 
 
 @app.on_before_shutdown.connect

@@ -50,11 +50,11 @@ async def _fold_all(
     """Do *fold* for each event of *stream*, and acknowledge it then and not otherwise.
 
     The stream's own acknowledgement is off: it takes also those that are passed over because
-    they are not ours now, and its compiled form does not ask `SafeConsumer`.
+    they are not ours now, and its compiled form does not ask `OrderedCommitConsumer`.
     """
     manual = cast("Stream[bytes]", stream).noack()  # `StreamT` does not declare it
     async for event in manual.events():
-        app.vitals.took(event.message.topic, event.message.partition)
+        app.stats.took(event.message.topic, event.message.partition)
         with stop_on_unforeseen(doing):
             if await is_ours(event):
                 await fold(event)
@@ -106,8 +106,8 @@ async def _folded(fold: Callable[[], None]) -> None:
             if not tries_left:
                 raise
             logger.warning("the tables cannot be written: %r", error)
-            app.vitals.hold("tables", f"the tables cannot be written: {error}")
+            app.stats.hold("tables", f"the tables cannot be written: {error}")
             await asyncio.sleep(TABLE_RETRY_SECONDS)
         else:
-            app.vitals.release("tables")
+            app.stats.release("tables")
             return

@@ -21,16 +21,16 @@ from streamapp.integrity.machines import SecondWorkers
 from streamapp.kafka import topic_admin
 from streamapp.kafka.clients import BATCH_BYTES
 from streamapp.protocol.presence import Roster
-from streamapp.receiver.stats import Vitals
+from streamapp.receiver.stats import WorkerStats
 from streamapp.settings import Settings
 from streamapp.store import BlockStore
 from streamapp.units import KIB, MIB
 from streamapp.web.access import guard
 from streamapp.web.client import base_url, in_url
 from streamapp.worker import assignor, consumer, logs, outputs, shutdown, watchdog_probe
-from streamapp.worker.changelog_table import Changelogs, SafeTable
+from streamapp.worker.changelog_table import ChangelogTable, PendingWrites
 from streamapp.worker.flow_control import FETCHED_RECORDS, FlowControl, StreamQueue
-from streamapp.worker.session_guard import Lease
+from streamapp.worker.session_guard import SessionGuard
 from streamapp.worker.web_server import LimitedWeb
 
 
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from faust.types.web import Web
 
     from streamapp.receiver.context import WorkerContext
-    from streamapp.receiver.partition import Intake
+    from streamapp.receiver.partition import PartitionReceiver
     from streamapp.worker.own_heartbeat import Report
     from streamapp.worker.watchdog import WatchdogThread
 
@@ -84,16 +84,16 @@ class StreamApp(faust.App):
     settings: Settings
     block_store: BlockStore
     context: WorkerContext  # given by the agent that receives blocks
-    intakes: dict[Intake, None]
+    receivers: dict[PartitionReceiver, None]
     """Those of the partitions that this worker reads now."""
-    lease: Lease
-    vitals: Vitals
+    session: SessionGuard
+    stats: WorkerStats
     roster: Roster
     second_workers: SecondWorkers
     reported: Report | None = None
     """What the last heartbeat reported."""
     claims: Claims
-    changelogs: Changelogs
+    pending_writes: PendingWrites
     watchdog: WatchdogThread
     web_sockets: list[socket.socket]
     early_tasks: list[Callable[[], Awaitable[None]]]
@@ -113,7 +113,7 @@ class StreamApp(faust.App):
 
     async def on_stop(self) -> None:
         """Stop the watchdog. The data folders stay locked: threads may still write to them."""
-        self.vitals.stopping = True
+        self.stats.stopping = True
         shutdown.end_within()
         self.watchdog.stop()
         await super().on_stop()
@@ -138,7 +138,7 @@ class StreamApp(faust.App):
         return cast("Web", LimitedWeb(self))
 
     def _new_transport(self) -> TransportT:
-        return consumer.SafeTransport(self.conf.broker_consumer, self)
+        return consumer.OrderedCommitTransport(self.conf.broker_consumer, self)
 
 
 def create_app(settings: Settings) -> StreamApp:
@@ -151,7 +151,7 @@ def create_app(settings: Settings) -> StreamApp:
         store="rocksdb://",
         datadir=str(settings.tables_dir),
         autodiscover=list(AUTODISCOVER),
-        Table=SafeTable,
+        Table=ChangelogTable,
         PartitionAssignor=assignor.GroupAssignor,
         topic_disable_leader=True,
         topic_partitions=topic_admin.FILE_PARTITIONS,
@@ -187,13 +187,13 @@ def create_app(settings: Settings) -> StreamApp:
     created.block_store = BlockStore(
         settings.data_roots, min_free=settings.min_free, file_mode=int(settings.file_mode, 8)
     )
-    created.vitals = Vitals()
-    created.intakes = {}
-    created.lease = Lease(settings.session_timeout)
+    created.stats = WorkerStats()
+    created.receivers = {}
+    created.session = SessionGuard(settings.session_timeout)
     created.second_workers = SecondWorkers()
     created.roster = Roster(settings.group_id)
     created.claims = Claims(settings, created.roster)
-    created.changelogs = Changelogs()
+    created.pending_writes = PendingWrites()
     created.web_sockets = []
     created.early_tasks = []
     created.flow_control = FlowControl()

@@ -15,7 +15,7 @@
     + StoreFullError                  exit 21  the volume has no room for the next block
     + StoreBusyError                  exit 22  another worker owns the data folder
     + VerificationError               exit 23  a stored block is not what was acknowledged
-  - KafkaError                        exit 30  Kafka refused, or answers something impossible
+  - ClusterError                        exit 30  Kafka refused, or answers something impossible
     + BrokerUnreachableError          exit 31  no broker answers
     + BrokerDeniedError               exit 32  the broker does not allow it
     + TopicError                      exit 33  a topic is missing or not as it must be
@@ -122,31 +122,31 @@ class VerificationError(StoreError):
     exit_code: ClassVar[int] = 23
 
 
-class KafkaError(StreamAppError):
+class ClusterError(StreamAppError):
     """Kafka refused a request, or answered something impossible."""
 
     exit_code: ClassVar[int] = 30
 
 
-class BrokerUnreachableError(KafkaError):
+class BrokerUnreachableError(ClusterError):
     """No broker answers at the addresses that were given."""
 
     exit_code: ClassVar[int] = 31
 
 
-class BrokerDeniedError(KafkaError):
+class BrokerDeniedError(ClusterError):
     """The broker does not allow it: rights (ACLs) or credentials are missing."""
 
     exit_code: ClassVar[int] = 32
 
 
-class TopicError(KafkaError):
+class TopicError(ClusterError):
     """A topic is missing, or its settings make the work impossible."""
 
     exit_code: ClassVar[int] = 33
 
 
-class RetentionError(KafkaError):
+class RetentionError(ClusterError):
     """Kafka's retention would delete what is sent before anybody could read it."""
 
     exit_code: ClassVar[int] = 35

@@ -80,7 +80,7 @@ class FileRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         """How many bytes they have."""
         if not self.has_last:
             return self.persisted_blocks * self.block_size
-        plan = fileplan.Plan(file_size=self.size, block_size=self.block_size)
+        plan = fileplan.FilePlan(file_size=self.size, block_size=self.block_size)
         return (self.persisted_blocks - 1) * self.block_size + plan.span(self.blocks - 1)[1]
 
     @property

@@ -17,11 +17,11 @@ class FakeClaims:
         self.known[file_id, block] = Claim(machine, "f" * 32, sha256)
 
     def of(self, file_id, block):
-        """As `Claims`."""
+        """As `Recognition`."""
         return self.known.get((file_id, block))
 
     async def catch_up(self):
-        """As `Claims`."""
+        """As `Recognition`."""
         self.catch_ups += 1
         if self.is_reachable:
             for key in self.revoked:

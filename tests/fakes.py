@@ -5,7 +5,7 @@ import types
 
 from streamapp.protocol.messages import BlockAck, Quarantined
 from streamapp.receiver.context import Clock, WorkerContext
-from streamapp.receiver.stats import Vitals
+from streamapp.receiver.stats import WorkerStats
 from tests.claims import FakeClaims
 
 
@@ -34,7 +34,7 @@ class FakeContext(WorkerContext):
                 group_id="g", machine_id="m", block_timeout=BLOCK_TIMEOUT, max_blocks=None
             ),
             store=store,
-            vitals=Vitals(),
+            stats=WorkerStats(),
             claims=FakeClaims(),
             send=self._send,
             on_limit=lambda: None,

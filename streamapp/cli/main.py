@@ -410,14 +410,14 @@ def status(  # noqa: PLR0913 - the flags of the command
         raise click.UsageError(message)
     settings = Settings.load(**flags)
     wanted = "failed" if failed else state or ""
-    question = views.Question(limit=limit, search=search, state=wanted)
+    query = views.ViewQuery(limit=limit, search=search, state=wanted)
     if as_json:
-        views.write_json(settings, question, is_watching=is_watching, write=click.echo)
+        views.write_json(settings, query, is_watching=is_watching, write=click.echo)
         return
     # A file or `grep` has no width: rich would take 80 columns, and break lines there.
     is_narrow = sys.stdout.isatty() or "COLUMNS" in os.environ
     console = Console(highlight=False, width=None if is_narrow else FILE_COLUMNS)
-    (views.watch if is_watching else views.show)(settings, console, question)
+    (views.watch if is_watching else views.show)(settings, console, query)
 
 
 @cli.command(short_help="Try it: a Kafka, two workers and some files.")

@@ -107,7 +107,7 @@ def ask_all(settings: Settings, *, limit: int, search: str, state: str) -> dict[
     return files | machines | {"partial": bool(silent), "silent": silent}
 
 
-class Question(NamedTuple):
+class ViewQuery(NamedTuple):
     """Which files are shown."""
 
     limit: int
@@ -122,17 +122,17 @@ class Question(NamedTuple):
         return "has that name" if self.search else ""
 
 
-def show(settings: Settings, console: Console, question: Question) -> None:
+def show(settings: Settings, console: Console, query: ViewQuery) -> None:
     """Print the group's files and machines as tables.
 
     Raises:
         ViewError: no worker answers.
     """
-    answer = ask_all(settings, **question._asdict())
-    console.print(page(answer, width=console.width, asked_for=question.restriction))
+    answer = ask_all(settings, **query._asdict())
+    console.print(page(answer, width=console.width, asked_for=query.restriction))
 
 
-def watch(settings: Settings, console: Console, question: Question) -> None:
+def watch(settings: Settings, console: Console, query: ViewQuery) -> None:
     """Show the same once a second until Ctrl-C; where there is no terminal, lines that are new.
 
     A worker that does not answer any more is waited for.
@@ -140,20 +140,20 @@ def watch(settings: Settings, console: Console, question: Question) -> None:
     Raises:
         ViewError: no worker answers at the beginning.
     """
-    answer = ask_all(settings, **question._asdict())
-    draw = _Redrawn(console, question) if console.is_terminal else _Lines(console)
+    answer = ask_all(settings, **query._asdict())
+    draw = _Redrawn(console, query) if console.is_terminal else _Lines(console)
     with draw, contextlib.suppress(KeyboardInterrupt):
         draw.show(answer)
         while True:
             time.sleep(WATCH_SECONDS)
             try:
-                draw.show(ask_all(settings, **question._asdict()))
+                draw.show(ask_all(settings, **query._asdict()))
             except ViewError as error:
                 draw.miss(str(error))
 
 
 def write_json(
-    settings: Settings, question: Question, *, is_watching: bool, write: Callable[[str], None]
+    settings: Settings, query: ViewQuery, *, is_watching: bool, write: Callable[[str], None]
 ) -> None:
     """Write what the views answer as a line of JSON; if *is_watching* once a second until Ctrl-C.
 
@@ -162,7 +162,7 @@ def write_json(
     """
     with contextlib.suppress(KeyboardInterrupt):
         while True:
-            write(json.dumps(ask_all(settings, **question._asdict())))
+            write(json.dumps(ask_all(settings, **query._asdict())))
             if not is_watching:
                 return
             time.sleep(WATCH_SECONDS)
@@ -192,9 +192,9 @@ class _Lines(contextlib.AbstractContextManager["_Lines"]):
 class _Redrawn(contextlib.AbstractContextManager["_Redrawn"]):
     """The page, drawn over itself, no higher than the terminal."""
 
-    def __init__(self, console: Console, question: Question) -> None:
+    def __init__(self, console: Console, query: ViewQuery) -> None:
         self._console = console
-        self._question = question
+        self._question = query
         self._answer: dict[str, Any] = {}
         self._live = Live(console=console, auto_refresh=False, vertical_overflow="crop")
 

@@ -16,7 +16,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from streamapp.errors import BlockMalformedError, KafkaError
+from streamapp.errors import BlockMalformedError, ClusterError
 from streamapp.integrity import inventory, machines
 from streamapp.kafka import clients, groups, topic_admin
 from streamapp.kafka.follow import Follower
@@ -104,7 +104,7 @@ class Claims:
         while not stop.is_set():
             try:
                 self._follow(stop)
-            except KafkaError as error:
+            except ClusterError as error:
                 logger.warning("what other machines have cannot be followed now: %s", error)
                 stop.wait(AGAIN_SECONDS)
 
@@ -167,7 +167,7 @@ class Claims:
         read = follower.positions
         try:
             ends = groups.ends(self._admin, self._ack_places())
-        except KafkaError as error:
+        except ClusterError as error:
             logger.debug("%s", error)
             return False
         if any(read[place] > end for place, end in ends.items()):

@@ -92,7 +92,7 @@ class Copies:
             yield from ((folder, block) for block in sorted(folder.blocks))
 
 
-class Presence:
+class FolderPresence:
     """Says whether other machines are up with a data folder, by heartbeats that come now."""
 
     def __init__(self, settings: Settings, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -107,7 +107,7 @@ class Presence:
         It waits for the machine's next heartbeat, unless one came a moment ago.
 
         Raises:
-            KafkaError: the heartbeats cannot be read.
+            ClusterError: the heartbeats cannot be read.
         """
         if not ack.folder:
             return f"{ack.machine} did not say in which data folder it has it"

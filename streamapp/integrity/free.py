@@ -18,11 +18,11 @@ from streamapp.integrity import inventory, reconciliation
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from streamapp.integrity.duplicates import Copies, Presence
+    from streamapp.integrity.duplicates import Copies, FolderPresence
     from streamapp.integrity.inventory import Key
     from streamapp.protocol.messages import BlockAck
     from streamapp.store import BlockStore
-    from streamapp.store.metadata import BlockFile
+    from streamapp.store.metadata import BlockMetadata
     from streamapp.store.walk import FileFolder
 
 
@@ -33,7 +33,7 @@ class Freeing:
         self,
         store: BlockStore,
         copies: Copies,
-        presence: Presence,
+        presence: FolderPresence,
         catch_up: Callable[[threading.Event], None],
         stop: threading.Event,
     ) -> None:
@@ -48,7 +48,7 @@ class Freeing:
 
         Raises:
             StoreError: it cannot be looked at, or not be deleted.
-            KafkaError: the acknowledgements or the heartbeats cannot be read.
+            ClusterError: the acknowledgements or the heartbeats cannot be read.
         """
         key = folder.file.file_id, block
         claimed = self._copies.elsewhere(key)
@@ -71,7 +71,7 @@ class Freeing:
 
         Raises:
             StoreError: a data folder cannot be read.
-            KafkaError: the acknowledgements cannot be read.
+            ClusterError: the acknowledgements cannot be read.
         """
         self._catch_up(threading.Event())
         newest = [ack for key in self._freed if (ack := self._copies.newest(key))]
@@ -85,7 +85,7 @@ class Freeing:
 _MOVED: Final = "its newest acknowledgement changed meanwhile: run it again"
 
 
-def _difference(stored: BlockFile | None, claimed: BlockAck) -> str:
+def _difference(stored: BlockMetadata | None, claimed: BlockAck) -> str:
     if stored is None:
         return "it is not whole: streamapp verify"
     if (stored.sha256, stored.size) != (claimed.sha256, claimed.size):

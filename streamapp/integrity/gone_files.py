@@ -79,7 +79,7 @@ def forget(settings: Settings, *, is_dry_run: bool, write: Callable[[str], None]
     Raises:
         SettingsError: no data folder is given.
         SourceError: the data folder cannot be read, or something in it.
-        KafkaError: the broker does not answer, or did not take what is to be published.
+        ClusterError: the broker does not answer, or did not take what is to be published.
     """
     if settings.data_folder is None:
         raise SettingsError(f"{label_of('data_folder')}: which folder's files are there still?")

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from streamapp.protocol.messages import BlockAck
     from streamapp.settings import Settings
-    from streamapp.store.metadata import BlockFile
+    from streamapp.store.metadata import BlockMetadata
 
 Key = tuple[str, int]
 """File id and number of a block."""
@@ -77,7 +77,7 @@ class Differences:
             for folder in found:
                 yield from ((folder, block) for block in sorted(folder.blocks - placed))
 
-    def stored(self, file_id: str, block: int) -> BlockFile | None:
+    def stored(self, file_id: str, block: int) -> BlockMetadata | None:
         """Return the metadata of a block that lies here as a whole; None when none does.
 
         Raises:
@@ -121,7 +121,7 @@ def compare(
 
     Raises:
         StoreError: a folder cannot be read.
-        KafkaError: the acknowledgements cannot be read.
+        ClusterError: the acknowledgements cannot be read.
     """
     disks = [folder for root in roots for folder in walk.files(root)]
     found = Differences(disks, group=settings.group_id, machine=machine)
@@ -133,7 +133,7 @@ def read_acks(settings: Settings, take: Callable[[BlockAck], None], stop: thread
     """Hand every acknowledgement that is on its topic now to *take*, in order.
 
     Raises:
-        KafkaError: they cannot be read.
+        ClusterError: they cannot be read.
     """
     with followed_acks(settings, take, stop):
         pass
@@ -146,7 +146,7 @@ def followed_acks(
     """Read as `read_acks` does; yield a function that reads what was published since, up to now.
 
     Raises:
-        KafkaError: they cannot be read.
+        ClusterError: they cannot be read.
     """
 
     def on_records(messages: list[Message]) -> None:

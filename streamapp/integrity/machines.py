@@ -70,7 +70,7 @@ class MachineWatch:
         key that an older version gave it.
 
         Raises:
-            KafkaError: the topic cannot be read.
+            ClusterError: the topic cannot be read.
         """
         if not whole:
             look_back = {self._place: LOOK_BACK}
@@ -87,7 +87,7 @@ class MachineWatch:
         They are as far apart as the newest one says.
 
         Raises:
-            KafkaError: the topic cannot be read.
+            ClusterError: the topic cannot be read.
         """
         deadline = time.monotonic() + (wait_seconds(self.newest) if self.newest else 0.0)
         seen = self._count
@@ -182,7 +182,7 @@ def forget(settings: Settings, machine: str, *, force: bool) -> int | None:
 
     Raises:
         MachineInUseError: it is up, and *force* was not asked for.
-        KafkaError: the broker does not answer, or did not take all of it.
+        ClusterError: the broker does not answer, or did not take all of it.
     """
     topic_admin.check(settings)
     watch = MachineWatch(settings, machine)

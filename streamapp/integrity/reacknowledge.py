@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from streamapp.errors import KafkaError, SourceError
+from streamapp.errors import ClusterError, SourceError
 from streamapp.kafka import clients, topic_admin
 from streamapp.protocol import messages
 from streamapp.protocol.routing import partition_of
@@ -43,7 +43,7 @@ def from_disks(settings: Settings) -> Outcome:
 
     Raises:
         SourceError: there is no data folder.
-        KafkaError: the broker does not answer, or did not take them all.
+        ClusterError: the broker does not answer, or did not take them all.
     """
     roots = [root for root in settings.data_roots if root.is_dir()]
     if not roots:
@@ -57,7 +57,7 @@ def write(settings: Settings, acks: Iterable[messages.BlockAck]) -> Outcome:
     """Write *acks* to their topic; return when Kafka has all of them.
 
     Raises:
-        KafkaError: the broker does not answer, or did not take them all.
+        ClusterError: the broker does not answer, or did not take them all.
     """
     acks_topic = topic_admin.names(settings).acks
     return produce(
@@ -75,7 +75,7 @@ def produce(
     """Write *messages* (topic, key, value, partition); return when Kafka has all of them.
 
     Raises:
-        KafkaError: the broker does not answer, or did not take them all.
+        ClusterError: the broker does not answer, or did not take them all.
     """
     outcome = Outcome()
 
@@ -98,7 +98,7 @@ def produce(
     left = producer.flush(6 * clients.REQUEST_SECONDS)
     if left or outcome.refused:
         message = f"Kafka did not take {counted(left + outcome.refused, 'record')}: run it again"
-        raise KafkaError(message)
+        raise ClusterError(message)
     return outcome
 
 

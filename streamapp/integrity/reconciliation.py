@@ -48,7 +48,7 @@ def before_start(settings: Settings, store: BlockStore, *, is_alone: bool = Fals
     Raises:
         MachineInUseError: another worker runs under this machine id.
         StoreError: a data folder cannot be read.
-        KafkaError: the broker does not answer, or did not take what is to be published.
+        ClusterError: the broker does not answer, or did not take what is to be published.
     """
     watch = machines.MachineWatch(settings, settings.machine_id)
     try:
@@ -80,7 +80,7 @@ def refuse_if_up(settings: Settings) -> None:
 
     Raises:
         MachineInUseError: another one runs.
-        KafkaError: the broker does not answer.
+        ClusterError: the broker does not answer.
     """
     watch = machines.MachineWatch(settings, settings.machine_id)
     try:
@@ -96,7 +96,7 @@ def publish_differences(settings: Settings, store: BlockStore, machine: str) -> 
 
     Raises:
         StoreError: a data folder cannot be read.
-        KafkaError: the broker does not answer, or did not take all of it.
+        ClusterError: the broker does not answer, or did not take all of it.
     """
     roots = [root.path for root in store.roots]
     found = inventory.compare(settings, roots, machine=machine)
@@ -125,7 +125,7 @@ def still_missing(settings: Settings, store: BlockStore, stop: threading.Event) 
 
     Raises:
         StoreError: a data folder cannot be read.
-        KafkaError: the acknowledgements cannot be read.
+        ClusterError: the acknowledgements cannot be read.
     """
     roots = [root.path for root in store.roots]
     found = inventory.compare(settings, roots, machine=settings.machine_id, stop=stop)

@@ -25,14 +25,14 @@ from streamapp.protocol.messages import BlockAck, decode_ack, encode
 
 if TYPE_CHECKING:
     from streamapp.store import BlockStore
-    from streamapp.store.data_folder import Root
+    from streamapp.store.data_folder import DataFolder
 
 logger = logging.getLogger(__name__)
 
 _LOSS: Final = "the block was stored, and is not what it was: "
 
 
-class Loss(msgspec.Struct, frozen=True, kw_only=True):
+class RevokedBlock(msgspec.Struct, frozen=True, kw_only=True):
     """A block that is not stored any more: what Kafka must be told, and where its bytes lie.
 
     *name* is its name in the quarantine of *root*, empty when it could not be moved there.
@@ -44,9 +44,9 @@ class Loss(msgspec.Struct, frozen=True, kw_only=True):
     name: str = ""
 
 
-def take_back(
-    store: BlockStore, root: Root, bad: Verdict, *, group: str, machine: str
-) -> Loss | None:
+def revoke_block(
+    store: BlockStore, root: DataFolder, bad: Verdict, *, group: str, machine: str
+) -> RevokedBlock | None:
     """Quarantine the block that *bad* is about; None when there is nothing to do.
 
     There is nothing to do when a second look finds it good, when it was found before and could
@@ -79,7 +79,9 @@ def take_back(
             return None
         logger.error("%s stays where it is: %s", seen.path, error)  # noqa: TRY400 - expected
     root.kept.remove(_size(seen))
-    return Loss(root=root.path, reason=seen.reason, acks=_still_lost(store, acks), name=name)
+    return RevokedBlock(
+        root=root.path, reason=seen.reason, acks=_still_lost(store, acks), name=name
+    )
 
 
 def _size(bad: Verdict) -> int:
@@ -89,7 +91,7 @@ def _size(bad: Verdict) -> int:
     return bad.file.size_of(bad.block) if bad.block < bad.file.blocks else bad.size
 
 
-def untold(store: BlockStore) -> list[Loss]:
+def untold(store: BlockStore) -> list[RevokedBlock]:
     """Return the losses that were not told before an earlier run ended.
 
     A block that is stored again meanwhile is none: its newer acknowledgement is right.
@@ -103,16 +105,16 @@ def untold(store: BlockStore) -> list[Loss]:
             acks = tuple(ack for text in record.get("acks", ()) if (ack := _ack(text)))
             reason = str(record.get("reason", ""))
             lost = _still_lost(store, acks)
-            found.append(Loss(root=root.path, reason=reason, acks=lost, name=name))
+            found.append(RevokedBlock(root=root.path, reason=reason, acks=lost, name=name))
     return found
 
 
-def told(store: BlockStore, loss: Loss) -> None:
-    """Note that Kafka has what is to be said of *loss*."""
+def told(store: BlockStore, revoked: RevokedBlock) -> None:
+    """Note that Kafka has what is to be said of *revoked*."""
     for root in store.roots:
-        if loss.name and root.path == loss.root:
+        if revoked.name and root.path == revoked.root:
             try:
-                root.mark_told(loss.name)
+                root.mark_told(revoked.name)
             except StoreError as error:
                 logger.warning("%s", error)
 

@@ -18,7 +18,7 @@ from streamapp.kafka import clients, groups, topic_admin
 from streamapp.kafka.follow import Follower
 from streamapp.protocol import messages as message_types
 from streamapp.protocol.messages import FileStatus
-from streamapp.store.metadata import FileFile
+from streamapp.store.metadata import FileManifest
 from streamapp.store.walk import FileFolder
 
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 class Superseded(msgspec.Struct, frozen=True, kw_only=True):
     """An earlier version that lies here in *folders*; the current one is the file *by*."""
 
-    file: FileFile
+    file: FileManifest
     by: str
     folders: tuple[FileFolder, ...]
 
@@ -62,7 +62,7 @@ class Versions:
         self._status: dict[str, FileStatus] = {}  # those that are superseded
         self._found: list[Superseded] = []
         self._earlier: set[str] = set()  # their ids
-        self._files: dict[str, FileFile] = {}  # by the id of their current version
+        self._files: dict[str, FileManifest] = {}  # by the id of their current version
         self._blocks: dict[str, set[int]] = {}  # what is acknowledged of a current version
         self._totals: dict[str, int] = {}
         self._acks: dict[Key, BlockAck] = {}  # of the earlier versions
@@ -121,7 +121,7 @@ class Versions:
         newest = (self._acks.get((version.file.file_id, number)) for number in numbers)
         return [ack for ack in newest if ack is not None and ack.machine == machine]
 
-    def _current(self, file: FileFile) -> str:
+    def _current(self, file: FileManifest) -> str:
         """Return the id of the current version of *file*; empty if it is that, or none is known."""
         seen, file_id = {file.file_id}, file.file_id
         while (status := self._status.get(file_id)) is not None:
@@ -133,7 +133,7 @@ class Versions:
         return "" if file_id == file.file_id else file_id
 
 
-def _is_version(file: FileFile, ack: BlockAck) -> bool:
+def _is_version(file: FileManifest, ack: BlockAck) -> bool:
     """Whether *ack* is about a version of *file*: its id is the digest of what it says."""
     if (ack.name, ack.source) != (file.name, file.source) or not ack.mtime_ns:
         return False
@@ -154,7 +154,7 @@ def read_status(
     """Hand every FileStatus that is on its topic now to *take*, in order; None ends a file id's.
 
     Raises:
-        KafkaError: they cannot be read.
+        ClusterError: they cannot be read.
     """
     with followed_status(settings, take, stop):
         pass
@@ -167,7 +167,7 @@ def followed_status(
     """Read as `read_status` does; yield a function that reads what was published since, up to now.
 
     Raises:
-        KafkaError: they cannot be read.
+        ClusterError: they cannot be read.
     """
 
     def on_records(messages: list[Message]) -> None:

@@ -24,7 +24,7 @@ import msgspec
 from streamapp.errors import StoreError, VerificationError
 from streamapp.protocol import fileplan
 from streamapp.store import dirfd, file_json, metadata
-from streamapp.store.metadata import BlockFile, FileFile
+from streamapp.store.metadata import BlockMetadata, FileManifest
 from streamapp.store.placement import PRIVATE
 from streamapp.units import KIB, MIB, counted
 
@@ -66,8 +66,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     state: State
     reason: str = ""
     size: int = 0
-    file: FileFile | None = None
-    meta: BlockFile | None = None
+    file: FileManifest | None = None
+    meta: BlockMetadata | None = None
 
     @property
     def is_good(self) -> bool:
@@ -197,7 +197,7 @@ class _Folder:
                 return None
         return self._verdict(stem, block, state, fault, size=size, meta=meta)
 
-    def _metadata(self, stem: str, block: int) -> tuple[BlockFile | None, str]:
+    def _metadata(self, stem: str, block: int) -> tuple[BlockMetadata | None, str]:
         """Return the block's metadata, or None and what is wrong with them."""
         name = f"{stem}_metadata.json"
         try:
@@ -227,7 +227,7 @@ class _Folder:
             return True
         return self._size(f"{stem}.bin") is not None
 
-    def _hash(self, stem: str, meta: BlockFile) -> tuple[State, str]:
+    def _hash(self, stem: str, meta: BlockMetadata) -> tuple[State, str]:
         try:
             sha256 = self._sha256(f"{stem}.bin")
         except OSError as error:
@@ -258,7 +258,7 @@ class _Folder:
         reason: str,
         *,
         size: int = 0,
-        meta: BlockFile | None = None,
+        meta: BlockMetadata | None = None,
     ) -> Verdict:
         return Verdict(
             root=self._root,
@@ -276,7 +276,7 @@ class _Folder:
 _ABSENT: Final = "its metadata are not there"
 
 
-def _disagreement(meta: BlockFile, file: FileFile | None, stem: str, block: int) -> str:
+def _disagreement(meta: BlockMetadata, file: FileManifest | None, stem: str, block: int) -> str:
     """Return what is wrong in the metadata of a block under that name; empty if nothing is."""
     found = metadata.file_of_block(meta)
     if file is None or not found.is_possible:
@@ -285,7 +285,7 @@ def _disagreement(meta: BlockFile, file: FileFile | None, stem: str, block: int)
         return f"its metadata speak of file {found.file_id} or of a change of it"
     if block >= file.blocks or stem != metadata.stem(block, file.blocks):
         return f"no block of a file of {counted(file.blocks, 'block')} has this name"
-    start, size = fileplan.Plan(file_size=file.size, block_size=file.block_size).span(block)
+    start, size = fileplan.FilePlan(file_size=file.size, block_size=file.block_size).span(block)
     said = (meta.block, meta.start, meta.end, meta.size)
     if said != (block, start, start + size, size):
         return f"its metadata speak of block {meta.block}, bytes {meta.start} to {meta.end}"

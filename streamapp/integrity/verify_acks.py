@@ -75,7 +75,7 @@ def run(
 
     Raises:
         StoreError: something could not be looked at, or a worker has the folder (*with_repair*).
-        KafkaError: the broker does not answer, or did not take what is to be published.
+        ClusterError: the broker does not answer, or did not take what is to be published.
     """
     topic_admin.check(settings)
 

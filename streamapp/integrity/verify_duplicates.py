@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Final
 import msgspec
 
 from streamapp.integrity import inventory, reacknowledge
-from streamapp.integrity.duplicates import Copies, Presence
+from streamapp.integrity.duplicates import Copies, FolderPresence
 from streamapp.integrity.free import Freeing
 from streamapp.kafka import topic_admin
 from streamapp.protocol.filenames import printable
@@ -105,7 +105,7 @@ def run(  # noqa: PLR0913 - the flags of the mode
 
     Raises:
         StoreError: something could not be looked at, or a worker has the folder (*with_free*).
-        KafkaError: the broker does not answer.
+        ClusterError: the broker does not answer.
     """
     topic_admin.check(settings)
 
@@ -158,7 +158,7 @@ class _Work:
         try:
             copies = self._copies(machine, [root.path for root in store.roots])
             with inventory.followed_acks(self._settings, copies.take, self._stop) as catch_up:
-                presence = Presence(self._settings)
+                presence = FolderPresence(self._settings)
                 freeing = Freeing(store, copies, presence, catch_up, self._stop)
                 for folder, block, ack in list(copies.second()):
                     if self._stop.is_set():

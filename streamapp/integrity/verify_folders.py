@@ -134,7 +134,7 @@ def run(
     Raises:
         SourceError: there is no data folder.
         StoreError: something could not be looked at, or a worker has the folder (*with_repair*).
-        KafkaError: no broker takes what is to be said (*with_repair*).
+        ClusterError: no broker takes what is to be said (*with_repair*).
     """
     machines = folders_of_machines(settings)
     if with_repair:
@@ -191,17 +191,17 @@ def _repair(settings: Settings, machine: str, roots: list[Path], pace: Pace, wat
                 if verdict.is_good:
                     continue
                 group = settings.group_id
-                loss = revoke.take_back(store, root, verdict, group=group, machine=machine)
-                if loss is not None and loss.name:
+                revoked = revoke.revoke_block(store, root, verdict, group=group, machine=machine)
+                if revoked is not None and revoked.name:
                     watch.summary.quarantined += 1
-                elif loss is not None:
-                    unmoved.append(loss)
+                elif revoked is not None:
+                    unmoved.append(revoked)
         losses = [*unmoved, *revoke.untold(store)]
-        acks = [ack for loss in losses for ack in loss.acks]
+        acks = [ack for revoked in losses for ack in revoked.acks]
         if acks:
             watch.summary.asked_for_again += reacknowledge.write(settings, acks).blocks
-        for loss in losses:
-            revoke.told(store, loss)
+        for revoked in losses:
+            revoke.told(store, revoked)
     finally:
         store.close()
 

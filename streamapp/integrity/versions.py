@@ -40,7 +40,7 @@ INCOMPLETE: Final = "the group does not have all of the current version"
 CHANGED: Final = "another version was called the current one meanwhile: run it again"
 
 
-class Version(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="version"):
+class SupersededVersion(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="version"):
     """One superseded version of a file that lies here; *reason* says why it is not freed."""
 
     state: str
@@ -97,11 +97,11 @@ def free(  # noqa: PLR0913 - the flags of the command
 
     Raises:
         StoreError: a folder cannot be read or written, or a worker has it.
-        KafkaError: the broker does not answer, or did not take what is to be published.
+        ClusterError: the broker does not answer, or did not take what is to be published.
     """
     topic_admin.check(settings)
 
-    def write(said: Version | Summary) -> None:
+    def write(said: SupersededVersion | Summary) -> None:
         text = msgspec.json.encode(said).decode() if as_json else said.line()
         print(text, file=stream or sys.stdout, flush=True)
 
@@ -129,7 +129,7 @@ class _Work:
         store: BlockStore,
         machine: str,
         summary: Summary,
-        write: Callable[[Version | Summary], None],
+        write: Callable[[SupersededVersion | Summary], None],
         *,
         is_dry_run: bool,
     ) -> None:
@@ -142,7 +142,7 @@ class _Work:
 
         Raises:
             StoreError: a folder cannot be read or written.
-            KafkaError: the topics cannot be read, or did not take what is to be published.
+            ClusterError: the topics cannot be read, or did not take what is to be published.
         """
         roots = [root.path for root in self._store.roots]
         disks = [folder for root in roots for folder in walk.files(root)]
@@ -186,7 +186,7 @@ def _free(
 
 def _note(
     summary: Summary,
-    write: Callable[[Version | Summary], None],
+    write: Callable[[SupersededVersion | Summary], None],
     version: Superseded,
     machine: str,
     *,
@@ -199,7 +199,7 @@ def _note(
     summary.freed_bytes += 0 if reason else size
     done = WOULD_FREE if summary.is_dry_run else FREED
     write(
-        Version(
+        SupersededVersion(
             state=KEPT if reason else done,
             machine=machine,
             file_id=file.file_id,

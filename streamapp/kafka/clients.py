@@ -12,8 +12,8 @@ from confluent_kafka import Consumer, KafkaException, Producer
 from confluent_kafka import KafkaError as Code
 from confluent_kafka import admin as _admin
 
-from streamapp.errors import BrokerDeniedError, BrokerUnreachableError, KafkaError
-from streamapp.kafka.connection_errors import Lines, Trouble
+from streamapp.errors import BrokerDeniedError, BrokerUnreachableError, ClusterError
+from streamapp.kafka.connection_errors import ConnectionErrors, LibraryLog
 from streamapp.units import KIB, MIB
 
 
@@ -78,8 +78,8 @@ def common(settings: Settings) -> dict[str, Any]:
         "socket.keepalive.enable": True,
         "reconnect.backoff.max.ms": 2000,
         "topic.metadata.refresh.interval.ms": 30_000,
-        "logger": Lines(),
-        "error_cb": Trouble().note,
+        "logger": LibraryLog(),
+        "error_cb": ConnectionErrors().note,
     }
 
 
@@ -87,7 +87,7 @@ class AdminClient(_admin.AdminClient):
     """An admin client that can say why it cannot use its brokers."""
 
     def __init__(self, settings: Settings) -> None:
-        self._trouble = Trouble()
+        self._trouble = ConnectionErrors()
         super().__init__(common(settings) | {"error_cb": self._trouble.note})
 
     @property
@@ -151,7 +151,7 @@ def brokers(client: AdminClient, settings: Settings) -> int:
     """Return how many brokers the cluster has.
 
     Raises:
-        KafkaError: none answers.
+        ClusterError: none answers.
     """
     return len(_metadata(client, settings).brokers)
 
@@ -160,7 +160,7 @@ def topics(client: AdminClient, settings: Settings) -> dict[str, list[int]]:
     """Return the topics of the cluster: for each partition its number of replicas.
 
     Raises:
-        KafkaError: no broker answers.
+        ClusterError: no broker answers.
     """
     return {
         name: [len(partition.replicas) for partition in topic.partitions.values()]
@@ -180,7 +180,7 @@ def is_passing(error: KafkaException) -> bool:
 
 def translated(
     error: KafkaException, doing: str, settings: Settings | None = None, *, trouble: str = ""
-) -> KafkaError:
+) -> ClusterError:
     """Return *error* as one of ours: who must act, *doing* what it happened, and its cause."""
     cause = error.args[0]
     code = cause.code()
@@ -192,7 +192,7 @@ def translated(
             f"{doing}: no Kafka broker answers{where}{trouble and f' ({trouble})'}. "
             "Is it running, is --brokers right?"
         )
-    return KafkaError(f"{doing}: {cause.str()} ({cause.name()})")
+    return ClusterError(f"{doing}: {cause.str()} ({cause.name()})")
 
 
 def _metadata(client: AdminClient, settings: Settings) -> Any:  # noqa: ANN401 - has no public type

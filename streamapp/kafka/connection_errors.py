@@ -44,7 +44,7 @@ _MEANINGS: Final = (
 )
 
 
-class Lines:
+class LibraryLog:
     """Takes librdkafka's own lines, whatever level they claim: nobody else can use them."""
 
     def log(self, _level: int, *message: object) -> None:
@@ -52,7 +52,7 @@ class Lines:
         logger.debug(*message)  # the format comes first
 
 
-class Trouble:
+class ConnectionErrors:
     """Remembers why a client cannot use its brokers; may be asked from any thread."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

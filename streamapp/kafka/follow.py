@@ -59,7 +59,7 @@ class Follower:
         """Begin at the beginning, or *look_back* records before the end; return the ends.
 
         Raises:
-            KafkaError: the topics cannot be read.
+            ClusterError: the topics cannot be read.
         """
         deadline = time.monotonic() + clients.FAILOVER_SECONDS
         ends = {}
@@ -74,7 +74,7 @@ class Follower:
         """Read until everything before *ends* was read, or *stop*.
 
         Raises:
-            KafkaError: the topics cannot be read any more.
+            ClusterError: the topics cannot be read any more.
         """
         while not (stop.is_set() or self._has_reached(ends)):
             self.read_some()
@@ -83,7 +83,7 @@ class Follower:
         """Go on reading until *stop*; a thread's whole life.
 
         Raises:
-            KafkaError: the topics cannot be read any more.
+            ClusterError: the topics cannot be read any more.
         """
         while not stop.is_set():
             self.read_some()
@@ -92,7 +92,7 @@ class Follower:
         """Read what is there; wait a moment where nothing is.
 
         Raises:
-            KafkaError: the topics cannot be read any more.
+            ClusterError: the topics cannot be read any more.
         """
         first = self._consumer.poll(_POLL_SECONDS)
         if first is None:

@@ -67,7 +67,7 @@ def committed(client: Consumer, places: Iterable[Place]) -> dict[Place, int]:
     """Return the group's committed offsets; places without one are left out.
 
     Raises:
-        KafkaError: the broker does not answer, or refuses.
+        ClusterError: the broker does not answer, or refuses.
     """
     wanted = [TopicPartition(*place) for place in places]
     deadline = time.monotonic() + COORDINATOR_SECONDS
@@ -86,7 +86,7 @@ def names(admin: AdminClient) -> list[str]:
     """Return the names of all groups of the cluster.
 
     Raises:
-        KafkaError: a broker does not answer, or refuses: the groups that it leads are unknown.
+        ClusterError: a broker does not answer, or refuses: the groups that it leads are unknown.
     """
     found, errors = _listed(admin, "cannot list groups", clients.REQUEST_SECONDS)
     if errors:
@@ -98,7 +98,7 @@ def rewind(client: Consumer, admin: AdminClient, places: Iterable[Place]) -> Non
     """Have the group read the *places* from their beginning.
 
     Raises:
-        KafkaError: the broker does not answer, or members of the group are up.
+        ClusterError: the broker does not answer, or members of the group are up.
     """
     wanted = [TopicPartition(*place, offset) for place, offset in starts(admin, places).items()]
     try:
@@ -111,7 +111,7 @@ def starts(admin: AdminClient, places: Iterable[Place]) -> dict[Place, int]:
     """Return where the logs begin.
 
     Raises:
-        KafkaError: the broker does not answer, or refuses.
+        ClusterError: the broker does not answer, or refuses.
     """
     return _bounds(admin, places, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
 
@@ -120,7 +120,7 @@ def ends(admin: AdminClient, places: Iterable[Place]) -> dict[Place, int]:
     """Return where the logs end: the offset of the next record.
 
     Raises:
-        KafkaError: the broker does not answer, or refuses.
+        ClusterError: the broker does not answer, or refuses.
     """
     return _bounds(admin, places, OffsetSpec.latest())  # type: ignore[no-untyped-call]
 
@@ -139,7 +139,7 @@ def is_up(
     (``Assertion `eonce->refcnt > 0' failed``).
 
     Raises:
-        KafkaError: a broker that may lead the group does not answer, or refuses.
+        ClusterError: a broker that may lead the group does not answer, or refuses.
     """
     deadline = time.monotonic() + patience
     while True:
@@ -159,7 +159,7 @@ def delete(admin: AdminClient, group: str) -> None:
     """Delete *group*, whose members were stopped: Kafka may wait for one that was killed.
 
     Raises:
-        KafkaError: the broker does not answer, or refuses, or members are still up.
+        ClusterError: the broker does not answer, or refuses, or members are still up.
     """
     deadline = time.monotonic() + COORDINATOR_SECONDS
     while True:
@@ -182,7 +182,7 @@ def result(future: Any, doing: str) -> Any:  # noqa: ANN401 - confluent-kafka's 
     """Return what *future* brings.
 
     Raises:
-        KafkaError: it failed; *doing* says what.
+        ClusterError: it failed; *doing* says what.
     """
     try:
         return future.result(timeout=2 * clients.REQUEST_SECONDS)

@@ -11,7 +11,7 @@ import logging
 
 from typing import TYPE_CHECKING
 
-from streamapp.errors import KafkaError
+from streamapp.errors import ClusterError
 from streamapp.kafka import clients, groups
 from streamapp.units import counted, format_size
 
@@ -30,7 +30,7 @@ def ahead_of(settings: Settings, data_blocks: TopicState) -> str:
     """
     try:
         records = _unread_by_new_group(settings, data_blocks)
-    except KafkaError as error:
+    except ClusterError as error:
         logger.debug("cannot see what group %s will read: %s", settings.group_id, error)
         return ""
     if not records:
@@ -48,7 +48,7 @@ def _unread_by_new_group(settings: Settings, data_blocks: TopicState) -> int:
     """Return how many records the topic holds; 0 when the group has a position in it.
 
     Raises:
-        KafkaError: the brokers do not answer, or refuse.
+        ClusterError: the brokers do not answer, or refuse.
     """
     places = [(data_blocks.name, number) for number in range(data_blocks.partitions)]
     admin = clients.admin(settings)

@@ -158,7 +158,7 @@ def ensure(settings: Settings, *, with_changelogs: bool = False) -> dict[str, To
     A worker also needs the changelogs of its group's tables: *with_changelogs*.
 
     Raises:
-        KafkaError: no broker answers, or it does not allow it.
+        ClusterError: no broker answers, or it does not allow it.
         TopicError: a topic is not as it must be; the message has the command that mends it.
     """
     admin = clients.admin(settings)
@@ -177,7 +177,7 @@ def check(settings: Settings, *, patience: float = 0.0) -> dict[str, TopicState]
     """Return what the topics are on the cluster; missing ones may appear within *patience*.
 
     Raises:
-        KafkaError: no broker answers, or it does not allow it.
+        ClusterError: no broker answers, or it does not allow it.
         TopicError: a topic is missing, or not as it must be.
     """
     admin = clients.admin(settings)
@@ -210,7 +210,7 @@ def delete(settings: Settings, names: list[str]) -> None:
     """Delete the topics *names*; return when the cluster has forgotten them.
 
     Raises:
-        KafkaError: no broker answers, it does not allow it, or it takes too long.
+        ClusterError: no broker answers, it does not allow it, or it takes too long.
     """
     admin = clients.admin(settings)
     doomed = [name for name in names if name in clients.topics(admin, settings)]
@@ -286,7 +286,7 @@ def _persistently(ask: Callable[[], _T], doing: str) -> _T:
     """Return what *ask* returns; again, while a topic or a leader is too new to be known.
 
     Raises:
-        KafkaError: it cannot be had; *doing* says what.
+        ClusterError: it cannot be had; *doing* says what.
     """
     began = time.monotonic()
     while True:

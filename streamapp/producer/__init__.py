@@ -56,7 +56,7 @@ def deliver_folder(  # noqa: PLR0913 - what a user may ask for
     Raises:
         SettingsError: there is no data folder among *settings*.
         SourceError: the folder cannot be read, or holds no file.
-        KafkaError: Kafka is not reachable, or refuses.
+        ClusterError: Kafka is not reachable, or refuses.
         DeliveryError: not every file is delivered; the message says what is missing.
     """
     if settings.data_folder is None:
@@ -89,9 +89,9 @@ def deliver_folder(  # noqa: PLR0913 - what a user may ask for
 
 def _scan(
     settings: Settings, folder: Path, report: Reporter, stop: threading.Event
-) -> tuple[list[scan.Source], int, int]:
+) -> tuple[list[scan.SourceFile], int, int]:
     """Return what is to be sent, how much cannot be, and how much is not meant to be."""
-    sources: list[scan.Source] = []
+    sources: list[scan.SourceFile] = []
     problems = special = 0
     for found in scan.scan(
         folder,
@@ -102,7 +102,7 @@ def _scan(
     ):
         if stop.is_set():
             raise InterruptedDeliveryError("stopped before anything was sent")
-        if isinstance(found, scan.Source):
+        if isinstance(found, scan.SourceFile):
             sources.append(found)
         elif found.is_special:
             special += 1

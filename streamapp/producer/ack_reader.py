@@ -59,7 +59,7 @@ class AckReader:
         """Read what is there now.
 
         Raises:
-            KafkaError: the topics cannot be read.
+            ClusterError: the topics cannot be read.
         """
         self._follower.read_to(self._follower.begin(stop), stop)
         self._is_caught_up = True
@@ -68,7 +68,7 @@ class AckReader:
         """Go on reading until *stop*; a thread's whole life.
 
         Raises:
-            KafkaError: the topics cannot be read any more.
+            ClusterError: the topics cannot be read any more.
         """
         self._follower.follow(stop)
 

@@ -27,7 +27,7 @@ from streamapp.protocol.frames import PROOF_BYTES
 
 
 if TYPE_CHECKING:
-    from streamapp.producer.sources.scan import Source
+    from streamapp.producer.sources.scan import SourceFile
 
 KEY_BYTES: Final = 32
 KEY_FILE: Final = "producer.key"
@@ -41,15 +41,15 @@ class Prover:
     def __init__(self, key: bytes) -> None:
         self._key = key
 
-    def of_block(self, file_id: str, block: int, source: Source, sha256: bytes) -> bytes:
+    def of_block(self, file_id: str, block: int, source: SourceFile, sha256: bytes) -> bytes:
         """Return the proof that *block* of *source* has this *sha256*; empty for a fresh one."""
         return self._proof(source, "block", file_id, block, sha256.hex())
 
-    def of_file(self, file_id: str, source: Source, digest: str) -> bytes:
+    def of_file(self, file_id: str, source: SourceFile, digest: str) -> bytes:
         """Return the proof that *source* has this file *digest*; empty for a fresh one."""
         return self._proof(source, "file", file_id, digest)
 
-    def _proof(self, source: Source, *fields: object) -> bytes:
+    def _proof(self, source: SourceFile, *fields: object) -> bytes:
         if source.is_fresh:
             return b""  # one more change might leave the state that is proven
         # None of the fields can have a space.
@@ -58,7 +58,7 @@ class Prover:
         return hmac.digest(self._key, text, "sha256")[:PROOF_BYTES]
 
 
-def _state(source: Source) -> tuple[int, int | None]:
+def _state(source: SourceFile) -> tuple[int, int | None]:
     """Return what shows that *source* is the file that was hashed, and as it was then.
 
     Not its device: that number may be another one after each start of the machine.

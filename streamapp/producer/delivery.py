@@ -26,8 +26,8 @@ import msgspec
 
 from streamapp.producer.events import BlockFailed, BlockResent, Event, FileEvent, Notice
 from streamapp.producer.model import Block, File, Phase
-from streamapp.producer.recognition import Claims
-from streamapp.producer.send_queue import Agenda, backoff
+from streamapp.producer.recognition import Recognition
+from streamapp.producer.send_queue import SendQueue, backoff
 from streamapp.producer.superseding import EarlierVersions
 from streamapp.producer.version import NO_DIGEST, Version
 from streamapp.protocol import filenames, fileplan
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Iterator
 
     from streamapp.producer.block_proofs import Prover
-    from streamapp.producer.sources.scan import Source
+    from streamapp.producer.sources.scan import SourceFile
     from streamapp.protocol.messages import BlockAck, FileStatus
 
 MAX_UNACKNOWLEDGED: Final = 100_000
@@ -92,7 +92,7 @@ class Delivery:
 
     def __init__(  # noqa: PLR0913 - what is pure is given time, chance and keys
         self,
-        sources: Iterable[Source],
+        sources: Iterable[SourceFile],
         policy: Policy,
         *,
         first_attempt: int,
@@ -115,14 +115,16 @@ class Delivery:
         self.touched: dict[str, File] = {}  # likewise: files whose status is to be sent
         self._policy = policy
         self._chance = chance
-        self._claims = Claims(policy.machine, policy.block_size, prover, verify=policy.verify)
+        self._recognition = Recognition(
+            policy.machine, policy.block_size, prover, verify=policy.verify
+        )
         self._new_mark = new_mark
         self._losses: dict[tuple[str, int], int] = {}  # how often blocks were called lost
         self._attempt = first_attempt
         self._has_begun = False
         self._blocks: dict[tuple[str, int], Block] = {}  # taken, and not over
         self._bytes_open = 0  # of those
-        self._agenda = Agenda(self._fresh_blocks())
+        self._queue = SendQueue(self._fresh_blocks())
         self._left = self._busy = sum(file.left for file in self.files.values())
 
     @property
@@ -160,7 +162,7 @@ class Delivery:
 
     def take(self, now: float, busy: Container[int]) -> Block | None:
         """Return the next block to send, on none of the *busy* partitions; None: not now."""
-        while (block := self._agenda.take(now, busy, with_fresh=self._has_room)) is not None:
+        while (block := self._queue.take(now, busy, with_fresh=self._has_room)) is not None:
             if self._is_over(block) or not self._open(block):
                 continue  # what it waited for came meanwhile
             block.phase = Phase.SENDING
@@ -200,7 +202,7 @@ class Delivery:
             self._end(file, block)
         elif found == NO_DIGEST:  # lost meanwhile
             block.phase = Phase.RESTING
-            self._agenda.rest(block, now)
+            self._queue.rest(block, now)
         else:
             self._other_content(file, number, sha256)
 
@@ -239,7 +241,7 @@ class Delivery:
         file = self.files.get(ack.version_of or ack.file_id)
         if file is None or file.is_dropped:
             return
-        version = self._claims.version(file, ack)
+        version = self._recognition.version(file, ack)
         if version is None or ack.size != self.size_of(file, ack.block):
             return
         if ack.outcome == "lost":
@@ -247,7 +249,7 @@ class Delivery:
         elif version is file.version and self._has_begun:
             self._persisted(file, ack, now)
         else:
-            is_proven = self._claims.is_proven(file, ack)
+            is_proven = self._recognition.is_proven(file, ack)
             version.acknowledge(ack.block, bytes.fromhex(ack.sha256), is_checked=is_proven)
 
     def recorded(self, status: FileStatus) -> None:
@@ -256,11 +258,11 @@ class Delivery:
         if file is None:
             self.earlier.note(status)
             return
-        version = self._claims.version(file, status)
+        version = self._recognition.version(file, status)
         if version is None:
             return
         version.state = status.state
-        version.is_recorded = self._claims.is_recorded(file, status)
+        version.is_recorded = self._recognition.is_recorded(file, status)
         if version.is_recorded:
             version.recorded = status.digest
         file.has_failed = status.state == "failed"
@@ -332,7 +334,7 @@ class Delivery:
 
     def _block(self, file: File, number: int) -> Block:
         partitions = self._policy.partitions
-        return Block(file, number, fileplan.partition_of(file.file_id, number, partitions))
+        return Block(file, number, fileplan.block_partition(file.file_id, number, partitions))
 
     def _choose(self, file: File) -> None:
         """Take the version of which most is there, and count what of it is there for good."""
@@ -370,13 +372,13 @@ class Delivery:
         missing = (n for n in range(file.blocks) if not file.is_persisted(n))
         self.bytes_wanted += sum(self.size_of(file, n) for n in missing)
         file.failed, file.reason = None, ""
-        self._agenda.extend(self._blocks_of(file))
+        self._queue.extend(self._blocks_of(file))
         if not usable:
             self._tell_new(file)
 
     def _new(self, file: File) -> Version:
         mark = self._new_mark()
-        return Version(self._claims.id_of(file, mark), file.blocks, mark)
+        return Version(self._recognition.id_of(file, mark), file.blocks, mark)
 
     def _tell_new(self, file: File) -> None:
         if file.state == "waiting":
@@ -417,11 +419,11 @@ class Delivery:
             if digest != block.sha256:
                 self._other_content(file, number, block.sha256)
                 return
-        elif not self._claims.is_proven(file, ack):
+        elif not self._recognition.is_proven(file, ack):
             file.version.acknowledge(number, digest, is_checked=False)
             if block is not None and block.phase is Phase.SENDING and not block.is_check:
                 block.phase = Phase.RESTING
-                self._agenda.rest(block, now)  # to be read
+                self._queue.rest(block, now)  # to be read
             return
         self._is_there(file, number, digest, block)
 
@@ -454,7 +456,7 @@ class Delivery:
     def _send_again(self, block: Block, reason: str, due: float) -> None:
         self._attempt += 1
         self.blocks_resent += 1
-        self._agenda.rest(block, due)
+        self._queue.rest(block, due)
         self.events.append(_about(BlockResent, block, reason))
 
     def _give_up(self, block: Block, reason: str) -> None:
@@ -522,8 +524,8 @@ def _why_hopeless(block: Block, view: View) -> str | None:
     return None
 
 
-def _plan(source: Source, policy: Policy) -> fileplan.Plan:
-    return fileplan.Plan(file_size=source.size, block_size=policy.block_size)
+def _plan(source: SourceFile, policy: Policy) -> fileplan.FilePlan:
+    return fileplan.FilePlan(file_size=source.size, block_size=policy.block_size)
 
 
 def _about(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import OffsetSpec
 
-from streamapp.errors import KafkaError
+from streamapp.errors import ClusterError
 from streamapp.kafka import groups, topic_admin
 from streamapp.producer.delivery import View
 
@@ -38,7 +38,7 @@ _EARLIEST: Final[OffsetSpec] = OffsetSpec.earliest()  # type: ignore[no-untyped-
 _LATEST: Final[OffsetSpec] = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 
 
-class Lookout:
+class GroupMonitor:
     """Shows each new `View` to *on_view*."""
 
     def __init__(  # noqa: PLR0913 - all of it is needed, and has a name
@@ -69,7 +69,7 @@ class Lookout:
         while not stop.is_set():
             try:
                 self.look()
-            except (KafkaError, KafkaException) as error:
+            except (ClusterError, KafkaException) as error:
                 logger.debug("cannot look at group %s: %s", self._group, error)
             stop.wait(LOOK_SECONDS)
 
@@ -107,6 +107,6 @@ class Lookout:
     def _is_up(self) -> bool | None:
         try:
             return groups.is_up(self._admin, self._group, timeout=_REQUEST_SECONDS, patience=0)
-        except KafkaError as error:
+        except ClusterError as error:
             logger.debug("cannot ask for the machines of %s: %s", self._group, error)
             return None

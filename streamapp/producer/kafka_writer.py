@@ -37,7 +37,7 @@ FULL_SECONDS: Final = 0.05
 _PURGE_SECONDS: Final = 2.0
 
 
-class Outbox:
+class BoundedProducer:
     """Takes records for Kafka; *make* returns a producer."""
 
     def __init__(self, make: Callable[[], Producer]) -> None:
@@ -48,7 +48,7 @@ class Outbox:
         self.reason = ""  # why, the last time
 
     @classmethod
-    def for_topic(cls, settings: Settings, *, max_message_bytes: int) -> Outbox:
+    def for_topic(cls, settings: Settings, *, max_message_bytes: int) -> BoundedProducer:
         """Return an outbox with a producer for the blocks' topic, which takes such batches."""
         extra: dict[str, Any] = {
             "enable.gapless.guarantee": True,
@@ -75,7 +75,7 @@ class Outbox:
         Returns whether it was.
 
         Raises:
-            KafkaError: the producer does not take it; it may have been replaced since.
+            ClusterError: the producer does not take it; it may have been replaced since.
         """
         while is_wanted():
             if self._hand_over(producer, topic, value, **how):
@@ -87,7 +87,7 @@ class Outbox:
         """Hand over a record if there is room; return whether there was.
 
         Raises:
-            KafkaError: the producer does not take it.
+            ClusterError: the producer does not take it.
         """
         return self._hand_over(self._producer, topic, value, **how)
 

@@ -14,7 +14,7 @@ from streamapp.producer.version import Version
 
 
 if TYPE_CHECKING:
-    from streamapp.producer.sources.scan import Source
+    from streamapp.producer.sources.scan import SourceFile
 
 FileState = Literal[
     "waiting",
@@ -37,7 +37,7 @@ class File:
         "others", "reason", "refused", "source", "state", "version",
     )  # fmt: skip
 
-    def __init__(self, source: Source, blocks: int) -> None:
+    def __init__(self, source: SourceFile, blocks: int) -> None:
         self.source = source
         self.blocks = blocks
         self.left = blocks  # neither persisted nor given up

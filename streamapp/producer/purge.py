@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from confluent_kafka import KafkaException, TopicPartition
 
-from streamapp.errors import KafkaError
+from streamapp.errors import ClusterError
 from streamapp.kafka import clients, groups
 
 
@@ -31,7 +31,7 @@ FINISH_SECONDS: Final = 5.0
 _POLL_SECONDS: Final = 0.5
 
 
-class Releaser:
+class RecordPurger:
     """Deletes, every few seconds, what all groups have."""
 
     def __init__(self, settings: Settings, places: list[Place]) -> None:
@@ -55,7 +55,7 @@ class Releaser:
     def _try(self) -> bool:
         try:
             return self.release()
-        except (KafkaError, KafkaException) as error:
+        except (ClusterError, KafkaException) as error:
             logger.warning("cannot release records: %s", error)
             return False
 
@@ -63,7 +63,7 @@ class Releaser:
         """Delete what every group that ever read the topic has; return whether none is left.
 
         Raises:
-            KafkaError: Kafka does not answer, or refuses.
+            ClusterError: Kafka does not answer, or refuses.
         """
         finished = self._finished()
         starts = groups.starts(self._admin, self._places)

@@ -17,7 +17,7 @@ LONGEST_SECONDS: Final = 30 * 24 * 3600.0
 """A rate that gives a longer time says nothing: a few bytes came, and then none."""
 
 
-class Meter:
+class RateMeter:
     """Is told a growing number every second or so."""
 
     def __init__(self) -> None:
@@ -50,7 +50,7 @@ class Meter:
 
 
 def time_left(
-    of_bytes: Meter, of_files: Meter, *, missing_bytes: int, missing_files: int
+    of_bytes: RateMeter, of_files: RateMeter, *, missing_bytes: int, missing_files: int
 ) -> float | None:
     """Return the seconds until all is there; None while that cannot be told.
 

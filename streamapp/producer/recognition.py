@@ -23,7 +23,7 @@ MAX_VERSIONS: Final = 16
 """Versions of a file that are remembered: the topics may name any number."""
 
 
-class Claims:
+class Recognition:
     """Judges acknowledgements and status records for the producer *machine*.
 
     With *verify* no proof counts.

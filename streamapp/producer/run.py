@@ -18,23 +18,23 @@ from typing import TYPE_CHECKING, Final
 
 from confluent_kafka import KafkaException
 
-from streamapp.errors import BrokerDeniedError, KafkaError, RetentionError
+from streamapp.errors import BrokerDeniedError, ClusterError, RetentionError
 from streamapp.kafka import clients, groups, history, topic_admin
 from streamapp.kafka.broker_contact import STATISTICS_SECONDS, BrokerContact
-from streamapp.kafka.connection_errors import Trouble
+from streamapp.kafka.connection_errors import ConnectionErrors
 from streamapp.producer import retention_check, waiting
 from streamapp.producer.ack_reader import AckReader
 from streamapp.producer.block_proofs import KEY_BYTES, Prover, default_folder, own_key
 from streamapp.producer.delivery import Delivery, Policy
 from streamapp.producer.events import FileEvent, Notice, Progress, Summary, Waiting
-from streamapp.producer.group_monitor import Lookout
-from streamapp.producer.kafka_writer import Outbox
-from streamapp.producer.purge import Releaser
-from streamapp.producer.rate import Meter, time_left
-from streamapp.producer.sender import Means, Sender
-from streamapp.producer.shared_delivery import Desk
-from streamapp.producer.status_updates import StatusBoard
-from streamapp.producer.threads import Crew
+from streamapp.producer.group_monitor import GroupMonitor
+from streamapp.producer.kafka_writer import BoundedProducer
+from streamapp.producer.purge import RecordPurger
+from streamapp.producer.rate import RateMeter, time_left
+from streamapp.producer.sender import SendContext, Sender
+from streamapp.producer.shared_delivery import SharedDelivery
+from streamapp.producer.status_updates import StatusUpdates
+from streamapp.producer.threads import ThreadGroup
 from streamapp.protocol import messages
 from streamapp.protocol.presence import Roster
 
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
     from streamapp.producer.delivery import View
     from streamapp.producer.model import Block, File
-    from streamapp.producer.sources.scan import Source
+    from streamapp.producer.sources.scan import SourceFile
     from streamapp.protocol.messages import FileStatus, Heartbeat
     from streamapp.protocol.presence import Reason
     from streamapp.settings import Settings
@@ -78,7 +78,7 @@ class Run:
         self,
         settings: Settings,
         folder: Path,
-        sources: Iterable[Source],
+        sources: Iterable[SourceFile],
         *,
         data_blocks: topic_admin.TopicState,
         wait: bool,
@@ -96,7 +96,7 @@ class Run:
         self._stop = stop
         self._started = time.monotonic()
         self._ended: float | None = None
-        self._crew = Crew()
+        self._threads = ThreadGroup()
         self._prover = self._make_prover()
         self.delivery = Delivery(
             sources,
@@ -116,14 +116,16 @@ class Run:
             prover=self._prover,
             new_mark=lambda: secrets.token_hex(8),
         )
-        self._desk = Desk(self.delivery, time.monotonic)
-        self._outbox = Outbox.for_topic(settings, max_message_bytes=data_blocks.max_message_bytes)
+        self._shared = SharedDelivery(self.delivery, time.monotonic)
+        self._writer = BoundedProducer.for_topic(
+            settings, max_message_bytes=data_blocks.max_message_bytes
+        )
         self._senders = self._make_senders(folder, topic_admin.frame_bytes(settings, data_blocks))
         self._contact = BrokerContact(settings.brokers, time.monotonic)
-        self._trouble = Trouble()
+        self._trouble = ConnectionErrors()
         self._roster = Roster(settings.group_id)
         self._acks = self._make_reader()
-        self._lookout = Lookout(
+        self._monitor = GroupMonitor(
             clients.admin(settings),
             groups.reader(settings, settings.group_id),
             group=settings.group_id,
@@ -133,10 +135,10 @@ class Run:
             names=self._names,
         )
         self._data_blocks = data_blocks
-        self._releaser = Releaser(
+        self._purger = RecordPurger(
             settings, [(data_blocks.name, number) for number in range(data_blocks.partitions)]
         )
-        self._board = StatusBoard(
+        self._status_updates = StatusUpdates(
             machine=settings.machine_id,
             block_size=settings.block_size,
             run_at=time.time(),
@@ -148,7 +150,7 @@ class Run:
             self._over.add("sent")
         self._unannounced = iter(self.delivery.files.values())
         self._open_files = 0
-        self._bytes_meter, self._files_meter = Meter(), Meter()
+        self._bytes_meter, self._files_meter = RateMeter(), RateMeter()
         self._view: View | None = None
         self._sent = self._persisted = (self._started, 0)  # since when so many bytes are
         self._reminder = waiting.Reminder()
@@ -159,11 +161,11 @@ class Run:
         """Send what is missing and, unless nobody waits, wait until the group has it.
 
         Raises:
-            KafkaError: Kafka refuses, for good.
+            ClusterError: Kafka refuses, for good.
         """
         try:
             self._acks.catch_up(self._stop)
-            with self._desk.lock:
+            with self._shared.lock:
                 self.delivery.begin(only_failed=self._only_failed)
             self._look_at_retention()
             self._look_at_history()
@@ -172,11 +174,11 @@ class Run:
                 self._tick()
             self._ended = time.monotonic()
             if self._wait and self._settings.release and self.delivery.is_done:
-                self._releaser.finish(self._stop)
+                self._purger.finish(self._stop)
         finally:
             self._end()
-        if self._crew.failure is not None:
-            raise self._crew.failure
+        if self._threads.failure is not None:
+            raise self._threads.failure
 
     def summary(self, problems: int, special: int = 0) -> Summary:
         """Return what came of it; *problems* lie among the files and cannot be sent.
@@ -220,21 +222,21 @@ class Run:
             return Prover(secrets.token_bytes(KEY_BYTES))
 
     def _make_senders(self, folder: Path, frame_bytes: int) -> list[Sender]:
-        means = Means(
+        context = SendContext(
             topic=self._names.data_blocks,
             folder=folder,
             machine=self._settings.machine_id,
             block_size=self._settings.block_size,
             frame_bytes=frame_bytes,
             compression=self._settings.compression,
-            desk=self._desk,
-            outbox=self._outbox,
+            shared=self._shared,
+            writer=self._writer,
             is_stopped=self._is_over,
             on_refused=self._note_refusal,
             now_ns=time.time_ns,
             prover=self._prover,
         )
-        return [Sender(means) for _ in range(self._settings.readers)]
+        return [Sender(context) for _ in range(self._settings.readers)]
 
     def _make_reader(self) -> AckReader:
         consumer = clients.consumer(
@@ -248,7 +250,7 @@ class Run:
         return AckReader(
             consumer,
             group=self._settings.group_id,
-            on_acks=self._desk.acknowledged,
+            on_acks=self._shared.acknowledged,
             on_status=self._note_status,
             names=self._names,
         )
@@ -281,35 +283,39 @@ class Run:
             self._report(Notice(text=text))
 
     def _is_over(self) -> bool:
-        return self._stop.is_set() or self._crew.closing.is_set() or self._crew.failure is not None
+        return (
+            self._stop.is_set()
+            or self._threads.closing.is_set()
+            or self._threads.failure is not None
+        )
 
     def _start_threads(self) -> None:
-        closing = self._crew.closing
-        self._crew.start("poll", functools.partial(self._outbox.serve, closing))
+        closing = self._threads.closing
+        self._threads.start("poll", functools.partial(self._writer.serve, closing))
         if self._wait:
-            self._crew.start("acks", functools.partial(self._acks.follow, closing))
-            self._crew.start("lookout", functools.partial(self._lookout.watch, closing))
+            self._threads.start("acks", functools.partial(self._acks.follow, closing))
+            self._threads.start("lookout", functools.partial(self._monitor.watch, closing))
             if self._settings.release:
-                self._crew.start("release", functools.partial(self._releaser.watch, closing))
+                self._threads.start("release", functools.partial(self._purger.watch, closing))
         for number, sender in enumerate(self._senders):
-            self._crew.start(f"reader-{number}", functools.partial(self._read, sender))
+            self._threads.start(f"reader-{number}", functools.partial(self._read, sender))
 
     def _read(self, sender: Sender) -> None:
         while not self._is_over():
-            if self._outbox.is_broken:  # soon there is another
-                self._crew.closing.wait(TICK_SECONDS)
-            elif (block := self._desk.take(TICK_SECONDS)) is not None:
+            if self._writer.is_broken:  # soon there is another
+                self._threads.closing.wait(TICK_SECONDS)
+            elif (block := self._shared.take(TICK_SECONDS)) is not None:
                 try:
                     sender.send(block)
                 finally:
-                    self._desk.release(block.partition)
+                    self._shared.release(block.partition)
 
     def _tick(self) -> None:
         self._announce()
         self._pass_on(TICK_SECONDS)
         now = time.monotonic()
         self._post_statuses(now)
-        if self._outbox.is_broken:
+        if self._writer.is_broken:
             self._renew()
         if now >= self._next_progress:
             self._next_progress = now + PROGRESS_SECONDS
@@ -321,7 +327,7 @@ class Run:
     def _why_waiting(self, now: float) -> Reason | None:
         view = self._view
         return waiting.reason(
-            waiting.Sight(
+            waiting.GroupSnapshot(
                 no_broker=self._why_no_broker() if self._wait else "",
                 group=self._settings.group_id,
                 is_group_up=view.is_group_up if view is not None else None,
@@ -343,15 +349,15 @@ class Run:
 
     def _announce(self) -> None:
         """Announce the next files, so that people see what is to come."""
-        with self._desk.lock:
+        with self._shared.lock:
             room = max(0, ANNOUNCE_AHEAD - self._open_files)
             for file in itertools.islice(self._unannounced, room):
                 self.delivery.announce(file)
 
     def _pass_on(self, within: float) -> None:
         """Report what happened, and note which files' status has to be sent."""
-        events, touched = self._desk.drain(within)
-        self._board.touch(touched, time.monotonic())
+        events, touched = self._shared.drain(within)
+        self._status_updates.touch(touched, time.monotonic())
         for event in events:
             if isinstance(event, FileEvent):
                 self._open_files += (event.state == "announced") - (event.state in self._over)
@@ -359,23 +365,23 @@ class Run:
 
     def _post_statuses(self, now: float) -> None:
         """Send status records as far as there is room: they never hold up the blocks."""
-        with self._desk.lock:
-            due = self._board.take_due(now, time.time())
+        with self._shared.lock:
+            due = self._status_updates.take_due(now, time.time())
         for file, status in due:
             try:
                 is_posted = self._post_status(file, status)
-            except KafkaError:
+            except ClusterError:
                 is_posted = False
             if not is_posted:
-                self._board.touch([file], now)
+                self._status_updates.touch([file], now)
 
     def _post_status(self, file: File, status: FileStatus) -> bool:
         def note(error: Code | None, _: Message) -> None:
             if error is not None:
-                with self._desk.lock:
+                with self._shared.lock:
                     self.delivery.touched[file.file_id] = file
 
-        return self._outbox.post(
+        return self._writer.post(
             self._names.status, messages.encode(status), key=status.key, on_delivery=note
         )
 
@@ -419,16 +425,16 @@ class Run:
         self._blocks_at_renewal = self.delivery.blocks_sent
         self._renewals += 1
         if self._renewals > MAX_RENEWALS:
-            self._crew.fail(KafkaError(f"Kafka refuses what is sent: {self._outbox.reason}"))
+            self._threads.fail(ClusterError(f"Kafka refuses what is sent: {self._writer.reason}"))
         else:
-            self._outbox.renew()
+            self._writer.renew()
 
     def _end(self) -> None:
         """End the threads; let Kafka take the last records, but do not wait long."""
-        self._crew.close(CLOSE_SECONDS)
+        self._threads.close(CLOSE_SECONDS)
         self._pass_on(0)
         self._post_statuses(math.inf)
-        self._outbox.flush(FLUSH_SECONDS)
+        self._writer.flush(FLUSH_SECONDS)
         self._acks.close()
         self._show_progress(time.monotonic())
 
@@ -440,7 +446,7 @@ class Run:
 
     def _note_view(self, view: View) -> None:
         self._view = view
-        self._desk.look(view)
+        self._shared.look(view)
 
     def _note_refusal(self, block: Block, attempt: int, error: Code) -> None:
         """A frame was refused: for want of rights by all attempts, otherwise by this one."""
@@ -448,9 +454,9 @@ class Run:
             KafkaException(error), f"cannot send to topic {self._names.data_blocks}", self._settings
         )
         if isinstance(translated, BrokerDeniedError):
-            self._crew.fail(translated)
+            self._threads.fail(translated)
         else:
-            self._desk.retry(block, attempt, str(translated))
+            self._shared.retry(block, attempt, str(translated))
 
 
 def _since(before: tuple[float, int], now: float, value: int) -> tuple[float, int]:

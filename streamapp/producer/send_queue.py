@@ -23,7 +23,7 @@ LOOK_AHEAD: Final = 32
 MAX_BACKOFF_SECONDS: Final = 60.0
 
 
-class Agenda:
+class SendQueue:
     """Blocks to send; *fresh* ones are planned when they are needed.
 
     It may return blocks that nobody wants any more: that is for the caller to see.

@@ -15,7 +15,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from streamapp.errors import KafkaError, SourceChangedError
+from streamapp.errors import ClusterError, SourceChangedError
 from streamapp.kafka import topic_admin
 from streamapp.producer.sources import reader
 from streamapp.protocol import compression, fileplan, frames
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
     from confluent_kafka import Message, Producer
 
     from streamapp.producer.block_proofs import Prover
-    from streamapp.producer.kafka_writer import Outbox
+    from streamapp.producer.kafka_writer import BoundedProducer
     from streamapp.producer.model import Block
-    from streamapp.producer.shared_delivery import Desk
+    from streamapp.producer.shared_delivery import SharedDelivery
     from streamapp.protocol.compression import Compression
 
 
 @dataclass(frozen=True, kw_only=True)
-class Means:
+class SendContext:
     """What all senders share; *on_refused* gets what Kafka answered to a frame."""
 
     topic: str = topic_admin.DATA_BLOCKS
@@ -45,8 +45,8 @@ class Means:
     block_size: int
     frame_bytes: int
     compression: Compression
-    desk: Desk
-    outbox: Outbox
+    shared: SharedDelivery
+    writer: BoundedProducer
     is_stopped: Callable[[], bool]
     on_refused: Callable[[Block, int, Code], None]
     now_ns: Callable[[], int]
@@ -61,7 +61,7 @@ class Attempt:
         self.block = block
         self.producer = producer
         self.number = block.attempt
-        self.plan = fileplan.Plan(file_size=source.size, block_size=block_size)
+        self.plan = fileplan.FilePlan(file_size=source.size, block_size=block_size)
         self.start, self.size = self.plan.span(block.number)
         self.file_id = block.version.file_id
         self.key = f"{self.file_id}:{block.number}".encode()
@@ -71,7 +71,7 @@ class Attempt:
         self.frames = 0
         self.first_offset = -1
 
-    def frame(self, length: int, codec: frames.Codec, means: Means) -> frames.Frame:
+    def frame(self, length: int, codec: frames.Codec, context: SendContext) -> frames.Frame:
         """Return the header of the next frame, of *length* bytes."""
         return frames.Frame(
             file_id=self.file_id,
@@ -81,8 +81,8 @@ class Attempt:
             offset=self.bytes,
             length=length,
             codec=codec,
-            meta=None if self.frames else self._meta(means.now_ns(), means.machine),
-            seal=self._seal(means.prover) if self.bytes + length == self.size else None,
+            meta=None if self.frames else self._meta(context.now_ns(), context.machine),
+            seal=self._seal(context.prover) if self.bytes + length == self.size else None,
         )
 
     def end_frame(self) -> frames.Frame:
@@ -123,31 +123,31 @@ class Attempt:
 class Sender:
     """Sends or checks one block after the other, and counts: first attempts apart from others."""
 
-    def __init__(self, means: Means) -> None:
-        self._means = means
+    def __init__(self, context: SendContext) -> None:
+        self._context = context
         self.bytes_sent = 0
         self.bytes_resent = 0
         self.bytes_checked = 0
 
     def send(self, block: Block) -> None:
         """Send *block*, or check it; or report at the desk why that cannot be."""
-        attempt = Attempt(block, self._means.block_size, self._means.outbox.producer)
+        attempt = Attempt(block, self._context.block_size, self._context.writer.producer)
         try:
             if block.is_check:
                 self._check(attempt)
             else:
                 self._send_frames(attempt)
         except SourceChangedError as error:
-            self._means.desk.drop(block.file, "changed", str(error))
+            self._context.shared.drop(block.file, "changed", str(error))
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
-            self._means.desk.drop(block.file, "unreadable", reason)
-        except KafkaError as error:
-            self._means.desk.retry(block, attempt.number, str(error))
+            self._context.shared.drop(block.file, "unreadable", reason)
+        except ClusterError as error:
+            self._context.shared.retry(block, attempt.number, str(error))
         if attempt.frames and attempt.bytes < attempt.size:
-            with contextlib.suppress(KafkaError):  # then the worker finds out by itself
-                self._means.outbox.post(
-                    self._means.topic,
+            with contextlib.suppress(ClusterError):  # then the worker finds out by itself
+                self._context.writer.post(
+                    self._context.topic,
                     b"",
                     key=attempt.key,
                     partition=block.partition,
@@ -156,19 +156,19 @@ class Sender:
 
     def _check(self, attempt: Attempt) -> None:
         """Read the block, and send nothing: what is acknowledged is compared with it."""
-        means, block = self._means, attempt.block
+        context, block = self._context, attempt.block
         span = (attempt.start, attempt.size)
-        for chunk in reader.chunks(means.folder, block.file.source, span, means.frame_bytes):
-            if means.is_stopped() or not block.is_wanted(attempt.number):
+        for chunk in reader.chunks(context.folder, block.file.source, span, context.frame_bytes):
+            if context.is_stopped() or not block.is_wanted(attempt.number):
                 return
             attempt.digest.update(chunk)
             self.bytes_checked += len(chunk)
-        means.desk.checked(block, attempt.number, attempt.digest.digest())
+        context.shared.checked(block, attempt.number, attempt.digest.digest())
 
     def _send_frames(self, attempt: Attempt) -> None:
-        means, source = self._means, attempt.block.file.source
+        context, source = self._context, attempt.block.file.source
         span = (attempt.start, attempt.size)
-        for chunk in reader.chunks(means.folder, source, span, means.frame_bytes):
+        for chunk in reader.chunks(context.folder, source, span, context.frame_bytes):
             if not self._send_frame(attempt, chunk):
                 return
             if attempt.block.tries == 1:
@@ -178,21 +178,21 @@ class Sender:
 
     def _send_frame(self, attempt: Attempt, chunk: bytes) -> bool:
         """Send *chunk* as the next frame; return False when the block is not wanted any more."""
-        means = self._means
+        context = self._context
         attempt.digest.update(chunk)
         if attempt.codec is None:
-            attempt.codec = compression.choose(means.compression, chunk)
+            attempt.codec = compression.choose(context.compression, chunk)
         value, frame_codec = bytes(compression.encode(chunk, attempt.codec)), attempt.codec
         if len(value) >= len(chunk):
             value, frame_codec = chunk, frames.Codec.NONE
-        frame = attempt.frame(len(chunk), frame_codec, means)
+        frame = attempt.frame(len(chunk), frame_codec, context)
         if frame.seal is not None:  # known before anybody can answer
             attempt.block.sha256 = frame.seal.sha256
-        was_sent = means.outbox.send(
+        was_sent = context.writer.send(
             attempt.producer,
-            means.topic,
+            context.topic,
             value,
-            is_wanted=lambda: attempt.block.is_wanted(attempt.number) and not means.is_stopped(),
+            is_wanted=lambda: attempt.block.is_wanted(attempt.number) and not context.is_stopped(),
             key=attempt.key,
             partition=attempt.block.partition,
             headers=frames.encode(frame),
@@ -213,7 +213,7 @@ class Sender:
 
     def _note(self, attempt: Attempt, sha256: bytes, error: Code | None, message: Message) -> None:
         if error is not None:
-            self._means.on_refused(attempt.block, attempt.number, error)
+            self._context.on_refused(attempt.block, attempt.number, error)
             return
         offset = message.offset()
         offset = -1 if offset is None else offset
@@ -221,4 +221,4 @@ class Sender:
             attempt.first_offset = offset
         if sha256:
             offsets = (attempt.first_offset, offset)
-            self._means.desk.sent(attempt.block, attempt.number, offsets, sha256)
+            self._context.shared.sent(attempt.block, attempt.number, offsets, sha256)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from streamapp.protocol.messages import BlockAck
 
 
-class Desk:
+class SharedDelivery:
     """Readers take blocks here, and everybody reports here."""
 
     def __init__(self, delivery: Delivery, clock: Callable[[], float]) -> None:

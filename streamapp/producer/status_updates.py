@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 HOLD_SECONDS: Final = 1.0
 
 
-class StatusBoard:
+class StatusUpdates:
     """Files whose status is to be sent, in the order in which they are due."""
 
     def __init__(

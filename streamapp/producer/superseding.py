@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from streamapp.producer.model import File
-    from streamapp.producer.sources.scan import Source
+    from streamapp.producer.sources.scan import SourceFile
     from streamapp.producer.version import Version
     from streamapp.protocol.messages import FileStatus
 
@@ -30,7 +30,7 @@ are recorded as superseded."""
 class EarlierVersions:
     """The versions of the files *sources* of *machine* that have another size, time or cut."""
 
-    def __init__(self, machine: str, sources: Iterable[Source]) -> None:
+    def __init__(self, machine: str, sources: Iterable[SourceFile]) -> None:
         self._machine = machine
         self._sources = {source.name: source for source in sources}
         self._found: dict[str, dict[str, FileStatus]] = {}  # by name and file id
@@ -79,7 +79,7 @@ class EarlierVersions:
             for status in (*self._found.get(file.source.name, {}).values(), *same_cut)
         ]
 
-    def _is_version(self, source: Source, status: FileStatus) -> bool:
+    def _is_version(self, source: SourceFile, status: FileStatus) -> bool:
         if status.source != self._machine or not status.mtime_ns:  # an older record has no time
             return False
         return status.file_id == fileplan.file_id(

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-class Crew:
+class ThreadGroup:
     """Threads that end when *closing* is set. They are daemons: a stuck one holds nobody."""
 
     def __init__(self) -> None:

@@ -23,7 +23,7 @@ SLOW_SECONDS: Final = 30.0
 REMIND_SECONDS: Final = 30.0
 
 
-class Sight(msgspec.Struct, frozen=True, kw_only=True):
+class GroupSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """What a delivery sees of Kafka and the group at one moment; durations in seconds.
 
     *no_broker* is the reason of a `BrokerContact`, empty while a broker answers. *is_group_up*
@@ -44,35 +44,35 @@ class Sight(msgspec.Struct, frozen=True, kw_only=True):
     now: float
 
 
-def reason(sight: Sight) -> Reason | None:
+def reason(snapshot: GroupSnapshot) -> Reason | None:
     """Return why nothing, or less than there could be, is done; None while all goes well."""
-    if sight.no_broker:
-        return Reason("brokers", sight.no_broker)
-    found = reasons_to_wait(sight.machines, partitions=sight.partitions, now=sight.now)
-    known = [m for m in sight.machines if m.heartbeat.state != "stopped"]
-    are_silent = bool(known) and all(m.is_silent(sight.now) for m in known)
-    if sight.is_group_up is False or are_silent:
-        texts = [f"no machine of group {sight.group} is up", *(r.text for r in found)]
+    if snapshot.no_broker:
+        return Reason("brokers", snapshot.no_broker)
+    found = reasons_to_wait(snapshot.machines, partitions=snapshot.partitions, now=snapshot.now)
+    known = [m for m in snapshot.machines if m.heartbeat.state != "stopped"]
+    are_silent = bool(known) and all(m.is_silent(snapshot.now) for m in known)
+    if snapshot.is_group_up is False or are_silent:
+        texts = [f"no machine of group {snapshot.group} is up", *(r.text for r in found)]
         return Reason("group", "; ".join(texts))
     if found:
         return Reason("; ".join(r.key for r in found), "; ".join(r.text for r in found))
-    return _backlog(sight)
+    return _backlog(snapshot)
 
 
-def _backlog(sight: Sight) -> Reason | None:
-    is_idle = min(sight.unsent, sight.unpersisted) >= IDLE_SECONDS
-    if not sight.waits or not (is_idle or sight.unpersisted >= SLOW_SECONDS):
+def _backlog(snapshot: GroupSnapshot) -> Reason | None:
+    is_idle = min(snapshot.unsent, snapshot.unpersisted) >= IDLE_SECONDS
+    if not snapshot.waits or not (is_idle or snapshot.unpersisted >= SLOW_SECONDS):
         return None
-    text = f"nothing was persisted for {format_duration(sight.unpersisted)}"
-    unread = unread_partitions(sight.machines, partitions=sight.partitions, now=sight.now)
-    if sight.machines and unread:
+    text = f"nothing was persisted for {format_duration(snapshot.unpersisted)}"
+    unread = unread_partitions(snapshot.machines, partitions=snapshot.partitions, now=snapshot.now)
+    if snapshot.machines and unread:
         numbers = ", ".join(map(str, sorted(unread)))
-        what = f"partition{'' if len(unread) == 1 else 's'} {numbers} of {sight.topic}"
+        what = f"partition{'' if len(unread) == 1 else 's'} {numbers} of {snapshot.topic}"
         return Reason("unread", f"{text}; no machine reports that it reads {what}")
-    if sight.unread is None:
+    if snapshot.unread is None:
         return Reason("unknown", f"{text}, and Kafka does not report why")
-    records = counted(sight.unread, "record")
-    text = f"{text}; group {sight.group} has {records} before it, see `streamapp status`"
+    records = counted(snapshot.unread, "record")
+    text = f"{text}; group {snapshot.group} has {records} before it, see `streamapp status`"
     return Reason("backlog", text)
 
 

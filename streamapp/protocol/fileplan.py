@@ -28,7 +28,7 @@ VERSION: Final = r"^([0-9a-f]{16})?\Z"
 """What tells two contents of one file apart; empty for the first one."""
 
 
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
+class FilePlan(msgspec.Struct, frozen=True, kw_only=True):
     """How a file of *file_size* bytes is cut into blocks of *block_size* bytes."""
 
     file_size: int
@@ -107,7 +107,7 @@ def file_digest(block_digests: Iterable[bytes]) -> str:
     return digest.hexdigest()
 
 
-def partition_of(file_id: str, block: int, partitions: int) -> int:
+def block_partition(file_id: str, block: int, partitions: int) -> int:
     """Return the partition of ``data-blocks`` that *block* travels on.
 
     Consecutive blocks of a file go to consecutive partitions, all frames of one to one.

@@ -326,7 +326,7 @@ def _check_ranges(frame: Frame, version: int) -> None:
 
 def _check_meta(frame: Frame, meta: BlockMeta) -> None:
     """A block's place follows from the file's size and the block size: nothing to believe."""
-    plan = fileplan.Plan(file_size=meta.file_size, block_size=meta.block_size)
+    plan = fileplan.FilePlan(file_size=meta.file_size, block_size=meta.block_size)
     if (
         meta.blocks != plan.blocks
         or frame.block >= plan.blocks

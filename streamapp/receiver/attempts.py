@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from streamapp.protocol.frames import BlockMeta
     from streamapp.receiver.assembly import Assembly
     from streamapp.receiver.context import AttemptId, BlockId
-    from streamapp.store.metadata import BlockFile
+    from streamapp.store.metadata import BlockMetadata
     from streamapp.store.writer import BlockWriter
 
 
@@ -63,7 +63,7 @@ class Writing:
 class Repeated:
     """The block is *stored* here already; it is read again when the attempt ends."""
 
-    stored: BlockFile
+    stored: BlockMetadata
 
 
 @dataclasses.dataclass
@@ -213,7 +213,7 @@ class Attempts:
         ]
 
 
-class Beginning:
+class PendingWriter:
     """A writer that is made in a thread, and thrown away if nobody waits for it any more."""
 
     def __init__(self, make: Callable[[], BlockWriter]) -> None:

@@ -31,7 +31,7 @@ _REFUSED_WRITES: Final = 3
 """A block that a healthy folder refuses so often (its folder was removed) is sent again."""
 
 
-class Holding:
+class StoreRetry:
     """Does a partition's work on the store, and waits where that cannot do it."""
 
     def __init__(
@@ -62,7 +62,7 @@ class Holding:
         if self._reason:
             self._reason = ""
             logger.info("%s goes on", self._place)
-            self._context.vitals.release(self._place)
+            self._context.stats.release(self._place)
             self._context.without_room.discard(self._place)
             self._gone_on(self._context.clock.monotonic() - self._since)
 
@@ -93,4 +93,4 @@ class Holding:
                 self._since = self._context.clock.monotonic()
             self._reason = reason
             logger.error("%s holds: %s", self._place, reason)
-            self._context.vitals.hold(self._place, reason)
+            self._context.stats.hold(self._place, reason)

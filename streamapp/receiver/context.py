@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 import msgspec
 
-from streamapp.receiver.keyed_lock import Turns
+from streamapp.receiver.keyed_lock import KeyedLock
 
 
 if TYPE_CHECKING:
     from streamapp.integrity.claims import Claim
     from streamapp.protocol.messages import BlockAck, Quarantined
-    from streamapp.receiver.stats import Vitals
+    from streamapp.receiver.stats import WorkerStats
     from streamapp.settings import Settings
     from streamapp.store import BlockStore
 
@@ -70,7 +70,7 @@ class InboundRecord(msgspec.Struct, kw_only=True):
     stamp: float = 0.0
 
 
-class OthersClaims(Protocol):
+class ClaimLookup(Protocol):
     """Which blocks other machines of the group have."""
 
     def of(self, file_id: str, block: int) -> Claim | None:
@@ -90,12 +90,12 @@ class WorkerContext:
 
     settings: Settings
     store: BlockStore
-    vitals: Vitals
-    claims: OthersClaims
+    stats: WorkerStats
+    claims: ClaimLookup
     send: Callable[[BlockAck | Quarantined], Awaitable[None]]
     on_limit: Callable[[], object]
     clock: Clock = dataclasses.field(default_factory=Clock)
-    locks: Turns = dataclasses.field(default_factory=Turns)
+    locks: KeyedLock = dataclasses.field(default_factory=KeyedLock)
     without_room: set[str] = dataclasses.field(default_factory=set)
     """The partitions that wait for room: all others give up for them what is idle."""
     begun: int = 0
@@ -114,10 +114,10 @@ class WorkerContext:
             except Exception as error:  # noqa: BLE001 - whatever Kafka's client raises: it is not written
                 reason = f"Kafka does not take acknowledgements: {error!r}"
                 logger.warning("%s", reason)
-                self.vitals.hold("acknowledging", reason)
+                self.stats.hold("acknowledging", reason)
                 await asyncio.sleep(RETRY_SECONDS)
             else:
-                self.vitals.release("acknowledging")
+                self.stats.release("acknowledging")
                 return
 
     @property
@@ -128,10 +128,10 @@ class WorkerContext:
     async def begin_block(self) -> None:
         """Wait until one more block may be begun: ``--max-blocks`` is exact."""
         while self.is_full:
-            self.vitals.hold("max-blocks", "as many blocks are begun as --max-blocks allows")
+            self.stats.hold("max-blocks", "as many blocks are begun as --max-blocks allows")
             self._abandoned.clear()
             await self._abandoned.wait()
-        self.vitals.release("max-blocks")
+        self.stats.release("max-blocks")
         self.begun += 1
 
     def abandon_block(self) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 
-class Turns:
+class KeyedLock:
     """The turns of all blocks; one that nobody holds or waits for costs nothing."""
 
     def __init__(self) -> None:

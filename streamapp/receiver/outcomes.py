@@ -17,7 +17,7 @@ from streamapp.protocol.messages import BlockAck, Quarantined
 if TYPE_CHECKING:
     from streamapp.protocol.frames import BlockMeta, Frame
     from streamapp.receiver.context import AttemptId, InboundRecord, WorkerContext
-    from streamapp.store.metadata import BlockFile, Rejection
+    from streamapp.store.metadata import BlockMetadata, Rejection
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ MAX_QUARANTINED: Final = 1000
 MAX_QUARANTINED_BYTES: Final = 64 * 1024
 
 
-class Answers:
+class OutcomePublisher:
     """Speaks for one partition."""
 
     def __init__(self, topic: str, partition: int, context: WorkerContext) -> None:
@@ -35,11 +35,11 @@ class Answers:
         self._context = context
 
     async def stored(
-        self, attempt: int, stored: BlockFile, rejection: Rejection | None = None
+        self, attempt: int, stored: BlockMetadata, rejection: Rejection | None = None
     ) -> None:
         """Publish that a block is persisted; or, with *rejection*, that *attempt* is over."""
         if rejection:
-            self._context.vitals.rejected += 1
+            self._context.stats.rejected += 1
         await self._context.publish(
             stored.acknowledgement(
                 group=self._context.settings.group_id,
@@ -57,7 +57,7 @@ class Answers:
 
         *sha256* is what another machine has stored instead.
         """
-        self._context.vitals.rejected += 1
+        self._context.stats.rejected += 1
         await self._context.publish(
             BlockAck(
                 file_id=attempt_id.file_id,
@@ -85,17 +85,17 @@ class Answers:
             "its retention is too short for this group; their blocks are sent again"
         )
         logger.error("%s-%d: %s", self._topic, self._partition, reason)
-        self._context.vitals.deleted_unread += end - first
+        self._context.stats.deleted_unread += end - first
         await self._tell_quarantined(first, reason)
 
     async def set_aside(
         self, record: InboundRecord, reason: str, frame: Frame | None = None
     ) -> None:
         """Put a bad record on record: counted, logged, kept under ``quarantine/``, told."""
-        self._context.vitals.quarantined += 1
+        self._context.stats.quarantined += 1
         where = f"{self._topic}-{self._partition}-{record.offset}"
         logger.warning("set aside %s: %s", where, reason)
-        if self._context.vitals.quarantined > MAX_QUARANTINED:
+        if self._context.stats.quarantined > MAX_QUARANTINED:
             return
         described: dict[str, Any] = {
             "topic": self._topic,

@@ -25,20 +25,20 @@ from streamapp.receiver.attempts import (
     SLOWEST_BYTES,
     Attempt,
     Attempts,
-    Beginning,
     Closed,
     Elsewhere,
     Ending,
     Orphaned,
+    PendingWriter,
     Repeated,
     Writing,
     in_a_thread,
 )
-from streamapp.receiver.backpressure import Holding
+from streamapp.receiver.backpressure import StoreRetry
 from streamapp.receiver.context import AttemptId
 from streamapp.receiver.ledger import Ledger
-from streamapp.receiver.outcomes import Answers
-from streamapp.store.metadata import BlockFile, Rejection
+from streamapp.receiver.outcomes import OutcomePublisher
+from streamapp.store.metadata import BlockMetadata, Rejection
 from streamapp.units import format_size
 
 
@@ -59,7 +59,7 @@ MAX_ATTEMPTS: Final = 1024
 """Attempts in each phase but Writing that are remembered: anybody can make up any number."""
 
 
-class Intake:
+class PartitionReceiver:
     """The blocks of one partition that are begun and not persisted yet."""
 
     def __init__(
@@ -73,8 +73,10 @@ class Intake:
         self._lock = asyncio.Lock()  # the clock's `expire` must not meet a frame half taken
         self._attempts = Attempts()
         self._knows_claims = False  # of all that was acknowledged before it got its partition
-        self._answers = Answers(topic, partition, context)
-        self._holding = Holding(f"{topic}-{partition}", context, gone_on=self._nobody_is_late)
+        self._outcomes = OutcomePublisher(topic, partition, context)
+        self._store_retry = StoreRetry(
+            f"{topic}-{partition}", context, gone_on=self._nobody_is_late
+        )
 
     @property
     def safe_offset(self) -> int | None:
@@ -100,11 +102,11 @@ class Intake:
             ):
                 self._forget()
             elif missing:
-                await self._answers.deleted_unread(record.offset - missing, record.offset)
+                await self._outcomes.deleted_unread(record.offset - missing, record.offset)
             try:
                 frame = frames.parse(record.headers)
             except BlockError as error:
-                await self._answers.set_aside(record, str(error))
+                await self._outcomes.set_aside(record, str(error))
                 self._ledger.settle([record.offset])
                 return
             await self._take_frame(frame, record)
@@ -135,7 +137,7 @@ class Intake:
     def drop(self) -> None:
         """Discard what is begun and publish nothing: Kafka delivers it again."""
         self._forget()
-        self._holding.go_on()
+        self._store_retry.go_on()
 
     def _missing_before(self, record: InboundRecord) -> int:
         """Return how many offsets there are between the last record and this one.
@@ -187,8 +189,8 @@ class Intake:
         except BlockError as error:  # for example a name that can be no name here
             attempt = self._move(attempt_id, Ending())
             attempt.offsets.append(record.offset)
-            await self._answers.set_aside(record, str(error), frame)
-            await self._answers.rejected(attempt_id, frame.meta, str(error))
+            await self._outcomes.set_aside(record, str(error), frame)
+            await self._outcomes.rejected(attempt_id, frame.meta, str(error))
             self._close(attempt)
             return None
 
@@ -199,16 +201,16 @@ class Intake:
             BlockError: the block is unusable.
         """
         await self._context.begin_block()
-        beginning = Beginning(
+        beginning = PendingWriter(
             lambda: self._context.store.begin(frame.file_id, frame.block, meta),
         )
         try:
-            writer = await self._holding.run(beginning.make, meanwhile=self._make_room)
+            writer = await self._store_retry.run(beginning.make, meanwhile=self._make_room)
         except BaseException:
             beginning.give_up()
             self._context.abandon_block()
             raise
-        self._context.vitals.open_blocks += 1
+        self._context.stats.open_blocks += 1
         return Writing(Assembly(frame, meta), writer)
 
     async def _take_written(
@@ -228,7 +230,7 @@ class Intake:
                 writing.assembly.check(frame)
                 await self._persist(attempt, writing, frame.seal)
         except BlockError as error:
-            await self._answers.set_aside(record, str(error), frame)
+            await self._outcomes.set_aside(record, str(error), frame)
             await self._reject(attempt, str(error))
 
     async def _take_noted(
@@ -263,28 +265,28 @@ class Intake:
             await self._make_room(but=attempt)
             writing.must_yield = await asyncio.to_thread(lambda: writing.writer.must_yield)
 
-        await self._holding.run(work, meanwhile=make_room)
+        await self._store_retry.run(work, meanwhile=make_room)
         if not writing.must_yield:
             attempt.note(frame.frame, frame.length, now=self._now())
-            self._context.vitals.received(frame.length)
+            self._context.stats.received(frame.length)
 
     async def _persist(self, attempt: Attempt, writing: Writing, seal: frames.Seal) -> None:
         meta = self._metadata_of(writing, seal)
         async with self._context.locks.of(*attempt.id.block_id):
-            await self._holding.run(lambda: writing.writer.commit(meta))
+            await self._store_retry.run(lambda: writing.writer.commit(meta))
             self._move(attempt.id, Ending())
-            self._context.vitals.open_blocks -= 1
-            self._context.vitals.persisted(meta.size)
+            self._context.stats.open_blocks -= 1
+            self._context.stats.persisted(meta.size)
             try:
-                await self._answers.stored(attempt.id.attempt, meta)
+                await self._outcomes.stored(attempt.id.attempt, meta)
             finally:  # persisted, even if it is acknowledged only when it is delivered again
                 self._context.finish_block()
         logger.debug("persisted %s", attempt.id)
         self._settle_block(attempt.id.block_id)
 
-    def _metadata_of(self, writing: Writing, seal: frames.Seal) -> BlockFile:
+    def _metadata_of(self, writing: Writing, seal: frames.Seal) -> BlockMetadata:
         meta, assembly = writing.assembly.meta, writing.assembly
-        return BlockFile(
+        return BlockMetadata(
             file_id=assembly.file_id,
             name=meta.name,
             file_size=meta.file_size,
@@ -310,10 +312,10 @@ class Intake:
 
     # --- a block that is stored, here or elsewhere
 
-    async def _stored(self, block_id: BlockId) -> BlockFile | None:
+    async def _stored(self, block_id: BlockId) -> BlockMetadata | None:
         """Return the metadata of a block that is persisted; None when nothing tells that it is."""
         try:
-            return await self._holding.run(lambda: self._context.store.stored(*block_id))
+            return await self._store_retry.run(lambda: self._context.store.stored(*block_id))
         except BlockError as error:
             logger.warning("taken for not stored: file %s block %d: %s", *block_id, error)
             return None
@@ -361,8 +363,8 @@ class Intake:
             # Looked at again: it may have been found bad since the first frame came.
             now = await self._stored(attempt.id.block_id)
             if now is not None and (seal is None or seal.sha256.hex() == now.sha256):
-                self._context.vitals.repeated += 1
-                await self._answers.stored(attempt.id.attempt, now)
+                self._context.stats.repeated += 1
+                await self._outcomes.stored(attempt.id.attempt, now)
                 self._settle_block(attempt.id.block_id)
                 return
         other = ""
@@ -371,9 +373,9 @@ class Intake:
         else:
             other = now.sha256
             reason = f"SHA-256 {seal.sha256.hex()}, but {other} is stored already"
-            await self._answers.set_aside(record, reason)
+            await self._outcomes.set_aside(record, reason)
         rejection = Rejection(reason, other)
-        await self._answers.stored(attempt.id.attempt, repeated.stored, rejection)
+        await self._outcomes.stored(attempt.id.attempt, repeated.stored, rejection)
         self._close(attempt)
 
     async def _end_elsewhere(
@@ -393,11 +395,11 @@ class Intake:
             other = claim.sha256
             reason = f"SHA-256 {seal.sha256.hex()}, but {claim.machine} has stored {other}"
         else:
-            self._context.vitals.elsewhere += 1
+            self._context.stats.elsewhere += 1
             self._settle_block(attempt.id.block_id)
             return
         logger.warning("rejected %s: %s", attempt.id, reason)
-        await self._answers.rejected(attempt.id, elsewhere.meta, reason, sha256=other)
+        await self._outcomes.rejected(attempt.id, elsewhere.meta, reason, sha256=other)
         self._close(attempt)
 
     # --- ends
@@ -409,7 +411,7 @@ class Intake:
         assert isinstance(writing, Writing)  # noqa: S101 - for the types: callers looked
         self._abandon(writing)
         self._move(attempt.id, Ending())
-        await self._answers.rejected(attempt.id, writing.assembly.meta, reason)
+        await self._outcomes.rejected(attempt.id, writing.assembly.meta, reason)
         self._close(attempt)
 
     def _close(self, attempt: Attempt) -> None:
@@ -433,7 +435,7 @@ class Intake:
         self._ledger.settle(offsets)
 
     def _abandon(self, writing: Writing) -> None:
-        self._context.vitals.open_blocks -= 1
+        self._context.stats.open_blocks -= 1
         self._context.abandon_block()
         in_a_thread(writing.writer.abort)
 

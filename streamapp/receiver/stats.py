@@ -18,7 +18,7 @@ RATE_SECONDS: Final = 10.0
 """Span that the rate is taken over: long enough for a few blocks, short enough to be live."""
 
 
-class Vitals:
+class WorkerStats:
     """One worker's counters. Used from the event loop alone."""
 
     def __init__(self) -> None:

@@ -30,7 +30,7 @@ READ_BYTES: Final = 4 * MIB
 class JoinedFile(msgspec.Struct, kw_only=True):
     """A file as the folders hold it: for each block the folders that have it."""
 
-    file: metadata.FileFile
+    file: metadata.FileManifest
     blocks: dict[int, list[Path]]
 
     @property
@@ -85,7 +85,7 @@ def sha256(joined: JoinedFile) -> str:
     return digest.hexdigest()
 
 
-def _block(path: Path, block: int, file: metadata.FileFile) -> Iterator[bytes]:
+def _block(path: Path, block: int, file: metadata.FileManifest) -> Iterator[bytes]:
     said = metadata.decode_block(
         _bytes_of(path.with_name(metadata.metadata_name(block, file.blocks)))
     )
@@ -103,7 +103,7 @@ def _block(path: Path, block: int, file: metadata.FileFile) -> Iterator[bytes]:
     if (said.file_id, said.block, said.sha256) != (file.file_id, block, digest.hexdigest()):
         message = f"{path}: SHA-256 {digest.hexdigest()}, its metadata say {said.sha256}"
         raise VerificationError(message)
-    _, wanted = fileplan.Plan(file_size=file.size, block_size=file.block_size).span(block)
+    _, wanted = fileplan.FilePlan(file_size=file.size, block_size=file.block_size).span(block)
     if size != wanted:
         message = f"{path}: {size} bytes, a file of {file.size} has {wanted} there"
         raise VerificationError(message)

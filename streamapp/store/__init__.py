@@ -11,7 +11,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from streamapp.errors import StoreBusyError, StoreError
-from streamapp.store.data_folder import FILE_MODE, Root
+from streamapp.store.data_folder import FILE_MODE, DataFolder
 
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from streamapp.protocol.frames import BlockMeta
-    from streamapp.store.metadata import BlockFile
+    from streamapp.store.metadata import BlockMetadata
     from streamapp.store.writer import BlockWriter
 
 __all__ = ["BlockStore"]
@@ -31,7 +31,7 @@ class BlockStore:
     """The data folders of one machine."""
 
     def __init__(self, paths: Sequence[Path], *, min_free: int, file_mode: int = FILE_MODE) -> None:
-        self.roots = [Root(path, min_free=min_free, file_mode=file_mode) for path in paths]
+        self.roots = [DataFolder(path, min_free=min_free, file_mode=file_mode) for path in paths]
 
     def open(self) -> None:
         """Take all data folders.
@@ -40,7 +40,7 @@ class BlockStore:
             StoreBusyError: another worker has one of them.
             StoreError: none of them can be used.
         """
-        failed: list[tuple[Root, StoreError]] = []
+        failed: list[tuple[DataFolder, StoreError]] = []
         for root in self.roots:
             try:
                 root.open()
@@ -91,7 +91,7 @@ class BlockStore:
         """Bytes that may be written, over all data folders."""
         return sum(max(0, free) for _, free in self._by_room())
 
-    def stored(self, file_id: str, block: int) -> BlockFile | None:
+    def stored(self, file_id: str, block: int) -> BlockMetadata | None:
         """Return the metadata of a block that is persisted here; None when it is not.
 
         Raises:
@@ -144,7 +144,7 @@ class BlockStore:
         """
         return self.roots[0].set_aside(name, reason, value)
 
-    def _by_room(self) -> list[tuple[Root, int]]:
+    def _by_room(self) -> list[tuple[DataFolder, int]]:
         rooms = []
         for root in self.roots:
             try:

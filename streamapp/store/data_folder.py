@@ -30,7 +30,7 @@ from streamapp.store import (
     tally,
     walk,
 )
-from streamapp.store.free_space import Room
+from streamapp.store.free_space import FreeSpace
 from streamapp.store.placement import PRIVATE, PROBE
 from streamapp.store.writer import BlockWriter
 
@@ -48,13 +48,13 @@ FILE_MODE: Final = 0o640
 """The permissions of what is stored: it came from elsewhere, and not everybody here may see it."""
 
 
-class Root:
+class DataFolder:
     """One data folder. Every method may be called from any thread."""
 
     def __init__(self, path: Path, *, min_free: int, file_mode: int = FILE_MODE) -> None:
         """*file_mode* is what files get; folders get it too, and whoever may read may enter."""
         self.path = path
-        self.room = Room(
+        self.free_space = FreeSpace(
             str(path),
             min_free=min_free,
             free_bytes=lambda: self._ask(dirfd.free_bytes),
@@ -68,7 +68,7 @@ class Root:
         self._lock_fd = -1
         self._folders: dict[str, tuple[str, ...]] = {}  # file id -> where its blocks are
         self._writers: set[BlockWriter] = set()
-        self.aside = quarantine.Aside()
+        self.aside = quarantine.RefusedRecords()
         # Bad blocks that could not be moved away: as good as not there.
         self._condemned: set[tuple[str, int]] = set()
         self.kept = tally.Tally()
@@ -86,7 +86,7 @@ class Root:
                 self._fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
                 self._lock_fd = lock.take(self.path, self._fd, mode=self._folder_mode & 0o666)
                 dirfd.set_mode(self._fd, self._folder_mode)
-                self.aside = quarantine.Aside(self._fd)
+                self.aside = quarantine.RefusedRecords(self._fd)
                 left = []
                 for parts, folder_fd, file_names in self._walk():
                     if self._clear_parts(folder_fd, file_names) and parts[:1] != (QUARANTINE,):
@@ -141,9 +141,9 @@ class Root:
     @property
     def free(self) -> int:
         """Bytes that may be written here: less what must stay free and what is promised."""
-        return self.room.free
+        return self.free_space.free
 
-    def stored(self, file_id: str, block: int) -> metadata.BlockFile | None:
+    def stored(self, file_id: str, block: int) -> metadata.BlockMetadata | None:
         """Return the metadata of a block that is persisted here; None when it is not.
 
         Raises:
@@ -177,14 +177,14 @@ class Root:
             StoreError: the folder cannot be written, or is not in its place.
         """
         self.check_place()
-        claim = self.room.begin(source=meta.source, size=meta.size)
+        reservation = self.free_space.begin(source=meta.source, size=meta.size)
         try:
             with self.naming:
                 with dirfd.as_store_errors(f"cannot make a folder in {self.path}"):
                     fd = self._file_folder(file_id, meta)
                 try:
                     writer = BlockWriter(
-                        self, fd, claim, file_id=file_id, block=block, blocks=meta.blocks
+                        self, fd, reservation, file_id=file_id, block=block, blocks=meta.blocks
                     )
                 except BaseException:
                     os.close(fd)
@@ -192,7 +192,7 @@ class Root:
                 self._writers.add(writer)
                 return writer
         except BaseException:
-            self.room.release(claim)
+            self.free_space.release(reservation)
             self.tidy(file_id)
             raise
 
@@ -216,7 +216,7 @@ class Root:
         """
         text = json.dumps(reason, indent=2, default=str).encode() + b"\n"
         self.check_place()
-        self.room.check(len(text) + len(value))
+        self.free_space.check(len(text) + len(value))
         with dirfd.as_store_errors(f"cannot set aside in {self.path}"):
             self.aside.keep(self._fd, name, text, value)
         return self.path / QUARANTINE / f"{name}.json"
@@ -231,7 +231,7 @@ class Root:
             chosen = quarantine.move(self._fd, parts, stem, name, why)
         return self.path / QUARANTINE / f"{chosen}.bin"
 
-    def discard(self, parts: tuple[str, ...], file: metadata.FileFile, block: int) -> None:
+    def discard(self, parts: tuple[str, ...], file: metadata.FileManifest, block: int) -> None:
         """Delete a good block of *file* in the folder *parts*, durably; its folder too if empty.
 
         Raises:
@@ -292,7 +292,7 @@ class Root:
     def forget(self, writer: BlockWriter) -> None:
         """Release the room of *writer*."""
         self._writers.discard(writer)
-        self.room.release(writer.claim)
+        self.free_space.release(writer.reservation)
 
     def tidy(self, file_id: str) -> None:
         """Remove the folders of a file of which no block is kept or being written."""
@@ -306,7 +306,7 @@ class Root:
         with dirfd.as_store_errors(f"cannot ask {self.path}"):
             return question(self._fd)
 
-    def read_metadata(self, fd: int, block: int, blocks: int) -> metadata.BlockFile | None:
+    def read_metadata(self, fd: int, block: int, blocks: int) -> metadata.BlockMetadata | None:
         """Return the metadata of a block in the folder *fd*; None unless its bytes are there.
 
         Raises:
@@ -317,7 +317,7 @@ class Root:
             return None
         return msgspec.structs.replace(meta, folder=self.identity)
 
-    def named(self, meta: metadata.BlockFile, *, is_replaced: bool) -> None:
+    def named(self, meta: metadata.BlockMetadata, *, is_replaced: bool) -> None:
         """Note that a good block has its name; *is_replaced*: a bad one had it, and is gone."""
         is_counted = is_replaced and (meta.file_id, meta.block) not in self._condemned
         if not is_counted:
@@ -393,7 +393,7 @@ class Root:
         self._folders[file_id] = parts
         return fd
 
-    def _own_folder(self, file: metadata.FileFile) -> tuple[tuple[str, ...], int] | None:
+    def _own_folder(self, file: metadata.FileManifest) -> tuple[tuple[str, ...], int] | None:
         """Return where the file's blocks were, and a descriptor; None if that is its no more.
 
         Whoever may write here can remove its folder, or put a link or another folder there.

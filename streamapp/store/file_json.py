@@ -20,7 +20,7 @@ MAX_VOTERS: Final = 100
 """Blocks of a folder that are asked: enough to outvote any rot, cheap in a folder of millions."""
 
 
-def said(folder: int) -> metadata.FileFile | None:
+def said(folder: int) -> metadata.FileManifest | None:
     """Return what ``file.json`` in the folder *folder* says; None when it is missing or rotten.
 
     Raises:
@@ -40,7 +40,7 @@ def said(folder: int) -> metadata.FileFile | None:
     return file if file.is_possible else None
 
 
-def believed(folder: int) -> metadata.FileFile | None:
+def believed(folder: int) -> metadata.FileManifest | None:
     """Return what the blocks in the folder *folder* are of; None when nothing there tells.
 
     Raises:
@@ -54,7 +54,7 @@ def believed(folder: int) -> metadata.FileFile | None:
     return max(votes, key=lambda f: (f.identifies_itself, votes[f]), default=None)
 
 
-def mend(folder: int) -> metadata.FileFile | None:
+def mend(folder: int) -> metadata.FileManifest | None:
     """Write what is `believed` over ``file.json``, durably; return it.
 
     Raises:
@@ -67,7 +67,7 @@ def mend(folder: int) -> metadata.FileFile | None:
     return file
 
 
-def _votes(folder: int) -> list[metadata.FileFile]:
+def _votes(folder: int) -> list[metadata.FileManifest]:
     found = []
     names = [name for name in dirfd.names_in(folder) if name.endswith("_metadata.json")]
     for name in names[:MAX_VOTERS]:

@@ -42,7 +42,7 @@ FILES: Final = 64
 """Inodes that must be free for a block to begin: more than it and its folders take."""
 
 
-class Claim:
+class Reservation:
     """One block that is being written; *came* is how many of its bytes are on the volume."""
 
     def __init__(self, source: str, size: int, *, now: float) -> None:
@@ -71,7 +71,7 @@ class Claim:
         return min(self.missing - self.in_hand - self.advance, self.came)
 
 
-class Room:
+class FreeSpace:
     """The room of one data folder. Every method may be called from any thread."""
 
     def __init__(
@@ -89,74 +89,74 @@ class Room:
         self._free_bytes, self._spare_files = free_bytes, spare_files
         self._clock = clock
         self._lock = threading.Lock()
-        self._claims: dict[Claim, None] = {}  # the oldest first
+        self._reservations: dict[Reservation, None] = {}  # the oldest first
 
     def __len__(self) -> int:
         """How many blocks are being written."""
-        return len(self._claims)
+        return len(self._reservations)
 
     @property
     def free(self) -> int:
         """Bytes that may be written: less what must stay free and what is promised."""
         with self._lock:
-            return self._available(Claim("", 0, now=self._clock()))
+            return self._available(Reservation("", 0, now=self._clock()))
 
-    def begin(self, *, source: str, size: int) -> Claim:
+    def begin(self, *, source: str, size: int) -> Reservation:
         """Return the claim of a block of *size* bytes, of which nothing came.
 
         Raises:
             StoreFullError: there is no room for its first bytes.
         """
         with self._lock:
-            claim = Claim(source, size, now=self._clock())
-            self._check(claim, min(size, FIRST_BYTES))
+            reservation = Reservation(source, size, now=self._clock())
+            self._check(reservation, min(size, FIRST_BYTES))
             if (files := self._spare_files()) < FILES:
                 message = (
                     f"disk full: {max(0, files)} more files may be made in {self._where}, "
                     f"a block needs {FILES}: the volume has no inodes left"
                 )
                 raise StoreFullError(message)
-            self._claims[claim] = None
-            return claim
+            self._reservations[reservation] = None
+            return reservation
 
-    def take(self, claim: Claim, end: int) -> None:
+    def take(self, reservation: Reservation, end: int) -> None:
         """Take the room for the block's bytes before *end*, which are written now.
 
         Raises:
             StoreFullError: there is none; the block waits for it.
         """
         with self._lock:
-            wanted = max(0, end - claim.came)
-            claim.in_hand = 0
-            claim.is_waiting = True
-            self._check(claim, wanted)
-            claim.is_waiting = False
-            claim.in_hand = wanted
+            wanted = max(0, end - reservation.came)
+            reservation.in_hand = 0
+            reservation.is_waiting = True
+            self._check(reservation, wanted)
+            reservation.is_waiting = False
+            reservation.in_hand = wanted
 
-    def came(self, claim: Claim, end: int) -> None:
+    def came(self, reservation: Reservation, end: int) -> None:
         """Note that the block's bytes before *end* are written."""
         with self._lock:
-            claim.in_hand = 0
-            if end > claim.came:
-                claim.came, claim.last = end, self._clock()
+            reservation.in_hand = 0
+            if end > reservation.came:
+                reservation.came, reservation.last = end, self._clock()
 
-    def release(self, claim: Claim) -> None:
+    def release(self, reservation: Reservation) -> None:
         """Note that the block is persisted or aborted."""
         with self._lock:
-            self._claims.pop(claim, None)
+            self._reservations.pop(reservation, None)
 
-    def must_yield(self, claim: Claim) -> bool:
+    def must_yield(self, reservation: Reservation) -> bool:
         """Return whether the block, which waits, is in the way of an older one that waits.
 
         Only the youngest is, and only when the older one has room to its end without it: where
         nobody could go on, all keep what they have.
         """
         with self._lock:
-            waiting = [other for other in self._claims if other.is_waiting]
-            if len(waiting) < 2 or waiting[-1] is not claim:  # noqa: PLR2004 - it and an older one
+            waiting = [other for other in self._reservations if other.is_waiting]
+            if len(waiting) < 2 or waiting[-1] is not reservation:  # noqa: PLR2004 - it and an older one
                 return False
             oldest, *younger = waiting
-            room = self._free_bytes() - self.min_free - len(self._claims) * BESIDE_BYTES
+            room = self._free_bytes() - self.min_free - len(self._reservations) * BESIDE_BYTES
             return oldest.missing <= room + sum(other.came for other in younger)
 
     def check(self, size: int) -> None:
@@ -166,10 +166,12 @@ class Room:
             StoreFullError: there is no room for them.
         """
         with self._lock:
-            self._check(Claim("", size, now=self._clock()), size)
+            self._check(Reservation("", size, now=self._clock()), size)
 
-    def _check(self, claim: Claim, wanted: int) -> None:
-        available = self._available(claim) - BESIDE_BYTES * len({**self._claims, claim: None})
+    def _check(self, reservation: Reservation, wanted: int) -> None:
+        available = self._available(reservation) - BESIDE_BYTES * len(
+            {**self._reservations, reservation: None}
+        )
         if available >= wanted:
             return
         have = format_size(max(0, self._free_bytes()))
@@ -177,28 +179,28 @@ class Room:
             f"disk full: {have} free in {self._where}, needs {format_size(wanted)} "
             f"and {format_size(self.min_free)} that stay free"
         )
-        if promised := self._promised(claim):
+        if promised := self._promised(reservation):
             message += f"; {format_size(promised)} are promised to blocks that began before"
         raise StoreFullError(message)
 
-    def _available(self, claim: Claim) -> int:
-        return self._room(claim) - self._promised(claim)
+    def _available(self, reservation: Reservation) -> int:
+        return self._room(reservation) - self._promised(reservation)
 
-    def _room(self, claim: Claim) -> int:
+    def _room(self, reservation: Reservation) -> int:
         """Return what is free, less what others are writing at this moment."""
-        in_hand = sum(other.in_hand for other in self._claims if other is not claim)
+        in_hand = sum(other.in_hand for other in self._reservations if other is not reservation)
         return self._free_bytes() - self.min_free - in_hand
 
-    def _promised(self, claim: Claim) -> int:
-        """Return what is promised to the blocks that began before *claim*."""
+    def _promised(self, reservation: Reservation) -> int:
+        """Return what is promised to the blocks that began before *reservation*."""
         now = self._clock()
-        advances, earned = {claim.source: 0}, {claim.source: 0}
-        for older in self._claims:
-            if older is claim:
+        advances, earned = {reservation.source: 0}, {reservation.source: 0}
+        for older in self._reservations:
+            if older is reservation:
                 break
             if older.is_fresh(now):
                 advances[older.source] = advances.get(older.source, 0) + older.advance
                 earned[older.source] = earned.get(older.source, 0) + older.earned
         promised = {s: min(SHARE_BYTES, advances[s]) + earned[s] for s in advances}
-        own = promised.pop(claim.source)
-        return own + min(sum(promised.values()), max(0, self._room(claim)) // 2)
+        own = promised.pop(reservation.source)
+        return own + min(sum(promised.values()), max(0, self._room(reservation)) // 2)

@@ -36,7 +36,7 @@ class Rejection(NamedTuple):
     sha256: str = ""
 
 
-class BlockFile(msgspec.Struct, frozen=True, kw_only=True):
+class BlockMetadata(msgspec.Struct, frozen=True, kw_only=True):
     """The content of ``block_NNNN_metadata.json``."""
 
     format: int = FORMAT
@@ -104,7 +104,7 @@ class BlockFile(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-class FileFile(msgspec.Struct, frozen=True, kw_only=True):
+class FileManifest(msgspec.Struct, frozen=True, kw_only=True):
     """The content of ``file.json``: what the folder's blocks are of."""
 
     format: int = FORMAT
@@ -127,12 +127,12 @@ class FileFile(msgspec.Struct, frozen=True, kw_only=True):
         """Whether a file can be so: its blocks are as many as its size makes."""
         if self.format != FORMAT or self.block_size < 1 or self.size < 0:
             return False
-        plan = fileplan.Plan(file_size=self.size, block_size=self.block_size)
+        plan = fileplan.FilePlan(file_size=self.size, block_size=self.block_size)
         return plan.blocks == self.blocks
 
     def size_of(self, block: int) -> int:
         """Return how many bytes *block* has."""
-        return fileplan.Plan(file_size=self.size, block_size=self.block_size).span(block)[1]
+        return fileplan.FilePlan(file_size=self.size, block_size=self.block_size).span(block)[1]
 
     @property
     def identifies_itself(self) -> bool:
@@ -169,13 +169,13 @@ class FileFile(msgspec.Struct, frozen=True, kw_only=True):
 
 _T = TypeVar("_T")
 
-_BLOCK: Final = msgspec.json.Decoder(BlockFile)
-_FILE: Final = msgspec.json.Decoder(FileFile)
+_BLOCK: Final = msgspec.json.Decoder(BlockMetadata)
+_FILE: Final = msgspec.json.Decoder(FileManifest)
 
 
-def file_of(file_id: str, meta: BlockMeta) -> FileFile:
+def file_of(file_id: str, meta: BlockMeta) -> FileManifest:
     """Return what ``file.json`` says of the file whose block *meta* describes."""
-    return FileFile(
+    return FileManifest(
         file_id=file_id,
         name=meta.name,
         size=meta.file_size,
@@ -188,9 +188,9 @@ def file_of(file_id: str, meta: BlockMeta) -> FileFile:
     )
 
 
-def file_of_block(block: BlockFile) -> FileFile:
+def file_of_block(block: BlockMetadata) -> FileManifest:
     """Return what ``file.json`` says where *block* lies: its metadata say it too."""
-    return FileFile(
+    return FileManifest(
         file_id=block.file_id,
         name=block.name,
         size=block.file_size,
@@ -203,7 +203,7 @@ def file_of_block(block: BlockFile) -> FileFile:
     )
 
 
-def decode_block(raw: bytes) -> BlockFile:
+def decode_block(raw: bytes) -> BlockMetadata:
     """Return the block metadata in *raw*.
 
     Raises:
@@ -212,7 +212,7 @@ def decode_block(raw: bytes) -> BlockFile:
     return _decoded(_BLOCK, raw, "block metadata")
 
 
-def decode_file(raw: bytes) -> FileFile:
+def decode_file(raw: bytes) -> FileManifest:
     """Return the file metadata in *raw*.
 
     Raises:

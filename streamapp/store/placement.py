@@ -25,7 +25,7 @@ from streamapp.units import counted
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from streamapp.store.metadata import FileFile
+    from streamapp.store.metadata import FileManifest
 
 PROBE: Final = ".probe"
 PRIVATE: Final = frozenset({QUARANTINE, ".streamapp"})
@@ -37,7 +37,7 @@ _RESERVED: Final = PRIVATE | {LOCK, PROBE, f"{PROBE}.part", IDENTITY, f"{IDENTIT
 _BLOCKED: Final = frozenset({errno.ENOTDIR, errno.ELOOP})
 
 
-def new_folder(root: int, file: FileFile) -> tuple[tuple[str, ...], int]:
+def new_folder(root: int, file: FileManifest) -> tuple[tuple[str, ...], int]:
     """Return where below the folder *root* the blocks of *file* go, and a descriptor of it.
 
     Raises:
@@ -78,7 +78,7 @@ def remove_unused(root: int, parts: tuple[str, ...]) -> bool:
     return True
 
 
-def identify(folder: int, file: FileFile) -> None:
+def identify(folder: int, file: FileManifest) -> None:
     """Make sure that ``file.json`` in *folder* is there, and speaks of *file*.
 
     Raises:
@@ -98,11 +98,11 @@ def identify(folder: int, file: FileFile) -> None:
         raise BlockConflictError(message)
 
 
-def _cut(file: FileFile) -> tuple[str, int, int, int]:
+def _cut(file: FileManifest) -> tuple[str, int, int, int]:
     return file.file_id, file.size, file.blocks, file.block_size
 
 
-def _free_name(part: str, file: FileFile, parent: int, *, first: bool, last: bool) -> str:
+def _free_name(part: str, file: FileManifest, parent: int, *, first: bool, last: bool) -> str:
     """Return *part*, or one with a suffix where another file, a link or ours has the name."""
     for chosen in _candidates(part, file.file_id):
         if first and chosen.casefold() in _RESERVED:
@@ -133,7 +133,7 @@ def _made_up(part: str) -> str:
     return filenames.cut(part, f"~{secrets.token_hex(_MADE_UP_BYTES)}")
 
 
-def is_free_for(file: FileFile, folder: int) -> bool:
+def is_free_for(file: FileManifest, folder: int) -> bool:
     """Return whether blocks of *file* may be kept in *folder*: it is no other file's.
 
     Raises:

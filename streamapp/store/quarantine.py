@@ -41,7 +41,7 @@ _LOST: Final = re.compile(r"[0-9a-f]{32}-\d+(\.again\d+)?")
 _SECTOR_BYTES: Final = 512
 
 
-class Aside:
+class RefusedRecords:
     """The refused records that lie in a folder's ``quarantine/``, whoever put them there.
 
     Blocks that have rotted are not counted: they were there before, and are never deleted.

@@ -13,7 +13,7 @@ from streamapp.store import metadata
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from streamapp.store.metadata import FileFile
+    from streamapp.store.metadata import FileManifest
 
 
 class Tally:
@@ -41,10 +41,10 @@ class Tally:
             self._blocks = max(0, self._blocks - 1)
             self._bytes = max(0, self._bytes - size)
 
-    def add_folder(self, file: FileFile, names: Iterable[str]) -> None:
+    def add_folder(self, file: FileManifest, names: Iterable[str]) -> None:
         """Count the blocks of *file* in a folder that has files of these *names*."""
         found = set(names)
-        plan = fileplan.Plan(file_size=file.size, block_size=file.block_size)
+        plan = fileplan.FilePlan(file_size=file.size, block_size=file.block_size)
         for name in found:
             match = metadata.BIN.fullmatch(name)
             number = int(match[1]) if match else file.blocks

@@ -13,14 +13,14 @@ import msgspec
 
 from streamapp.errors import VerificationError
 from streamapp.store import dirfd, file_json, identity, metadata
-from streamapp.store.metadata import FileFile
+from streamapp.store.metadata import FileManifest
 from streamapp.store.placement import PRIVATE
 
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from streamapp.store.metadata import BlockFile
+    from streamapp.store.metadata import BlockMetadata
 
 logger = logging.getLogger(__name__)
 
@@ -31,10 +31,10 @@ class FileFolder(msgspec.Struct, frozen=True, kw_only=True):
     root: Path
     folder: str
     parts: tuple[str, ...]
-    file: FileFile
+    file: FileManifest
     blocks: frozenset[int]
 
-    def block(self, number: int) -> BlockFile | None:
+    def block(self, number: int) -> BlockMetadata | None:
         """Return the metadata of block *number*; None when it is not persisted here.
 
         Raises:
@@ -75,7 +75,7 @@ def files(root: Path) -> Iterator[FileFolder]:
                 )
 
 
-def read_block(fd: int, block: int, blocks: int) -> BlockFile | None:
+def read_block(fd: int, block: int, blocks: int) -> BlockMetadata | None:
     """Return the metadata of a block in the folder *fd*; None unless its bytes are there.
 
     Raises:

@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Final
 
 from streamapp.errors import BlockConflictError, BlockCorruptError, StoreError
 from streamapp.store import direct_io, dirfd
-from streamapp.store.metadata import BlockFile, bin_name, metadata_name
+from streamapp.store.metadata import BlockMetadata, bin_name, metadata_name
 from streamapp.units import MIB
 
 
 if TYPE_CHECKING:
-    from streamapp.store.data_folder import Root
-    from streamapp.store.free_space import Claim
+    from streamapp.store.data_folder import DataFolder
+    from streamapp.store.free_space import Reservation
 
 _part_numbers: Final = itertools.count()
 
@@ -33,13 +33,20 @@ class BlockWriter:
     """One block on its way to the disk. Every method may be called from any thread."""
 
     def __init__(  # noqa: PLR0913 - where it goes, and what it is
-        self, root: Root, fd: int, claim: Claim, *, file_id: str, block: int, blocks: int
+        self,
+        root: DataFolder,
+        fd: int,
+        reservation: Reservation,
+        *,
+        file_id: str,
+        block: int,
+        blocks: int,
     ) -> None:
         """Open a new ``.part`` file in the folder *fd*, which the writer owns from now on."""
         self._root = root
         self._folder = fd
         self._file_id, self._block, self._blocks = file_id, block, blocks
-        self.claim = claim
+        self.reservation = reservation
         # A writer that a rebalance cancelled may still be at work in its thread while the
         # next one begins: every writer has a file of its own, and a lock around it.
         self._lock = threading.Lock()
@@ -66,16 +73,16 @@ class BlockWriter:
         with self._lock, dirfd.as_store_errors(f"cannot write in {self._root.path}"):
             self._check_open()
             end = offset + len(data)
-            self._root.room.take(self.claim, end)
+            self._root.free_space.take(self.reservation, end)
             self._write(memoryview(data), offset)
-            self._root.room.came(self.claim, end)
+            self._root.free_space.came(self.reservation, end)
 
     @property
     def must_yield(self) -> bool:
         """Whether the block, which waits for room, is in the way of an older one that waits."""
-        return self._root.room.must_yield(self.claim)
+        return self._root.free_space.must_yield(self.reservation)
 
-    def commit(self, meta: BlockFile) -> None:
+    def commit(self, meta: BlockMetadata) -> None:
         """Make the block durable and give it its name; may be repeated after a failure.
 
         A block that is there already with the same SHA-256 is left as it is.
@@ -123,7 +130,7 @@ class BlockWriter:
                 self._is_direct = False
         dirfd.write_all(self._file, data[written:], offset=offset + written)
 
-    def _name(self, meta: BlockFile) -> None:
+    def _name(self, meta: BlockMetadata) -> None:
         stored = self._root.read_metadata(self._folder, self._block, self._blocks)
         if stored is not None:
             if (stored.file_id, stored.sha256) != (meta.file_id, meta.sha256):

@@ -21,7 +21,7 @@ from streamapp.errors import PeerError, RequestRefusedError
 from streamapp.protocol.filenames import printable
 from streamapp.settings import is_loopback
 from streamapp.web.client import LOCAL, base_url, peer_key, token_headers
-from streamapp.web.worker_proofs import ANSWER_HEADER, SCHEME, QuestionReader
+from streamapp.web.worker_proofs import ANSWER_HEADER, SCHEME, RequestVerifier
 
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from aiohttp.typedefs import Middleware
 
     from streamapp.settings import Settings
-    from streamapp.web.worker_proofs import Question
+    from streamapp.web.worker_proofs import SignedRequest
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ def guard(settings: Settings, *, clock: Callable[[], float] = time.time) -> Midd
     hosts = {"localhost", "127.0.0.1", "::1", *(host.lower() for host in own)}
     key = peer_key(settings)
     address = str(URL(base_url(settings))).rstrip("/")  # as Faust writes it in the metadata
-    reader = QuestionReader(key, address, clock) if key else None
+    reader = RequestVerifier(key, address, clock) if key else None
 
     @web.middleware
     async def check(
@@ -114,8 +114,8 @@ def _refuse_other_pages(request: web.Request) -> None:
 
 
 def _refuse_strangers(
-    request: web.Request, settings: Settings, reader: QuestionReader
-) -> Question | None:
+    request: web.Request, settings: Settings, reader: RequestVerifier
+) -> SignedRequest | None:
     """Let whoever has the token ask; return the question when it is a worker of the group."""
     given = request.headers.get("Authorization", "")
     if given.startswith(f"{SCHEME} "):

@@ -39,7 +39,7 @@ MAX_NONCES: Final = 65_536
 _CREDENTIALS: Final = re.compile(rf"{SCHEME} ([0-9]{{1,12}}) ([0-9a-f]{{32}}) ([0-9a-f]{{64}})")
 
 
-class Question(msgspec.Struct, frozen=True, kw_only=True):
+class SignedRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What is asked, of whom, and when."""
 
     method: str
@@ -64,7 +64,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
         return hmac.new(key, lines.encode("utf-8", "surrogateescape"), "sha256").hexdigest()
 
 
-class QuestionReader:
+class RequestVerifier:
     """Takes each question of the group's workers once, and no other."""
 
     def __init__(self, key: bytes, peer: str, clock: Callable[[], float]) -> None:
@@ -75,7 +75,7 @@ class QuestionReader:
         self._seen: dict[str, int] = {}
         self._forget_at = 0.0
 
-    def read(self, credentials: str, *, method: str, path: str) -> Question:
+    def read(self, credentials: str, *, method: str, path: str) -> SignedRequest:
         """Return the question that *credentials* prove.
 
         Raises:
@@ -85,7 +85,7 @@ class QuestionReader:
         if found is None:
             message = "no proof of a worker of the group"
             raise PeerError(message)
-        question = Question(
+        question = SignedRequest(
             method=method, path=path, peer=self._peer, at=int(found[1]), nonce=found[2]
         )
         if not hmac.compare_digest(question.credentials(self._key), credentials):
@@ -94,7 +94,7 @@ class QuestionReader:
         self._remember(question)
         return question
 
-    def _remember(self, question: Question) -> None:
+    def _remember(self, question: SignedRequest) -> None:
         now = self._clock()
         if abs(now - question.at) > WINDOW_SECONDS:
             message = (

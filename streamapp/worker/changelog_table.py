@@ -50,7 +50,7 @@ FOLDED: Final = "folded"
 table's partition had folded. Other than generations, offsets outlive the group."""
 
 
-class Changelogs:
+class PendingWrites:
     """What was written to tables and is not in their changelogs yet. For the event loop alone."""
 
     def __init__(self) -> None:
@@ -76,7 +76,7 @@ class Changelogs:
 
 
 @logs.as_library
-class SafeTable(faust.Table[Any, Any]):
+class ChangelogTable(faust.Table[Any, Any]):
     """A table whose rows reach its changelog before the records they are made of are done."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - Faust's signature
@@ -184,7 +184,7 @@ class SafeTable(faust.Table[Any, Any]):
     def _write(self, partition: int, key: Any, value: Any, *serializers: Any) -> FutureMessage:  # noqa: ANN401
         """Send a row, and have commits wait until Kafka has it."""
         sent = self._send(partition, key, value, *serializers)
-        cast("StreamApp", self.app).changelogs.watch(self._until_written(sent, partition, key))
+        cast("StreamApp", self.app).pending_writes.watch(self._until_written(sent, partition, key))
         return sent
 
     def _send(self, partition: int, key: Any, value: Any, *serializers: Any) -> FutureMessage:  # noqa: ANN401

@@ -52,7 +52,7 @@ COMMIT_GAP_SECONDS: Final = 0.05
 
 
 @logs.as_library
-class SafeConsumer(driver.Consumer):
+class OrderedCommitConsumer(driver.Consumer):
     """A consumer that refuses stale acknowledgements, and reads without holes after a seek."""
 
     _seeks = 0
@@ -94,7 +94,7 @@ class SafeConsumer(driver.Consumer):
         """Do what comes before a commit: have the changelogs written of what is committed."""
         await super()._handle_attached(commit_offsets)
         if any(tp.topic != self._blocks_topic for tp in commit_offsets):
-            await cast("StreamApp", self.app).changelogs.wait()
+            await cast("StreamApp", self.app).pending_writes.wait()
 
     async def perform_seek(self) -> None:
         """Go back to what is committed; where nothing is, to the beginning."""
@@ -165,13 +165,13 @@ class SafeConsumer(driver.Consumer):
         await super()._add_gap(tp, offset_from, offset_to - 1)
 
 
-class SafeTransport(driver.Transport):
-    """The aiokafka transport with `SafeConsumer`."""
+class OrderedCommitTransport(driver.Transport):
+    """The aiokafka transport with `OrderedCommitConsumer`."""
 
-    Consumer: ClassVar[type[ConsumerT]] = SafeConsumer
+    Consumer: ClassVar[type[ConsumerT]] = OrderedCommitConsumer
 
 
-def read_without_belief(*, on_response: Callable[[], None]) -> None:
+def install_overrides(*, on_response: Callable[[], None]) -> None:
     """Have this process read Kafka's answers in our way; for workers alone.
 
     Record batches with `streamapp.worker.aiokafka_overrides.batches`, what is around them with

@@ -24,7 +24,7 @@ from click.shell_completion import get_completion_class
 from faust.cli.faust import cli
 
 from streamapp.click_errors import ReportedError, reporting
-from streamapp.errors import KafkaError, SettingsError, StreamAppError, TopicError
+from streamapp.errors import ClusterError, SettingsError, StreamAppError, TopicError
 from streamapp.kafka import clients
 from streamapp.store import BlockStore
 from streamapp.worker import table_recovery
@@ -56,9 +56,9 @@ class _InOneLine(faust.cli.base.AppCommand):
         except click.UsageError as error:
             self._failure = SettingsError(error.format_message())
         except TimeoutError:
-            self._failure = KafkaError(f"Kafka did not accept it within {SEND_SECONDS:.0f} s")
+            self._failure = ClusterError(f"Kafka did not accept it within {SEND_SECONDS:.0f} s")
         except Exception as error:  # noqa: BLE001 - what Faust and aiokafka raise has no parent
-            self._failure = KafkaError(str(error) or type(error).__name__)
+            self._failure = ClusterError(str(error) or type(error).__name__)
 
     def run_using_worker(self, *args: Any, **kwargs: Any) -> NoReturn:  # noqa: ANN401 - Faust's
         """Run the command, and report what it raised."""
@@ -89,7 +89,7 @@ class send(_InOneLine, faust.cli.send.send):  # noqa: N801 - the command's name
         Raises:
             SettingsError: there is no such agent.
             TopicError: there is no such topic.
-            KafkaError: no broker answers.
+            ClusterError: no broker answers.
         """
         settings = cast("StreamApp", self.app).settings
         if entity.startswith("@"):

@@ -37,7 +37,7 @@ class StreamWorker(faust.Worker):
         self._signals.start()
         super().__init__(*args, **kwargs | {"stdout": sys.stdout, "stderr": sys.stderr})
         app = cast("StreamApp", self.app)
-        consumer.read_without_belief(on_response=app.vitals.broker_answered)
+        consumer.install_overrides(on_response=app.stats.broker_answered)
         assignor.read_members_with_limits(app.settings, str(app.conf.canonical_url))
         with reporting():
             startup.prepare(app)

@@ -29,14 +29,14 @@ class Report(NamedTuple):
 def report(app: StreamApp) -> Report:
     """Return what the worker of *app* would report now."""
     partitions = tuple(watchdog_probe.block_partitions(app))
-    return Report(app.vitals.state, watchdog_probe.is_ready(app), partitions)
+    return Report(app.stats.state, watchdog_probe.is_ready(app), partitions)
 
 
 async def own_heartbeat(app: StreamApp) -> Heartbeat:
     """Return what the worker of *app* reports of itself now."""
-    vitals, settings = app.vitals, app.settings
+    stats, settings = app.stats, app.settings
     kept_blocks, kept_bytes = app.block_store.kept
-    state, reason = vitals.state, vitals.reason
+    state, reason = stats.state, stats.reason
     if state == "running" and not watchdog_probe.is_ready(app):
         state, reason = "holding", watchdog_probe.RESTORING
     return Heartbeat(
@@ -44,25 +44,25 @@ async def own_heartbeat(app: StreamApp) -> Heartbeat:
         group=settings.group_id,
         state=state,
         reason=reason,
-        started_at=vitals.started_at,
+        started_at=stats.started_at,
         at=time.time(),
-        blocks=vitals.blocks,
-        bytes=vitals.bytes,
-        repeated=vitals.repeated,
-        rejected=vitals.rejected,
-        quarantined=vitals.quarantined,
-        corrupt=vitals.corrupt,
-        deleted_unread=vitals.deleted_unread,
-        retention_left=vitals.retention_left,
-        rate=vitals.rate,
+        blocks=stats.blocks,
+        bytes=stats.bytes,
+        repeated=stats.repeated,
+        rejected=stats.rejected,
+        quarantined=stats.quarantined,
+        corrupt=stats.corrupt,
+        deleted_unread=stats.deleted_unread,
+        retention_left=stats.retention_left,
+        rate=stats.rate,
         free_disk=await asyncio.to_thread(_free_disk, app),
-        open_blocks=vitals.open_blocks,
+        open_blocks=stats.open_blocks,
         partitions=tuple(watchdog_probe.block_partitions(app)),
         data_dir=str(settings.data_roots[0]),
         web_url=str(app.conf.canonical_url),
         version=streamapp.__version__,
-        folders=vitals.folders,
-        start_id=vitals.start_id,
+        folders=stats.folders,
+        start_id=stats.start_id,
         interval=settings.heartbeat,
         session_timeout=settings.session_timeout,
         kept_blocks=kept_blocks,

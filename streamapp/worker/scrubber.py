@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from streamapp.receiver.context import WorkerContext
-    from streamapp.store.data_folder import Root
+    from streamapp.store.data_folder import DataFolder
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ NOTE_SECONDS: Final = 10.0
 _HOUR: Final = 3600.0
 
 
-class Place(msgspec.Struct, kw_only=True):
+class ScrubPosition(msgspec.Struct, kw_only=True):
     """How far the pass that began at *started_at* is: up to the folder *after* of *root*."""
 
     started_at: float = 0.0
@@ -65,8 +65,8 @@ class Scrub:
         Raises:
             StoreError: the quarantine cannot be read.
         """
-        for loss in await asyncio.to_thread(revoke.untold, self._context.store):
-            await self._tell(loss)
+        for revoked in await asyncio.to_thread(revoke.untold, self._context.store):
+            await self._tell(revoked)
 
     async def run(self) -> None:
         """Begin a pass every ``scrub_every`` hours; a pass that was stopped goes on first."""
@@ -88,7 +88,7 @@ class Scrub:
             StoreError: a data folder could not be looked at; the others were read all the same.
         """
         if self._place.is_done:
-            self._place = Place(started_at=time.time(), is_done=False)
+            self._place = ScrubPosition(started_at=time.time(), is_done=False)
         await self.tell_untold()
         began, found, failure = time.monotonic(), 0, None
         pace = Pace(self._context.settings.scrub_rate, self._stop)
@@ -110,7 +110,7 @@ class Scrub:
         logger.info("read %d stored blocks again in %s: %d bad", self.blocks, seconds, found)
         self.blocks = 0
 
-    def _next_bad(self, root: Root, verdicts: Iterator[Verdict]) -> Verdict | None:
+    def _next_bad(self, root: DataFolder, verdicts: Iterator[Verdict]) -> Verdict | None:
         """Read on until a block is bad; a thread's work, and its only one at a time."""
         parts = None
         for verdict in verdicts:
@@ -123,14 +123,14 @@ class Scrub:
                 return verdict
         return None
 
-    async def _take_back(self, root: Root, bad: Verdict) -> None:
+    async def _take_back(self, root: DataFolder, bad: Verdict) -> None:
         log = logger.warning if bad.state is State.FILE_JSON else logger.error
         log("%s is %s: %s", bad.path, bad.state.value, bad.reason)
         settings = self._context.settings
         file_id = bad.file.file_id if bad.file else ""
         async with self._context.locks.of(file_id, bad.block):
-            loss = await asyncio.to_thread(
-                lambda: revoke.take_back(
+            revoked = await asyncio.to_thread(
+                lambda: revoke.revoke_block(
                     self._context.store,
                     root,
                     bad,
@@ -138,27 +138,27 @@ class Scrub:
                     machine=settings.machine_id,
                 )
             )
-            if loss is not None:
-                self._context.vitals.corrupt += 1
-                await self._tell(loss)
+            if revoked is not None:
+                self._context.stats.corrupt += 1
+                await self._tell(revoked)
 
-    async def _tell(self, loss: revoke.Loss) -> None:
-        for ack in loss.acks:
+    async def _tell(self, revoked: revoke.RevokedBlock) -> None:
+        for ack in revoked.acks:
             await self._context.publish(ack)
             logger.error("file %s block %d is lost here: %s", ack.file_id, ack.block, ack.reason)
-        await asyncio.to_thread(revoke.told, self._context.store, loss)
+        await asyncio.to_thread(revoke.told, self._context.store, revoked)
 
-    def _roots_left(self) -> list[Root]:
+    def _roots_left(self) -> list[DataFolder]:
         roots = sorted(self._context.store.roots, key=lambda root: str(root.path))
         return [root for root in roots if str(root.path) >= self._place.root]
 
-    def _after(self, root: Root) -> tuple[str, ...] | None:
+    def _after(self, root: DataFolder) -> tuple[str, ...] | None:
         return self._place.after if str(root.path) == self._place.root else None
 
-    def _noted(self) -> Place:
+    def _noted(self) -> ScrubPosition:
         with contextlib.suppress(OSError, msgspec.MsgspecError):
-            return msgspec.json.decode(self._note.read_bytes(), type=Place)
-        return Place()
+            return msgspec.json.decode(self._note.read_bytes(), type=ScrubPosition)
+        return ScrubPosition()
 
     def _write_note(self, *, within: float = 0.0) -> None:
         """Keep the place, unless that was done *within* so many seconds; it may be lost."""

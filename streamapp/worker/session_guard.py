@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-class Lease:
+class SessionGuard:
     """Notices that time has passed without us. Used from the event loop alone."""
 
     def __init__(
@@ -32,7 +32,7 @@ class Lease:
         self._seen = clock()
         self._sure_at = self._seen
 
-    def doubt(self) -> float:
+    def seconds_until_safe(self) -> float:
         """Return the seconds for which nothing may be written; 0.0 when all is well.
 
         Whoever asks first after a gap notices it: ask before each write, and now and then.

@@ -44,11 +44,11 @@ def prepare(app: StreamApp) -> None:
     _start(app, is_alone=not has_folders)
     # Faust declares the changelogs again: another number of replicas than they have would
     # make it wait for ever.
-    app.vitals.contact = BrokerContact(settings.brokers, time.monotonic)
+    app.stats.contact = BrokerContact(settings.brokers, time.monotonic)
     data_blocks = states[topic_admin.names(settings).data_blocks]
     if text := history.ahead_of(settings, data_blocks):
         logger.warning("%s", text)
-    app.vitals.retention_seconds = data_blocks.retention_seconds
+    app.stats.retention_seconds = data_blocks.retention_seconds
     app.conf.topic_replication_factor = min(state.replicas for state in states.values())
 
 
@@ -58,9 +58,9 @@ def _start(app: StreamApp, *, is_alone: bool) -> None:
     What changed since the last start is published before: if that fails, it shows again.
     """
     app.is_compared = reconciliation.before_start(app.settings, app.block_store, is_alone=is_alone)
-    app.vitals.folders = app.block_store.identities
-    app.vitals.start_id = identity.new_id()
-    app.block_store.note_start(app.vitals.start_id)
+    app.stats.folders = app.block_store.identities
+    app.stats.start_id = identity.new_id()
+    app.block_store.note_start(app.stats.start_id)
 
 
 def command_line(*, loglevel: str, web_port: int, web_bind: str) -> list[str]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from confluent_kafka import TopicCollection
 
-from streamapp.errors import KafkaError, SettingsError, StoreBusyError
+from streamapp.errors import ClusterError, SettingsError, StoreBusyError
 from streamapp.kafka import clients, groups, topic_admin
 from streamapp.kafka.topic_admin import MACHINES_TABLE
 
@@ -55,7 +55,7 @@ def make_usable(settings: Settings) -> None:
     """Wipe databases that cannot be used, before Faust opens them.
 
     Raises:
-        KafkaError: the broker does not answer.
+        ClusterError: the broker does not answer.
         StoreBusyError: another worker has them open.
     """
     folder = settings.tables_dir
@@ -94,7 +94,7 @@ def _rewind(settings: Settings, group: Consumer) -> None:
         time.sleep(_POLL_SECONDS)
     try:
         groups.rewind(group, admin, _folded(settings))
-    except KafkaError:
+    except ClusterError:
         if not groups.is_up(admin, settings.group_id):
             raise
         logger.info("another worker of the group was first")
@@ -135,7 +135,7 @@ def rebuild_from_acks(settings: Settings) -> None:
 
     Raises:
         SettingsError: workers of the group are running.
-        KafkaError: the broker does not answer, or refuses.
+        ClusterError: the broker does not answer, or refuses.
     """
     admin = clients.admin(settings)
     if groups.is_up(admin, settings.group_id):

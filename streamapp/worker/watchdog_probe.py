@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from faust.exceptions import ConsumerNotStarted
 
-from streamapp.errors import KafkaError
+from streamapp.errors import ClusterError
 from streamapp.kafka import clients, groups, topic_admin
 from streamapp.worker import table_recovery
 from streamapp.worker.watchdog import Sample, Watchdog, WatchdogThread, now
@@ -43,13 +43,13 @@ class WatchedWorker:
         """Return what there is to see now; it may take as long as the broker does."""
         app = self._app
         ready = is_ready(app)
-        taken = dict(app.vitals.taken)  # before the commits: taken and then committed has moved
+        taken = dict(app.stats.taken)  # before the commits: taken and then committed has moved
         committed, ends = self._progress() if ready else (None, None)
         return Sample(
             now=now(),
             loop_answered=loop_answered,
             ready=ready,
-            holding=app.vitals.state != "running",
+            holding=app.stats.state != "running",
             taken=taken,
             committed=committed,
             ends=ends,
@@ -62,7 +62,7 @@ class WatchedWorker:
         places = [(tp.topic, tp.partition) for tp in assigned if tp.topic in read]
         try:
             return groups.committed(self._group, places), groups.ends(self._admin, places)
-        except KafkaError as error:
+        except ClusterError as error:
             logger.debug("watchdog: %s", error)
             return None, None
 
@@ -74,7 +74,7 @@ class WatchedWorker:
         """Have tables that could not be recovered wiped at the next start."""
         if not is_ready(self._app):
             table_recovery.ask_for_wipe(self._app.settings.tables_dir)
-        self._app.vitals.hold("watchdog", reason)
+        self._app.stats.hold("watchdog", reason)
 
 
 def is_ready(app: StreamApp) -> bool:
@@ -85,7 +85,7 @@ def is_ready(app: StreamApp) -> bool:
 
 def can_work(app: StreamApp) -> bool:
     """Return whether the worker has its tables, a cluster, and nothing that it waits for."""
-    return is_ready(app) and app.vitals.state == "running"
+    return is_ready(app) and app.stats.state == "running"
 
 
 def block_partitions(app: StreamApp) -> list[int]:

@@ -48,37 +48,37 @@ class WorkerCollector:
 
 
 def _counters() -> Iterator[Metric]:
-    vitals = app.vitals
+    stats = app.stats
     blocks = CounterMetricFamily("streamapp_blocks", "Blocks, by outcome.", labels=["state"])
-    blocks.add_metric(["persisted"], vitals.blocks)
-    blocks.add_metric(["repeated"], vitals.repeated)
-    blocks.add_metric(["rejected"], vitals.rejected)
+    blocks.add_metric(["persisted"], stats.blocks)
+    blocks.add_metric(["repeated"], stats.repeated)
+    blocks.add_metric(["rejected"], stats.rejected)
     yield blocks
     persisted = CounterMetricFamily(
         "streamapp_block_bytes", "Bytes of blocks.", labels=["direction"]
     )
-    persisted.add_metric(["persisted"], vitals.bytes)
+    persisted.add_metric(["persisted"], stats.bytes)
     yield persisted
     yield CounterMetricFamily(
-        "streamapp_quarantined_records", "Records set aside.", value=vitals.quarantined
+        "streamapp_quarantined_records", "Records set aside.", value=stats.quarantined
     )
     yield CounterMetricFamily(
-        "streamapp_corrupt_blocks", "Stored blocks that were found bad.", value=vitals.corrupt
+        "streamapp_corrupt_blocks", "Stored blocks that were found bad.", value=stats.corrupt
     )
     yield CounterMetricFamily(
         "streamapp_deleted_unread_records",
         "Records that Kafka's retention deleted before they were read.",
-        value=vitals.deleted_unread,
+        value=stats.deleted_unread,
     )
 
 
 def _gauges() -> Iterator[Metric]:
-    vitals = app.vitals
-    yield GaugeMetricFamily("streamapp_blocks_in_flight", "Open blocks.", value=vitals.open_blocks)
+    stats = app.stats
+    yield GaugeMetricFamily("streamapp_blocks_in_flight", "Open blocks.", value=stats.open_blocks)
     yield GaugeMetricFamily(
         "streamapp_holding",
         "1 while it waits for a disk or Kafka.",
-        value=vitals.state == "holding",
+        value=stats.state == "holding",
     )
     yield GaugeMetricFamily(
         "streamapp_ready", "1 while it can do its work.", value=watchdog_probe.can_work(app)
@@ -90,7 +90,7 @@ def _gauges() -> Iterator[Metric]:
         except StoreError:
             free.add_metric([str(root.path)], 0)
     yield free
-    left = vitals.retention_left
+    left = stats.retention_left
     if left is not None:
         yield GaugeMetricFamily(
             "streamapp_retention_left_seconds",

@@ -31,7 +31,7 @@ from streamapp.protocol.filenames import printable
 from streamapp.settings import is_loopback, label_of
 from streamapp.units import KIB, MIB
 from streamapp.web.client import LOCAL, peer_key
-from streamapp.web.worker_proofs import ANSWER_HEADER, Question
+from streamapp.web.worker_proofs import ANSWER_HEADER, SignedRequest
 from streamapp.worker import watchdog_probe
 from tables.state import files
 from tables.web.peer_answers import FilesAnswer, MachinesAnswer, read_file
@@ -173,7 +173,7 @@ async def _ask(url: str, path: str, query: Mapping[str, str]) -> tuple[int, byte
     if key is None and not is_loopback(target.host or ""):
         message = f"without {label_of('web_token')} only loopback addresses are asked"
         raise PeerError(message)
-    question = Question(
+    question = SignedRequest(
         method="GET",
         path=target.raw_path_qs,
         peer=url,

@@ -117,14 +117,14 @@ def health_json() -> dict[str, Any]:
     It can while it has its tables and partitions, a cluster, and nothing that it waits for.
     """
     recovered = watchdog_probe.is_ready(app)
-    state = app.vitals.state
+    state = app.stats.state
     return {
         "live": True,
         "ready": watchdog_probe.can_work(app),
         "machine": app.settings.machine_id,
         "group": app.settings.group_id,
         "state": state if recovered or state == "stopping" else "recovering",
-        "reason": app.vitals.reason or ("" if recovered else watchdog_probe.RESTORING),
+        "reason": app.stats.reason or ("" if recovered else watchdog_probe.RESTORING),
         "partitions": watchdog_probe.block_partitions(app),
     }
 

@@ -15,8 +15,8 @@ import faust
 from agents.guard import stop_on_unforeseen
 from streamapp.receiver.ledger import Ledger
 from streamapp.settings import Settings
-from streamapp.worker.changelog_table import Changelogs
-from streamapp.worker.consumer import SafeTransport
+from streamapp.worker.changelog_table import PendingWrites
+from streamapp.worker.consumer import OrderedCommitTransport
 
 
 SLOW, RAISING = b"1", b"3"
@@ -26,11 +26,11 @@ NEVER = 3600
 class SafeApp(faust.App):
     """An application with the transport of the worker, and without tables."""
 
-    changelogs = Changelogs()
+    pending_writes = PendingWrites()
     settings = Settings()  # the transport asks it for the name of the blocks' topic
 
     def _new_transport(self):
-        return SafeTransport(self.conf.broker_consumer, self)
+        return OrderedCommitTransport(self.conf.broker_consumer, self)
 
 
 def create_app(how, brokers, name, folder):

@@ -5,7 +5,7 @@ import random
 
 from streamapp.protocol import fileplan
 from streamapp.protocol.frames import BlockMeta
-from streamapp.store.metadata import BlockFile
+from streamapp.store.metadata import BlockMetadata
 
 
 def file_id_of(name, size, block_size, source="laptop"):
@@ -15,7 +15,7 @@ def file_id_of(name, size, block_size, source="laptop"):
 
 def keep_file(store, name, *, size, block_size, seed=0, group="g", machine="m"):  # noqa: PLR0913 - what a file is
     """Keep a file of random bytes in *store* (or one root); return its id."""
-    plan = fileplan.Plan(file_size=size, block_size=block_size)
+    plan = fileplan.FilePlan(file_size=size, block_size=block_size)
     file_id = file_id_of(name, size, block_size)
     rng = random.Random(f"{name} {seed}")  # noqa: S311 - no secret
     for block in range(plan.blocks):
@@ -43,7 +43,7 @@ def keep_block(store, file_id, block, data, *, name, plan, start, group="g", mac
     writer = store.begin(file_id, block, meta)
     writer.write(data, offset=0)
     writer.commit(
-        BlockFile(
+        BlockMetadata(
             file_id=file_id,
             name=name,
             file_size=plan.file_size,

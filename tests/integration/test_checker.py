@@ -12,7 +12,7 @@ from streamapp.producer.sources.scan import scan
 from streamapp.protocol import fileplan
 from streamapp.protocol.frames import BlockMeta
 from streamapp.store import BlockStore
-from streamapp.store.metadata import BlockFile
+from streamapp.store.metadata import BlockMetadata
 from tests import checker
 
 
@@ -24,7 +24,7 @@ SIZES = {"a/b.csv": 2500, "empty": 0, "c": 1000}
 
 def blocks_of(file):
     """Return how many blocks *file* has."""
-    return fileplan.Plan(file_size=file.size, block_size=BLOCK_SIZE).blocks
+    return fileplan.FilePlan(file_size=file.size, block_size=BLOCK_SIZE).blocks
 
 
 def store_block(store, machine, file, data, number, *, version=""):  # noqa: PLR0913 - what a block is
@@ -34,7 +34,7 @@ def store_block(store, machine, file, data, number, *, version=""):  # noqa: PLR
         block_size=BLOCK_SIZE, version=version,
     )  # fmt: skip
     file_id = file_id or file.file_id
-    plan = fileplan.Plan(file_size=len(data), block_size=BLOCK_SIZE)
+    plan = fileplan.FilePlan(file_size=len(data), block_size=BLOCK_SIZE)
     start, size = plan.span(number)
     payload = data[start : start + size]
     common = {
@@ -49,7 +49,7 @@ def store_block(store, machine, file, data, number, *, version=""):  # noqa: PLR
         "sent_ns": 2,
         "version": version,
     }
-    stored = BlockFile(
+    stored = BlockMetadata(
         file_id=file_id,
         block=number,
         end=start + size,

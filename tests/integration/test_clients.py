@@ -8,11 +8,11 @@ import pytest
 from streamapp.app import create_app
 from streamapp.errors import BrokerUnreachableError
 from streamapp.kafka import clients, topic_admin
-from streamapp.kafka.connection_errors import Trouble
+from streamapp.kafka.connection_errors import ConnectionErrors
 from streamapp.producer.block_proofs import Prover
-from streamapp.producer.kafka_writer import Outbox
+from streamapp.producer.kafka_writer import BoundedProducer
 from streamapp.producer.model import Block, File, Phase
-from streamapp.producer.sender import Means, Sender
+from streamapp.producer.sender import SendContext, Sender
 from streamapp.producer.sources.scan import scan
 from streamapp.protocol import fileplan, routing
 from streamapp.protocol.compression import Compression
@@ -44,8 +44,8 @@ def settings(broker, tmp_path):
 def outbox(request, settings):
     """Each Kafka producer of ours outside of Faust."""
     if request.param == "of the delivery":
-        return Outbox.for_topic(settings, max_message_bytes=topic_admin.MAX_MESSAGE_BYTES)
-    return Outbox(lambda: clients.producer(settings))
+        return BoundedProducer.for_topic(settings, max_message_bytes=topic_admin.MAX_MESSAGE_BYTES)
+    return BoundedProducer(lambda: clients.producer(settings))
 
 
 def assert_promised(produced):
@@ -93,10 +93,10 @@ def test_partition_of_a_block(broker, settings, tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "file").write_bytes(b"x" * 3 * BLOCK)
     (source,) = scan(tmp_path / "data", machine="m", block_size=BLOCK)
-    outbox = Outbox.for_topic(settings, max_message_bytes=topic_admin.MAX_MESSAGE_BYTES)
+    outbox = BoundedProducer.for_topic(settings, max_message_bytes=topic_admin.MAX_MESSAGE_BYTES)
     refused = []
     sender = Sender(
-        Means(
+        SendContext(
             folder=tmp_path / "data",
             machine="m",
             block_size=BLOCK,
@@ -112,7 +112,7 @@ def test_partition_of_a_block(broker, settings, tmp_path):
     )
     wanted = []
     for number in range(3):
-        wanted.append(fileplan.partition_of(source.file_id, number, broker.partitions))
+        wanted.append(fileplan.block_partition(source.file_id, number, broker.partitions))
         block = Block(File(source, 3), number, wanted[-1])
         block.phase, block.attempt, block.tries = Phase.SENDING, 1, 1
         sender.send(block)
@@ -142,9 +142,9 @@ def nowhere():
 def test_no_line_of_librdkafka(nowhere, caplog, capfd):
     """No client writes a line of librdkafka to the screen or, unless one debugs, to the log."""
     caplog.set_level(logging.DEBUG)
-    trouble = Trouble()
+    trouble = ConnectionErrors()
     consumer = clients.consumer(nowhere, error_cb=trouble.note)
-    outbox = Outbox.for_topic(nowhere, max_message_bytes=1 << 20)
+    outbox = BoundedProducer.for_topic(nowhere, max_message_bytes=1 << 20)
     admin = clients.admin(nowhere)
     outbox.post("t", b"v", key=b"k")
 

@@ -9,7 +9,7 @@ from streamapp.integrity.verify import Pace
 from streamapp.protocol import frames as frame_headers
 from streamapp.protocol import messages
 from streamapp.receiver.context import InboundRecord
-from streamapp.receiver.partition import Intake
+from streamapp.receiver.partition import PartitionReceiver
 from streamapp.settings import Settings
 from streamapp.store import BlockStore
 from tests.fakes import FakeContext
@@ -40,7 +40,7 @@ def acked():
 @pytest.fixture
 def send(context, acked):
     """Sends frames of an attempt at the one block, as they come from Kafka."""
-    intake = Intake("data-blocks", 0, context)
+    receiver = PartitionReceiver("data-blocks", 0, context)
     offset = -1
 
     async def send_(attempt, frames):
@@ -49,7 +49,7 @@ def send(context, acked):
         for number in frames:
             offset += 1
             frame, value = made[number]
-            await intake.take(
+            await receiver.take(
                 InboundRecord(
                     offset=offset,
                     generation=1,
@@ -72,7 +72,7 @@ def take_back(context):
     """Find the bad block and move it away, as the scrub does."""
     (root,) = context.store.roots
     (found,) = [v for v in verify.blocks(root.path, Pace()) if not v.is_good]
-    return revoke.take_back(context.store, root, found, group="g", machine="m")
+    return revoke.revoke_block(context.store, root, found, group="g", machine="m")
 
 
 async def test_found_bad_while_it_is_sent_again(context, send, acked):

@@ -14,9 +14,9 @@ from confluent_kafka import KafkaError as Code
 from streamapp import producer
 from streamapp.errors import (
     BrokerDeniedError,
+    ClusterError,
     DeliveryError,
     InterruptedDeliveryError,
-    KafkaError,
     SettingsError,
     SourceChangedError,
     SourceError,
@@ -453,7 +453,7 @@ def test_why_no_broker_answers(fake, settings, told, monkeypatch):
     """While no broker answers, the run says why not, as far as that is known."""
     fake.is_stuck = True
     monkeypatch.setattr(producer_run.BrokerContact, "reason", "no broker has answered for 6.0 s")
-    monkeypatch.setattr(producer_run.Trouble, "reason", "k:1 refuses the connection")
+    monkeypatch.setattr(producer_run.ConnectionErrors, "reason", "k:1 refuses the connection")
     told.on_waiting = fake.start_machines
     run(settings.model_copy(update={"ack_grace": 60.0}), told)
 
@@ -510,7 +510,7 @@ def test_kafka_producer_breaks_always(fake, settings, told, monkeypatch):
     monkeypatch.setattr(producer_run, "MAX_RENEWALS", 1)
     fake.refuse = [FATAL] * 1000
 
-    with pytest.raises(KafkaError, match="Kafka refuses what is sent: too large"):
+    with pytest.raises(ClusterError, match="Kafka refuses what is sent: too large"):
         run(settings.model_copy(update={"max_attempts": 1000}), told)
 
 

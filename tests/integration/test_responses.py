@@ -299,7 +299,7 @@ def test_connection_asks_for_it(monkeypatch):
         monkeypatch.setattr(conn, name, theirs)
     monkeypatch.setattr(consumer.fetcher, "MemoryRecords", consumer.fetcher.MemoryRecords)
     monkeypatch.setattr(consumer.own_fetcher, "ask_soon_again", lambda: None)
-    consumer.read_without_belief(on_response=lambda: None)
+    consumer.install_overrides(on_response=lambda: None)
 
     assert conn.AIOKafkaConnection is responses.Connection
     assert "AIOKafkaConnection" in conn.create_conn.__code__.co_names

@@ -15,7 +15,7 @@ import pytest
 from streamapp.errors import StoreError
 from streamapp.integrity import revoke, verify
 from streamapp.integrity.verify import Pace
-from streamapp.receiver.keyed_lock import Turns
+from streamapp.receiver.keyed_lock import KeyedLock
 from streamapp.settings import Settings
 from streamapp.store import BlockStore, quarantine
 from streamapp.worker.scrubber import Scrub
@@ -97,7 +97,7 @@ async def test_hundred_flipped_bits(store, tmp_path):
 
     found = quarantined(store)
     assert rotten == {name: content for name, (content, _) in found.items()}
-    assert 100 == context.vitals.corrupt
+    assert 100 == context.stats.corrupt
     assert sorted(rotten) == sorted(f"{ack.file_id}-{ack.block}" for ack in context.acks)
     assert {("lost", "g", "m")} == {(a.outcome, a.group, a.machine) for a in context.acks}
     assert {p: (s.st_ino, s.st_mtime_ns) for p, s in good.items()} == {
@@ -163,7 +163,7 @@ async def test_rotten_file_json(store, tmp_path):
     context = await scrub(store, tmp_path)
 
     assert [] == context.acks
-    assert 0 == context.vitals.corrupt
+    assert 0 == context.stats.corrupt
     assert good == path.read_bytes()
 
 
@@ -190,7 +190,7 @@ async def test_nothing_tells_whose_it_was(store, tmp_path):
     context = await scrub(store, tmp_path)
 
     assert [] == context.acks
-    assert 1 == context.vitals.corrupt
+    assert 1 == context.stats.corrupt
     assert content == quarantined(store)["unknown-0"][0]
 
 
@@ -201,9 +201,9 @@ def test_good_at_a_second_look(store):
     flip(path, 3)
     (found,) = bad(store)
     flip(path, 3)
-    loss = revoke.take_back(store, store.roots[0], found, group="g", machine="m")
+    revoked = revoke.revoke_block(store, store.roots[0], found, group="g", machine="m")
 
-    assert loss is None
+    assert revoked is None
     assert path.exists()
 
 
@@ -235,7 +235,7 @@ async def test_crash_while_it_is_taken_back(store, tmp_path, monkeypatch, step):
         for name in ("mkdir", "rename", "unlink", "fsync", "pwrite"):
             patch.setattr(os, name, dying(getattr(os, name)))
         with contextlib.suppress(Crash):
-            revoke.take_back(store, store.roots[0], found, group="g", machine="m")
+            revoke.revoke_block(store, store.roots[0], found, group="g", machine="m")
     store.close()
     again = BlockStore([top], min_free=0)
     again.open()
@@ -256,7 +256,7 @@ async def test_not_told_when_it_was_sent_again(store, tmp_path):
     file_id = keep_file(store, "a", size=10, block_size=BLOCK)
     flip(store.roots[0].path / "a/block_0000.bin", 3)
     (found,) = bad(store)
-    revoke.take_back(store, store.roots[0], found, group="g", machine="m")
+    revoke.revoke_block(store, store.roots[0], found, group="g", machine="m")
     keep_file(store, "a", size=10, block_size=BLOCK)
     context = worker_of(store)
     await scrub_of(context, tmp_path).tell_untold()
@@ -271,7 +271,7 @@ async def test_told_by_the_next_worker(store, tmp_path):
     file_id = keep_file(store, "a", size=10, block_size=BLOCK)
     flip(store.roots[0].path / "a/block_0000.bin", 3)
     (found,) = bad(store)
-    revoke.take_back(store, store.roots[0], found, group="g", machine="m")
+    revoke.revoke_block(store, store.roots[0], found, group="g", machine="m")
     first, second = worker_of(store), worker_of(store)
     await scrub_of(first, tmp_path).tell_untold()
     await scrub_of(second, tmp_path).tell_untold()
@@ -419,10 +419,10 @@ async def test_answers_take_turns(store, tmp_path):
 
 async def test_turns_are_forgotten():
     """A turn that nobody holds or waits for is nowhere, whoever was cancelled."""
-    turns, order = Turns(), []
+    locks, order = KeyedLock(), []
 
     async def answer(name, block, release):
-        async with turns.of("f", block):
+        async with locks.of("f", block):
             order.append(name)
             await release.wait()
 
@@ -436,7 +436,7 @@ async def test_turns_are_forgotten():
     await asyncio.gather(*tasks, return_exceptions=True)
 
     assert ["a", "other", "c"] == order
-    assert {} == turns._locks == turns._wanted
+    assert {} == locks._locks == locks._wanted
 
 
 def test_record_of_a_stranger(store):
@@ -448,7 +448,7 @@ def test_record_of_a_stranger(store):
     strange = {"kind": quarantine.KIND, "acks": ["{}", 7], "told_at": None}
     (folder / "strange.json").write_text(json.dumps(strange))
 
-    assert [()] == [loss.acks for loss in revoke.untold(store)]
+    assert [()] == [revoked.acks for revoked in revoke.untold(store)]
 
 
 def test_injector(store):

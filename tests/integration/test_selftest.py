@@ -18,7 +18,7 @@ from streamapp.errors import (
     InterruptedDeliveryError,
 )
 from streamapp.kafka import clients, groups, topic_admin
-from streamapp.producer.sources.scan import Source
+from streamapp.producer.sources.scan import SourceFile
 from streamapp.protocol import filenames, fileplan
 from streamapp.protocol import frames as frame_headers
 from streamapp.protocol.messages import BlockAck
@@ -32,7 +32,7 @@ from tests.integration.keeping import file_id_of, flip, keep_block
 
 
 DATA = bytes(range(256)) * 4
-FILE = Source(relative="a", size=len(DATA), mtime_ns=1, file_id="0123456789abcdef" * 2)
+FILE = SourceFile(relative="a", size=len(DATA), mtime_ns=1, file_id="0123456789abcdef" * 2)
 SPOILED = [
     spoiled_frames.drop,
     spoiled_frames.reorder,
@@ -113,7 +113,7 @@ def keep(store, machine, name, source):
     """Keep a file of three blocks, and have it in the folder *source*; return its acks."""
     data = hashlib.shake_128(name.encode()).digest(3 * BLOCK)
     (source / name).write_bytes(data)
-    plan = fileplan.Plan(file_size=len(data), block_size=BLOCK)
+    plan = fileplan.FilePlan(file_size=len(data), block_size=BLOCK)
     file_id = file_id_of(name, len(data), BLOCK)
     for block in range(3):
         start, size = plan.span(block)
@@ -260,7 +260,7 @@ def cluster(machines, monkeypatch, tmp_path):
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr("tempfile.tempdir", None)
     monkeypatch.setattr(FakeSite, "disks", machines)
-    monkeypatch.setattr(selftest, "Site", FakeSite)
+    monkeypatch.setattr(selftest, "Testbed", FakeSite)
     monkeypatch.setattr(clients, "admin", lambda _settings: None)
     monkeypatch.setattr(clients, "brokers", lambda *_: 1)
     monkeypatch.setattr(
@@ -288,13 +288,13 @@ def invoke(*arguments):
 def raising(error):
     """Return a fault that ends so."""
 
-    def happen(_site):
+    def happen(_testbed):
         raise error
 
     return happen
 
 
-def quiet(_site):
+def quiet(_testbed):
     """A fault that does no harm."""
 
 
@@ -315,7 +315,7 @@ def test_all_held(cluster, monkeypatch, tmp_path):
 @pytest.mark.parametrize("plant", PLANTS)
 def test_a_loss_is_reported(cluster, monkeypatch, plant):
     """The self-test is not broken: a planted loss is told once, and ends in exit code 1."""
-    happening(monkeypatch, quiet, lambda _site: plant(*FakeSite.disks), quiet)
+    happening(monkeypatch, quiet, lambda _testbed: plant(*FakeSite.disks), quiet)
 
     code, printed = invoke("--json")
 

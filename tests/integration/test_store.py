@@ -25,8 +25,8 @@ from streamapp.errors import (
 )
 from streamapp.protocol import filenames
 from streamapp.store import BlockStore, dirfd, lock, metadata, placement, quarantine
-from streamapp.store.data_folder import Root
-from streamapp.store.metadata import BlockFile
+from streamapp.store.data_folder import DataFolder
+from streamapp.store.metadata import BlockMetadata
 from streamapp.units import KIB, MIB
 from tests.integration.disk import Crash, Disk
 from tests.unit.frames import FILE_ID, meta_of
@@ -45,7 +45,7 @@ def open_root(tmp_path):
     with contextlib.ExitStack() as stack:
 
         def open_(path=None, *, min_free=0):
-            root = Root(path or tmp_path / "data", min_free=min_free)
+            root = DataFolder(path or tmp_path / "data", min_free=min_free)
             root.open()
             stack.callback(root.close)
             return root
@@ -68,7 +68,7 @@ def disk(tmp_path, monkeypatch):
 def block_file(data, *, file_id=FILE_ID, block=0, meta=None):
     """Return the metadata of a block of *data*."""
     meta = meta or meta_of(len(data))
-    return BlockFile(
+    return BlockMetadata(
         file_id=file_id,
         name=meta.name,
         file_size=meta.file_size,
@@ -212,7 +212,7 @@ def test_every_crash(tmp_path, disk):
         acked = False
         disk.fail_at(number, Crash)
         try:
-            dying = Root(path, min_free=0)
+            dying = DataFolder(path, min_free=0)
             dying.open()
             keep(dying)
             acked = True
@@ -222,7 +222,7 @@ def test_every_crash(tmp_path, disk):
         disk.heal()
         dying.close()
         lost_power = disk.after_power_loss()
-        again = Root(path, min_free=0)
+        again = DataFolder(path, min_free=0)
         again.open()
         try:
             assert_whole(path)
@@ -253,7 +253,7 @@ def test_every_failure(tmp_path, disk, error, on):
     """
     for number in itertools.count(1):
         path = tmp_path / str(number) / "data"
-        root = Root(path, min_free=0)
+        root = DataFolder(path, min_free=0)
         root.open()
         before = open_files()
         disk.fail_at(number, error, on=True)
@@ -492,7 +492,7 @@ def test_empty_block_needs_no_room_but_the_reserve(root):
 
 def test_second_opener(root):
     """A data folder has one worker; the other one is told which."""
-    other = Root(root.path, min_free=0)
+    other = DataFolder(root.path, min_free=0)
     with pytest.raises(StoreBusyError, match=f"pid {os.getpid()}, since"):
         other.open()
 
@@ -505,7 +505,7 @@ def test_second_opener_by_another_name(root, tmp_path):
     """The lock is the folder's, by whatever path it is reached."""
     (tmp_path / "link").symlink_to(root.path)
     with pytest.raises(StoreBusyError):
-        Root(tmp_path / "link", min_free=0).open()
+        DataFolder(tmp_path / "link", min_free=0).open()
 
 
 def test_lock_that_cannot_be_had(tmp_path, monkeypatch):
@@ -516,7 +516,7 @@ def test_lock_that_cannot_be_had(tmp_path, monkeypatch):
 
     monkeypatch.setattr(lock.fcntl, "flock", refuse)
     with pytest.raises(StoreError, match="No locks available") as caught:
-        Root(tmp_path / "data", min_free=0).open()
+        DataFolder(tmp_path / "data", min_free=0).open()
 
     assert not isinstance(caught.value, StoreBusyError)
 
@@ -540,7 +540,7 @@ def test_lock_that_is_another_file(tmp_path, plant, what):
     plant(victim, tmp_path / "data" / ".lock")
     before = open_files()
     with pytest.raises(StoreError, match=f"lock is {what}, expected .*: remove it"):
-        Root(tmp_path / "data", min_free=0).open()
+        DataFolder(tmp_path / "data", min_free=0).open()
 
     assert b"precious" == victim.read_bytes()
     assert [tmp_path / "data", victim] == sorted(tmp_path.iterdir())
@@ -578,7 +578,7 @@ def test_mode_of_a_folder_that_is_there(tmp_path):
     """A data folder that everybody could read is closed to them; a bit of its own it keeps."""
     (tmp_path / "data").mkdir()
     (tmp_path / "data").chmod(0o2755)
-    root = Root(tmp_path / "data", min_free=0)
+    root = DataFolder(tmp_path / "data", min_free=0)
     root.open()
     keep(root)
     root.close()
@@ -591,7 +591,7 @@ def test_root_that_cannot_be_opened_holds_nothing(disk, tmp_path):
     """Who could not open it keeps neither its lock nor a descriptor."""
     before = open_files()
     disk.fault = lambda _number, kind, _name: OSError(errno.EIO, "") if kind == "fsync" else None
-    root = Root(tmp_path / "data", min_free=0)
+    root = DataFolder(tmp_path / "data", min_free=0)
     with pytest.raises(StoreError):
         root.open()
 
@@ -1005,7 +1005,7 @@ def test_crash_while_damage_is_mended(tmp_path, disk):
     """Old bytes never stand beside the metadata of new ones."""
     for number in itertools.count(1):
         path = tmp_path / str(number)
-        root = Root(path, min_free=0)
+        root = DataFolder(path, min_free=0)
         root.open()
         keep(root, DATA[::-1])
         (path / "a/b.csv/block_0000_metadata.json").unlink()
@@ -1015,7 +1015,7 @@ def test_crash_while_damage_is_mended(tmp_path, disk):
         is_done = not disk.is_dead
         disk.heal()
         root.close()
-        again = Root(path, min_free=0)
+        again = DataFolder(path, min_free=0)
         again.open()
         assert again.stored(FILE_ID, 0) is None or is_done or number > 5
         if again.stored(FILE_ID, 0):

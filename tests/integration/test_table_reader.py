@@ -28,12 +28,12 @@ async def read(gate):
 async def test_streams_go_on():
     """While 60 clients ask, a stream has its turn after each slice, and few lists wait."""
     gate = table_reader.ListGate(table_reader.LISTS_AT_ONCE)
-    turns = 0
+    locks = 0
 
     async def stream():
-        nonlocal turns
+        nonlocal locks
         while True:
-            turns += 1
+            locks += 1
             await asyncio.sleep(0)
 
     streaming = asyncio.create_task(stream())
@@ -44,8 +44,8 @@ async def test_streams_go_on():
 
     assert table_reader.LISTS_AT_ONCE == found.count(ROWS)
     assert CLIENTS - table_reader.LISTS_AT_ONCE == found.count(None)
-    print(f"{turns} turns in {seconds:.2f} s")  # noqa: T201 - shown by pytest -s
-    assert turns > 10 * table_reader.LISTS_AT_ONCE
+    print(f"{locks} turns in {seconds:.2f} s")  # noqa: T201 - shown by pytest -s
+    assert locks > 10 * table_reader.LISTS_AT_ONCE
     assert ROWS == await read(gate)
 
 

@@ -16,7 +16,7 @@ from streamapp.integrity.verify import Pace, State
 from streamapp.protocol import fileplan
 from streamapp.protocol.frames import BlockMeta
 from streamapp.store import dirfd
-from streamapp.store.data_folder import Root
+from streamapp.store.data_folder import DataFolder
 from streamapp.units import KIB, MIB
 from tests.integration.keeping import file_id_of, flip, keep_block, keep_file
 
@@ -28,7 +28,7 @@ BLOCK = 1_000
 @pytest.fixture
 def root(tmp_path):
     """A data folder with three files, 21 blocks."""
-    root = Root(tmp_path / "processed_data_m", min_free=0)
+    root = DataFolder(tmp_path / "processed_data_m", min_free=0)
     root.open()
     for name, size in {"a": SIZE, "b/c": SIZE, "empty": 0}.items():
         keep_file(root, name, size=size, block_size=BLOCK)
@@ -37,7 +37,7 @@ def root(tmp_path):
 
 
 def look(root, **kwargs):
-    """Return all verdicts on *root*, a path or a `Root`."""
+    """Return all verdicts on *root*, a path or a `DataFolder`."""
     return list(verify.blocks(getattr(root, "path", root), Pace(), **kwargs))
 
 
@@ -69,7 +69,7 @@ def test_one_bit(tmp_path):
     seed = random.randrange(1 << 32)  # noqa: S311 - no secret
     print(f"seed {seed}")  # noqa: T201 - shown when it fails
     rng = random.Random(seed)  # noqa: S311
-    root = Root(tmp_path / "data", min_free=0)
+    root = DataFolder(tmp_path / "data", min_free=0)
     root.open()
     for number in range(20):
         keep_file(root, f"f{number:02d}", size=SIZE, block_size=BLOCK, seed=number)
@@ -88,7 +88,7 @@ def test_one_bit(tmp_path):
 
 def test_every_bit_of_metadata(tmp_path):
     """A flipped bit in a block's metadata accuses that block or nobody, and never raises."""
-    root = Root(tmp_path / "data", min_free=0)
+    root = DataFolder(tmp_path / "data", min_free=0)
     root.open()
     keep_file(root, "a", size=3 * 10, block_size=10)
     path = root.path / "a" / "block_0001_metadata.json"
@@ -109,7 +109,7 @@ def test_every_bit_of_metadata(tmp_path):
 
 def test_every_bit_of_file_json(tmp_path):
     """A flipped bit in ``file.json`` accuses that file alone: no block is lost by it."""
-    root = Root(tmp_path / "data", min_free=0)
+    root = DataFolder(tmp_path / "data", min_free=0)
     root.open()
     keep_file(root, "a", size=30, block_size=10)
     path = root.path / "a" / "file.json"
@@ -226,13 +226,13 @@ def test_while_it_is_written(root, monkeypatch):
 
 def test_left_by_a_crash(root):
     """A writer that died between the two names left no block; nobody was told, none is lost."""
-    plan = fileplan.Plan(file_size=20, block_size=10)
+    plan = fileplan.FilePlan(file_size=20, block_size=10)
     keep_block(root, "1" * 32, 0, b"0" * 10, name="new", plan=plan, start=0)
     folder = root.path / "new"
     (folder / "block_0000.bin").rename(folder / "block_0000.bin.7.part")
     assert {} == bad(root)
     root.close()
-    again = Root(root.path, min_free=0)
+    again = DataFolder(root.path, min_free=0)
     again.open()
     again.close()
 
@@ -397,9 +397,9 @@ def test_names_of_others(root):
 
 def test_most_votes_count(tmp_path):
     """Where the id proves nothing, the blocks outvote a ``file.json`` that lies well."""
-    root = Root(tmp_path / "data", min_free=0)
+    root = DataFolder(tmp_path / "data", min_free=0)
     root.open()
-    plan = fileplan.Plan(file_size=30, block_size=10)
+    plan = fileplan.FilePlan(file_size=30, block_size=10)
     for block in range(3):
         keep_block(root, "1" * 32, block, b"x" * 10, name="n", plan=plan, start=10 * block)
     path = root.path / "n/file.json"

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from streamapp.cli.main import cli
-from streamapp.errors import KafkaError
+from streamapp.errors import ClusterError
 from streamapp.integrity import inventory, reacknowledge, superseded
 from streamapp.kafka import topic_admin
 from streamapp.protocol import fileplan
@@ -83,13 +83,13 @@ def kafka(monkeypatch):
     monkeypatch.setattr(reacknowledge, "write", kafka.write)
     monkeypatch.setattr(inventory, "followed_acks", kafka.read)
     monkeypatch.setattr(superseded, "followed_status", kafka.read_status)
-    discard = data_folder.Root.discard
+    discard = data_folder.DataFolder.discard
 
     def counted(self, parts, file, block):
         kafka.call(f"delete {block}")
         discard(self, parts, file, block)
 
-    monkeypatch.setattr(data_folder.Root, "discard", counted)
+    monkeypatch.setattr(data_folder.DataFolder, "discard", counted)
     return kafka
 
 
@@ -100,7 +100,7 @@ def folder(tmp_path, kafka):
     store.open()
     for size in (20, 25):
         file_id = keep_file(store, NAME, size=size, block_size=10)
-        for block in range(fileplan.Plan(file_size=size, block_size=10).blocks):
+        for block in range(fileplan.FilePlan(file_size=size, block_size=10).blocks):
             stored = store.stored(file_id, block)
             kafka.acks.append(stored.acknowledgement(group=GROUP, machine="m", at=1.0))
     store.close()
@@ -198,7 +198,7 @@ def test_refused(free, folder, kafka, monkeypatch):
 
     def refuse(_settings, _acks):
         message = "Kafka did not take 2 records: run it again"
-        raise KafkaError(message)
+        raise ClusterError(message)
 
     monkeypatch.setattr(reacknowledge, "write", refuse)
     assert 0 != free()[0]

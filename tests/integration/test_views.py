@@ -16,7 +16,7 @@ from streamapp.kafka.broker_contact import BrokerContact
 from streamapp.protocol import routing
 from streamapp.protocol.messages import FileStatus, Heartbeat
 from streamapp.protocol.presence import Presence
-from streamapp.receiver.stats import Vitals
+from streamapp.receiver.stats import WorkerStats
 from streamapp.settings import Settings
 from streamapp.web import worker_proofs
 from streamapp.web.access import SECURITY_HEADERS, guard
@@ -144,7 +144,7 @@ async def peer():
         found = peer.answers.get(request.path, (404, {"error": "x"}))
         response = web.json_response(found[1], status=found[0])
         if peer.key:
-            reader = worker_proofs.QuestionReader(peer.key, peer.url, time.time)
+            reader = worker_proofs.RequestVerifier(peer.key, peer.url, time.time)
             with contextlib.suppress(PeerError):
                 given = request.headers["Authorization"]
                 asked = reader.read(given, method=request.method, path=request.raw_path)
@@ -402,11 +402,11 @@ async def test_why_the_group_waits(client, faust_app):
     assert [] == (await get(client, "/machines/"))["waiting"]
     store_machine("w2", silent=12.0, partitions=(1,), session_timeout=30.0)
     store_machine("w3", state="holding", reason="disk full")
-    faust_app.vitals.hold("x", "no room")
+    faust_app.stats.hold("x", "no room")
     try:
         answer = await get(client, "/machines/")
     finally:
-        faust_app.vitals.release("x")
+        faust_app.stats.release("x")
 
     assert [
         "m1 holds: no room",
@@ -485,7 +485,7 @@ async def test_health(client, faust_app, monkeypatch):
         monkeypatch.setattr(
             progress.watchdog_probe, "is_ready", lambda _app, is_ready=is_ready: is_ready
         )
-        monkeypatch.setattr(faust_app.vitals, "stopping", stopping)
+        monkeypatch.setattr(faust_app.stats, "stopping", stopping)
         for path in ("/health/", "/health/ready/"):
             answer = await get(client, path, status=status)
             assert (status == 200, state, [0, 3]) == (
@@ -501,19 +501,19 @@ async def test_not_ready_while_it_cannot_work(client, faust_app, monkeypatch, pa
     """A worker that holds, has no cluster or no tables is not ready, and says why."""
     now = [0.0]
     monkeypatch.setattr(progress.watchdog_probe, "block_partitions", lambda _app: [0])
-    monkeypatch.setattr(faust_app, "vitals", Vitals())
-    faust_app.vitals.contact = BrokerContact("k:9092", lambda: now[0])
-    faust_app.vitals.hold("data-blocks-0", "disk full")
+    monkeypatch.setattr(faust_app, "stats", WorkerStats())
+    faust_app.stats.contact = BrokerContact("k:9092", lambda: now[0])
+    faust_app.stats.hold("data-blocks-0", "disk full")
     answer = await get(client, path, status=503)
     assert (False, "holding", "disk full") == tuple(answer[f] for f in ("ready", "state", "reason"))
 
-    faust_app.vitals.release("data-blocks-0")
+    faust_app.stats.release("data-blocks-0")
     assert (await get(client, path))["ready"]
     now[0] = 5.0
     answer = await get(client, path, status=503)
     assert "no Kafka broker has answered for 5.0 s at k:9092" == answer["reason"]
     now[0] = 6.0
-    faust_app.vitals.broker_answered()
+    faust_app.stats.broker_answered()
     assert (await get(client, path))["ready"]
 
     monkeypatch.setattr(progress.watchdog_probe, "is_ready", lambda _: False)
@@ -751,7 +751,7 @@ async def test_worker_answers_with_proof(guarded, faust_app):
     key = worker_proofs.group_key(TOKEN, "g1")
     unknown = next(i for i in IDS if routing.partition_of(i.encode()) == 0)
     for path, status in [("/progress/?local=1", 200), (f"/progress/{unknown}/?local=1", 404)]:
-        question = worker_proofs.Question(
+        question = worker_proofs.SignedRequest(
             method="GET",
             path=path,
             peer=base_url(faust_app.settings),

@@ -35,8 +35,8 @@ from streamapp.receiver import attempts, backpressure, outcomes
 from streamapp.receiver import partition as intake_module
 from streamapp.receiver.attempts import Elsewhere
 from streamapp.receiver.context import InboundRecord, WorkerContext
-from streamapp.receiver.partition import Intake
-from streamapp.receiver.stats import Vitals
+from streamapp.receiver.partition import PartitionReceiver
+from streamapp.receiver.stats import WorkerStats
 from tests.fakes import FakeClock
 from tests.unit.frames import frames_of, id_of, meta_of
 
@@ -125,11 +125,11 @@ class LateClaims:
         self._known = {}
 
     def of(self, file_id, block):
-        """As `Claims`."""
+        """As `Recognition`."""
         return self._known.get((file_id, block))
 
     async def catch_up(self):
-        """As `Claims`; Kafka may be slow to answer."""
+        """As `Recognition`; Kafka may be slow to answer."""
         if self._world.slow_answers:
             self._world.slow_answers -= 1
             return False
@@ -158,7 +158,7 @@ class Machine:
         self.context = WorkerContext(
             settings=self.settings,
             store=self.store,
-            vitals=Vitals(),
+            stats=WorkerStats(),
             claims=LateClaims(self.world, self.settings.machine_id),
             send=self._send,
             on_limit=lambda: None,
@@ -237,8 +237,8 @@ class World(RuleBasedStateMachine):
 
     def _begin_life(self):
         self._go_back()
-        self.intake = Intake("data-blocks", 0, self.reader.context)
-        settle = self.intake._settle_block
+        self.receiver = PartitionReceiver("data-blocks", 0, self.reader.context)
+        settle = self.receiver._settle_block
 
         def settle_if_persisted(block_id):
             assert block_id in self.persisted, "done, and no machine has it by the newest word"
@@ -247,7 +247,7 @@ class World(RuleBasedStateMachine):
                     self.done.add(sending.attempt)
             settle(block_id)
 
-        self.patch.setattr(self.intake, "_settle_block", settle_if_persisted)
+        self.patch.setattr(self.receiver, "_settle_block", settle_if_persisted)
 
     def _go_back(self):
         """Begin at the commit: what comes again is to be done again."""
@@ -347,7 +347,7 @@ class World(RuleBasedStateMachine):
                 ack=functools.partial(self._ack, self.generation, offset),
             )
             self.position += 1
-            self._run(self.intake.take(record))
+            self._run(self.receiver.take(record))
 
     @rule()
     def commit(self):
@@ -365,11 +365,11 @@ class World(RuleBasedStateMachine):
         """The partition goes to a machine, perhaps to the same."""
 
         async def drop():
-            self.intake.drop()
+            self.receiver.drop()
 
         self.commit()
         self.loop.run_until_complete(drop())
-        assert 0 == self.reader.context.vitals.open_blocks
+        assert 0 == self.reader.context.stats.open_blocks
         assert self.reader.context.begun == self.reader.context.persisted
         self.reader = self.machines[number]
         self._begin_life()
@@ -384,8 +384,8 @@ class World(RuleBasedStateMachine):
         """Time passes, and the intake gives up what is late."""
 
         async def look():  # as the agent's timer
-            await self.intake.forget_older(self.generation)
-            await self.intake.expire(highwater=len(self.log))
+            await self.receiver.forget_older(self.generation)
+            await self.receiver.expire(highwater=len(self.log))
 
         self.clock.now += seconds
         before = {s.attempt for s in self.sendings} - self.over - self.done
@@ -439,7 +439,7 @@ class World(RuleBasedStateMachine):
 
     def _under_way(self):
         """Return what is not sent whole and read as a block that the third machine has."""
-        elsewhere = {a.id.attempt for a in self.intake._attempts.within(Elsewhere)}
+        elsewhere = {a.id.attempt for a in self.receiver._attempts.within(Elsewhere)}
         return [
             s
             for s in self.sendings
@@ -486,9 +486,9 @@ class World(RuleBasedStateMachine):
             self.pass_time(TIMEOUT + 1)
         self.nothing_is_passed()
         assert len(self.log) == self.acked
-        assert self.intake.safe_offset is None
-        assert 0 == self.reader.context.vitals.open_blocks
-        assert "running" == self.reader.context.vitals.state
+        assert self.receiver.safe_offset is None
+        assert 0 == self.reader.context.stats.open_blocks
+        assert "running" == self.reader.context.stats.state
 
 
 EXAMPLES = 2_000

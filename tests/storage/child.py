@@ -15,7 +15,7 @@ from streamapp.errors import StoreError
 from streamapp.protocol import fileplan
 from streamapp.protocol.frames import BlockMeta
 from streamapp.store import BlockStore
-from streamapp.store.metadata import BlockFile
+from streamapp.store.metadata import BlockMetadata
 
 
 BLOCK_BYTES = 96 * 1024
@@ -81,7 +81,7 @@ def keep(store, number):
 
 
 def _block_file(file_id, block, meta, data):
-    return BlockFile(
+    return BlockMetadata(
         file_id=file_id,
         name=meta.name,
         file_size=meta.file_size,

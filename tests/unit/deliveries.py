@@ -4,7 +4,7 @@ import itertools
 
 from streamapp.producer.block_proofs import Prover
 from streamapp.producer.delivery import Delivery, Policy, View
-from streamapp.producer.sources.scan import Source
+from streamapp.producer.sources.scan import SourceFile
 from streamapp.protocol import fileplan
 from streamapp.protocol.messages import BlockAck, FileStatus
 
@@ -21,7 +21,7 @@ PROVER = Prover(b"k" * 32)
 def source(name="f", size=25):
     """A file as `scan` finds it."""
     file_id = fileplan.file_id(source="m", name=name, size=size, mtime_ns=7, block_size=BLOCK)
-    return Source(name, size, 7, file_id, ctime_ns=CTIME)
+    return SourceFile(name, size, 7, file_id, ctime_ns=CTIME)
 
 
 def policy(**changes):
@@ -68,7 +68,7 @@ def ack(file, number, outcome="persisted", attempt=FIRST_ATTEMPT, **changes):
         "machine": "w1",
         "outcome": outcome,
         "attempt": attempt,
-        "size": fileplan.Plan(file_size=known.size, block_size=BLOCK).span(number)[1],
+        "size": fileplan.FilePlan(file_size=known.size, block_size=BLOCK).span(number)[1],
         "sha256": digest(number).hex() if outcome == "persisted" else "",
         "reason": "" if outcome == "persisted" else "because",
         "name": known.name,

@@ -82,11 +82,12 @@ def example():
         sent_ns=mtime_ns + 10**9,
         ctime_ns=mtime_ns,
     )
+    width = topic_admin.BLOCK_PARTITIONS
     seal = Seal(hashlib.sha256(EXAMPLE[:8]).digest(), 2, PROOF)
     lines = [
         f"file id              {file_id}",
-        f"partition, block 0   {fileplan.partition_of(file_id, 0, topic_admin.BLOCK_PARTITIONS)}",
-        f"partition, block 1   {fileplan.partition_of(file_id, 1, topic_admin.BLOCK_PARTITIONS)}",
+        f"partition, block 0   {fileplan.block_partition(file_id, 0, width)}",
+        f"partition, block 1   {fileplan.block_partition(file_id, 1, width)}",
     ]
     for number, meta_, seal_ in [(0, meta, None), (1, None, seal)]:
         piece = EXAMPLE[:8][number * frame_size :][:frame_size]

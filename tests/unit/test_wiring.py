@@ -13,8 +13,8 @@ from streamapp.protocol.messages import BlockAck
 from streamapp.protocol.routing import partition_of
 from streamapp.settings import Settings
 from streamapp.worker import logs, startup
-from streamapp.worker.changelog_table import SafeTable
-from streamapp.worker.consumer import SafeConsumer, SafeTransport
+from streamapp.worker.changelog_table import ChangelogTable
+from streamapp.worker.consumer import OrderedCommitConsumer, OrderedCommitTransport
 from streamapp.worker.partition_agent import PartitionAgent
 from tables import state
 from tests.unit.tables.test_folds import ack_of
@@ -106,7 +106,7 @@ def test_application(session_timeout):
 
 def test_transport():
     """Acknowledgements go through the consumer that refuses stale ones."""
-    assert isinstance(app._new_transport(), SafeTransport)
+    assert isinstance(app._new_transport(), OrderedCommitTransport)
 
 
 def test_worker_command():
@@ -138,7 +138,9 @@ def test_names_are_ours(project):
         assert project / name / "__init__.py" == type(project)(module.__file__)
 
 
-@pytest.mark.parametrize("service", [StreamApp, SafeTable, SafeConsumer, PartitionAgent])
+@pytest.mark.parametrize(
+    "service", [StreamApp, ChangelogTable, OrderedCommitConsumer, PartitionAgent]
+)
 def test_log_of_services(service):
     """Starting and stopping of Faust's services is logged as Faust's, which is quiet."""
     assert service.logger.name.startswith(logs.CHATTY)

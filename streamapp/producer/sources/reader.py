@@ -25,12 +25,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from streamapp.producer.sources.directory import Directory
-    from streamapp.producer.sources.scan import Source
+    from streamapp.producer.sources.scan import SourceFile
 
 _REPLACED: Final = frozenset({errno.ENOTDIR, errno.ELOOP})  # a part of the path is a link now
 
 
-def chunks(folder: str | Path, source: Source, span: tuple[int, int], size: int) -> Iterator[bytes]:
+def chunks(
+    folder: str | Path, source: SourceFile, span: tuple[int, int], size: int
+) -> Iterator[bytes]:
     """Yield the bytes of *span* (start, length) of *source* below *folder*, *size* at once.
 
     An empty span yields one empty piece.
@@ -54,7 +56,7 @@ def chunks(folder: str | Path, source: Source, span: tuple[int, int], size: int)
 
 
 @contextlib.contextmanager
-def _open(folder: str | Path, source: Source) -> Iterator[tuple[Directory, str, FileIO]]:
+def _open(folder: str | Path, source: SourceFile) -> Iterator[tuple[Directory, str, FileIO]]:
     """Open *source*; give the folder that holds it, its name there, and the file."""
     with contextlib.ExitStack() as stack:
         try:
@@ -92,7 +94,7 @@ def _look(held: Directory, name: str) -> os.stat_result:
         raise SourceChangedError("it was removed since it was found") from error
 
 
-def _check(source: Source, found: os.stat_result) -> None:
+def _check(source: SourceFile, found: os.stat_result) -> None:
     if source.is_same(found):
         return
     if (found.st_dev, found.st_ino) != (source.device, source.inode):

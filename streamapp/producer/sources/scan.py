@@ -42,7 +42,7 @@ _WORKERS_FOLDER: Final = "processed_data_"
 _WORKERS_LOCK: Final = ".lock"
 
 
-class Source(msgspec.Struct, frozen=True, gc=False):
+class SourceFile(msgspec.Struct, frozen=True, gc=False):
     """A file to send, as it was found; *relative* is its path below the folder.
 
     *place* is where its bytes are when a link of that path leads elsewhere: a path below the
@@ -117,7 +117,7 @@ def scan(
     block_size: int,
     links: Links = "fail",
     special: Special = "skip",
-) -> Iterator[Source | Problem]:
+) -> Iterator[SourceFile | Problem]:
     """Yield what lies below *folder*, sorted by name within each folder.
 
     Args:
@@ -147,7 +147,7 @@ class _Walk:
         self._links = links
         self._special = special
 
-    def below(self, directory: Directory, relative: str) -> Iterator[Source | Problem]:
+    def below(self, directory: Directory, relative: str) -> Iterator[SourceFile | Problem]:
         """Yield what lies in *directory*, which is *relative* below the folder."""
         listed = directory.names()
         _refuse_workers_folder(directory, listed)
@@ -167,7 +167,7 @@ class _Walk:
             except OSError as error:
                 yield _problem(path, (error.strerror or str(error)).lower())
 
-    def _linked(self, relative: str) -> Source | Problem:
+    def _linked(self, relative: str) -> SourceFile | Problem:
         """Return what the link at *relative* leads to, as far as it is sent."""
         try:
             target, is_inside = self._target(relative)
@@ -199,7 +199,9 @@ class _Walk:
         is_inside = target.startswith(below)
         return (target.removeprefix(below) if is_inside else target), is_inside
 
-    def _source(self, relative: str, found: os.stat_result, *, place: str = "") -> Source | Problem:
+    def _source(
+        self, relative: str, found: os.stat_result, *, place: str = ""
+    ) -> SourceFile | Problem:
         if not stat.S_ISREG(found.st_mode):
             return self._no_file(relative, f"{_kind(found.st_mode)}, not a file")
         parts = _parts(relative)
@@ -215,7 +217,7 @@ class _Walk:
             )
         except UnicodeEncodeError:  # half a character, which Windows allows in names
             return _problem(relative, "a name that is no text")
-        return Source(
+        return SourceFile(
             relative,
             found.st_size,
             found.st_mtime_ns,
@@ -265,7 +267,7 @@ def _refusal(name: str, size: int, block_size: int) -> str | None:
         return str(error)
     if len(msgspec.json.encode(name)) > _MAX_NAME_JSON:
         return f"a name of more than {format_size(_MAX_NAME_JSON)} in JSON"
-    blocks = fileplan.Plan(file_size=size, block_size=block_size).blocks
+    blocks = fileplan.FilePlan(file_size=size, block_size=block_size).blocks
     if blocks > MAX_BLOCKS:
         return f"{blocks} blocks, at most {MAX_BLOCKS} are possible: raise --block-size"
     return None

@@ -19,7 +19,7 @@ from streamapp.kafka import clients, groups, topic_admin
 from streamapp.settings import Settings
 from streamapp.trials.selftest import results
 from streamapp.trials.selftest.faults import FAULTS
-from streamapp.trials.selftest.testbed import MACHINE, Site
+from streamapp.trials.selftest.testbed import MACHINE, Testbed
 from streamapp.units import MIB, format_size
 
 
@@ -42,7 +42,7 @@ def run(settings: Settings, *, keep: bool, report: Report, stop: threading.Event
     Of *settings* the brokers and the replication count. *keep* leaves folder and topics.
 
     Raises:
-        KafkaError: the cluster cannot be reached, or does not allow what is needed.
+        ClusterError: the cluster cannot be reached, or does not allow what is needed.
         InterruptedDeliveryError: *stop* was set.
         StreamAppError: the self-test cannot run here; the message says why.
     """
@@ -56,10 +56,10 @@ def run(settings: Settings, *, keep: bool, report: Report, stop: threading.Event
             report.doing(f"Making topics {own.topic_prefix}…")
             states = topic_admin.ensure(own, with_changelogs=True)
             report.doing("Starting two workers")
-            with Site(own, traces.folder, states, stop) as site:
+            with Testbed(own, traces.folder, states, stop) as testbed:
                 for fault in FAULTS:
                     report.doing(f"{len(rows) + 1} of {len(FAULTS)}: {fault.name}")
-                    rows.append(_tried(fault, site, known))
+                    rows.append(_tried(fault, testbed, known))
                     report.row(rows[-1])
                 report.doing("Stopping the workers")
         finally:
@@ -80,17 +80,17 @@ def own_settings(settings: Settings) -> Settings:
     return settings.model_copy(update=mine | defaults)
 
 
-def _tried(fault: Fault, site: Site, known: set[str]) -> Row:
+def _tried(fault: Fault, testbed: Testbed, known: set[str]) -> Row:
     """Return what came of *fault*: problems that are *known* were there before it."""
     began = time.monotonic()
     problems: list[str] = []
     try:
-        fault.happen(site)
+        fault.happen(testbed)
     except InterruptedDeliveryError:
         raise
     except DeliveryError as error:
         problems.append(str(error))
-    found = site.problems()
+    found = testbed.problems()
     problems += [problem for problem in found if problem not in known]
     known.update(found)
     return results.row(fault.promise, fault.name, problems, seconds=time.monotonic() - began)

@@ -1,6 +1,6 @@
 """The faults: each does its harm, and returns when the group should have got over it.
 
-After each one `streamapp.trials.selftest.testbed.Site.problems` must find nothing.
+After each one `streamapp.trials.selftest.testbed.Testbed.problems` must find nothing.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from streamapp.trials.processes import Process
     from streamapp.trials.selftest.spoiled_frames import Piece
-    from streamapp.trials.selftest.testbed import Site
+    from streamapp.trials.selftest.testbed import Testbed
 
 BLOCKS: Final = 24
 """Blocks of a file during whose transfer something is killed."""
@@ -48,77 +48,77 @@ class Fault:
 
     promise: str
     name: str
-    happen: Callable[[Site], None]
+    happen: Callable[[Testbed], None]
 
 
-def _spoiled(spoil: Callable[[list[Piece]], list[Piece]], site: Site) -> None:
+def _spoiled(spoil: Callable[[list[Piece]], list[Piece]], testbed: Testbed) -> None:
     """Send a spoiled block: it is refused, and arrives when a producer sends it."""
-    source = site.write(f"frames {spoil.__name__}")
-    pieces = site.cut(source)
+    source = testbed.write(f"frames {spoil.__name__}")
+    pieces = testbed.cut(source)
     attempt = pieces[0][0].attempt
-    partition = fileplan.partition_of(source.file_id, 0, topic_admin.BLOCK_PARTITIONS)
-    site.hand.send(spoiled_frames.encoded(spoil(pieces)), partition=partition)
-    site.wait(lambda: site.witness.answer(source.file_id, attempt) is not None, "an answer")
-    answer = site.witness.answer(source.file_id, attempt)
+    partition = fileplan.block_partition(source.file_id, 0, topic_admin.BLOCK_PARTITIONS)
+    testbed.injector.send(spoiled_frames.encoded(spoil(pieces)), partition=partition)
+    testbed.wait(lambda: testbed.observer.answer(source.file_id, attempt) is not None, "an answer")
+    answer = testbed.observer.answer(source.file_id, attempt)
     wanted = "persisted" if spoil is spoiled_frames.double else "rejected"
     if answer is None or answer.outcome != wanted:
         raise DeliveryError(f"{source.name}: expected {wanted}, answered {answer}")
-    site.finish(site.producer(f"producer after {spoil.__name__}"))
+    testbed.finish(testbed.producer(f"producer after {spoil.__name__}"))
 
 
-def _malformed(site: Site) -> None:
+def _malformed(testbed: Testbed) -> None:
     """Send what no producer writes to a partition, and then a good file over all of them."""
-    pieces = site.cut(site.write("malformed"))
-    offsets = site.hand.send(spoiled_frames.malformed(pieces), partition=0)
+    pieces = testbed.cut(testbed.write("malformed"))
+    offsets = testbed.injector.send(spoiled_frames.malformed(pieces), partition=0)
     wanted = {(0, offset) for offset in offsets}
-    site.wait(lambda: wanted <= site.witness.set_aside, "malformed records to be set aside")
-    site.write("after malformed", topic_admin.BLOCK_PARTITIONS)
-    site.finish(site.producer("producer after malformed"))
+    testbed.wait(lambda: wanted <= testbed.observer.set_aside, "malformed records to be set aside")
+    testbed.write("after malformed", topic_admin.BLOCK_PARTITIONS)
+    testbed.finish(testbed.producer("producer after malformed"))
 
 
-def _worker_killed(site: Site) -> None:
+def _worker_killed(testbed: Testbed) -> None:
     """Kill a worker while blocks are in flight, and start it again."""
-    name, victim = "worker killed", site.workers[0]
-    producer = _begun(site, name)
+    name, victim = "worker killed", testbed.workers[0]
+    producer = _begun(testbed, name)
     victim.kill()
-    _check_half_way(site, name)
+    _check_half_way(testbed, name)
     victim.start()
-    site.finish(producer)
-    site.wait_until_shared()
+    testbed.finish(producer)
+    testbed.wait_until_shared()
 
 
-def _producer_killed(site: Site) -> None:
+def _producer_killed(testbed: Testbed) -> None:
     """Kill a producer half way, and run it again."""
-    _begun(site, _REPLAYED).kill()
-    _check_half_way(site, _REPLAYED)
-    site.finish(site.producer("producer again"))
+    _begun(testbed, _REPLAYED).kill()
+    _check_half_way(testbed, _REPLAYED)
+    testbed.finish(testbed.producer("producer again"))
 
 
-def _replayed(site: Site) -> None:
+def _replayed(testbed: Testbed) -> None:
     """Send all frames of an old transfer again: no block on any disk is touched."""
-    before = site.blocks()
-    site.hand.replay(site.file(_REPLAYED).file_id)
-    site.wait_until_committed()
-    after = site.blocks()
+    before = testbed.blocks()
+    testbed.injector.replay(testbed.file(_REPLAYED).file_id)
+    testbed.wait_until_committed()
+    after = testbed.blocks()
     if touched := [path for path, mark in before.items() if after.get(path) != mark]:
         raise DeliveryError(f"{len(touched)} stored blocks were written again: {touched[0]}")
 
 
-def _begun(site: Site, name: str) -> Process:
+def _begun(testbed: Testbed, name: str) -> Process:
     """Return a producer that has delivered some blocks of a new file, and not all."""
-    site.write(name, BLOCKS)
-    producer = site.producer(name)
-    site.wait(lambda: site.stored(name) >= _STORED, "the first blocks to be stored")
+    testbed.write(name, BLOCKS)
+    producer = testbed.producer(name)
+    testbed.wait(lambda: testbed.stored(name) >= _STORED, "the first blocks to be stored")
     return producer
 
 
-def _check_half_way(site: Site, name: str) -> None:
+def _check_half_way(testbed: Testbed, name: str) -> None:
     """See that what was killed had something to do.
 
     Raises:
         StreamAppError: it had not: the fault proves nothing.
     """
-    if site.stored(name) >= BLOCKS:
+    if testbed.stored(name) >= BLOCKS:
         raise StreamAppError(f"{name}: all was delivered before the kill: run the self-test again")
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from confluent_kafka import TopicPartition
 
-from streamapp.errors import KafkaError
+from streamapp.errors import ClusterError
 from streamapp.kafka import clients, groups, topic_admin
 from streamapp.units import counted
 
@@ -33,7 +33,7 @@ _BATCH: Final = 100
 _SECONDS: Final = 3 * clients.REQUEST_SECONDS
 
 
-class Hand:
+class Injector:
     """Writes to *topic*, and reads what was written there."""
 
     def __init__(self, settings: Settings, topic: TopicState) -> None:
@@ -45,7 +45,7 @@ class Hand:
         """Write *records*, in order; return their offsets when Kafka has them.
 
         Raises:
-            KafkaError: Kafka does not take them.
+            ClusterError: Kafka does not take them.
         """
         offsets: list[int] = []
 
@@ -70,14 +70,14 @@ class Hand:
         producer.flush(_SECONDS)
         if len(offsets) < len(records):
             producer.purge()
-            raise KafkaError(f"Kafka took {len(offsets)} of {counted(len(records), 'record')}")
+            raise ClusterError(f"Kafka took {len(offsets)} of {counted(len(records), 'record')}")
         return offsets
 
     def replay(self, file_id: str) -> int:
         """Write every frame of a file once more, in its order; return how many there are.
 
         Raises:
-            KafkaError: they cannot be read or written.
+            ClusterError: they cannot be read or written.
         """
         count = 0
         with contextlib.closing(clients.consumer(self._settings)) as consumer:
@@ -92,7 +92,7 @@ class Hand:
         """Return where the partitions end.
 
         Raises:
-            KafkaError: the broker does not tell.
+            ClusterError: the broker does not tell.
         """
         return groups.ends(clients.admin(self._settings), self.places)
 
@@ -103,7 +103,7 @@ class Hand:
         consumer.assign([TopicPartition(self._topic.name, partition, 0)])
         while position < end:
             if time.monotonic() > deadline:
-                raise KafkaError(f"cannot read {self._topic.name} again: no answer")
+                raise ClusterError(f"cannot read {self._topic.name} again: no answer")
             for message in consumer.consume(_BATCH, timeout=topic_admin.SPREAD_SECONDS / 100):
                 if message.error() is None and (message.offset() or 0) < end:
                     headers: Any = message.headers()  # its type allows more than Kafka does

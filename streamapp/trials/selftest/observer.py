@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from confluent_kafka import OFFSET_BEGINNING, KafkaException, TopicPartition
 from confluent_kafka import KafkaError as Code
 
-from streamapp.errors import BlockMalformedError, KafkaError
+from streamapp.errors import BlockMalformedError, ClusterError
 from streamapp.kafka import clients, groups, topic_admin
 from streamapp.protocol import messages
 
@@ -25,7 +25,7 @@ _POLL_SECONDS: Final = 0.1
 _SECONDS: Final = 3 * clients.REQUEST_SECONDS
 
 
-class Witness:
+class Observer:
     """Everything that was said so far."""
 
     def __init__(self, settings: Settings) -> None:
@@ -42,7 +42,7 @@ class Witness:
         """Read what is there; wait for it so many *seconds*.
 
         Raises:
-            KafkaError: it may not be read.
+            ClusterError: it may not be read.
         """
         first = self._consumer.poll(seconds)
         if first is not None:
@@ -53,13 +53,13 @@ class Witness:
         """Read all that has been said by now.
 
         Raises:
-            KafkaError: it may not be read, or does not come.
+            ClusterError: it may not be read, or does not come.
         """
         deadline = time.monotonic() + _SECONDS
         ends = groups.ends(clients.admin(self._settings), self._read)
         while any(self._read[place] < end for place, end in ends.items()):
             if time.monotonic() > deadline:
-                raise KafkaError(f"cannot read {self._acks} to its end: no answer")
+                raise ClusterError(f"cannot read {self._acks} to its end: no answer")
             self.look(_POLL_SECONDS)
 
     def answer(self, file_id: str, attempt: int) -> BlockAck | None:

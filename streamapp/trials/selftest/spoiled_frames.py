@@ -16,7 +16,7 @@ from streamapp.protocol import fileplan, frames
 
 
 if TYPE_CHECKING:
-    from streamapp.producer.sources.scan import Source
+    from streamapp.producer.sources.scan import SourceFile
 
 FRAMES: Final = 4
 """Frames of a block that is sent by hand: two of them are neither first nor last."""
@@ -25,7 +25,7 @@ Piece = tuple[frames.Frame, bytes]
 Record = tuple[bytes, bytes, list[tuple[str, bytes]]]
 
 
-def cut(source: Source, data: bytes, *, attempt: int, machine: str) -> list[Piece]:
+def cut(source: SourceFile, data: bytes, *, attempt: int, machine: str) -> list[Piece]:
     """Return the frames of *source*, a file of one block with the bytes *data*."""
     step = len(data) // FRAMES
     meta = frames.BlockMeta(

@@ -18,8 +18,8 @@ from streamapp.producer.run import first_attempt
 from streamapp.producer.sources import scan
 from streamapp.trials.processes import Process, Worker, free_ports
 from streamapp.trials.selftest import disk_check, spoiled_frames
-from streamapp.trials.selftest.injector import Hand
-from streamapp.trials.selftest.observer import Witness
+from streamapp.trials.selftest.injector import Injector
+from streamapp.trials.selftest.observer import Observer
 from streamapp.units import MIB
 
 
@@ -56,7 +56,7 @@ _PRODUCER: Final = {
 }
 
 
-class Site:
+class Testbed:
     """What the self-test starts, and what it sees of it; leaving it stops all of it."""
 
     def __init__(
@@ -69,7 +69,7 @@ class Site:
         for path in (self.source, self._machines, self._logs):
             path.mkdir()
         self._stop = stop
-        self.hand = Hand(settings, states[topic_admin.names(settings).data_blocks])
+        self.injector = Injector(settings, states[topic_admin.names(settings).data_blocks])
         self._stack = contextlib.ExitStack()
         self.workers = [
             Worker(
@@ -87,8 +87,8 @@ class Site:
 
     def __enter__(self) -> Self:
         with self._stack:
-            self.witness = Witness(self.settings)
-            self._stack.callback(self.witness.close)
+            self.observer = Observer(self.settings)
+            self._stack.callback(self.observer.close)
             for worker in self.workers:
                 self._stack.callback(worker.stop)
                 worker.start()
@@ -101,17 +101,17 @@ class Site:
 
     # --- what is done
 
-    def write(self, name: str, blocks: int = 1) -> scan.Source:
+    def write(self, name: str, blocks: int = 1) -> scan.SourceFile:
         """Make a file of random bytes, and return what a producer makes of it."""
         (self.source / name).write_bytes(os.urandom(blocks * BLOCK))
         return self.file(name)
 
-    def file(self, name: str) -> scan.Source:
+    def file(self, name: str) -> scan.SourceFile:
         """Return what a producer makes of a file that was written."""
         found = scan.scan(self.source, machine=MACHINE, block_size=BLOCK)
-        return next(s for s in found if isinstance(s, scan.Source) and s.relative == name)
+        return next(s for s in found if isinstance(s, scan.SourceFile) and s.relative == name)
 
-    def cut(self, source: scan.Source) -> list[Piece]:
+    def cut(self, source: scan.SourceFile) -> list[Piece]:
         """Return the frames of a file of one block, an attempt that nobody made yet."""
         data = (self.source / source.relative).read_bytes()
         return spoiled_frames.cut(source, data, attempt=first_attempt(), machine=MACHINE)
@@ -167,7 +167,7 @@ class Site:
                 raise InterruptedDeliveryError("the self-test was stopped before its end")
             if time.monotonic() > deadline:
                 raise DeliveryError(f"waited {PATIENCE_SECONDS:.0f} s in vain for {what}")
-            self.witness.look(every)
+            self.observer.look(every)
 
     def wait_until_shared(self) -> None:
         """Wait until the workers have all partitions among them, each some.
@@ -189,9 +189,9 @@ class Site:
 
         Raises:
             DeliveryError: the group's commits do not reach the end.
-            KafkaError: Kafka does not tell.
+            ClusterError: Kafka does not tell.
         """
-        ends = self.hand.ends()
+        ends = self.injector.ends()
         reader = groups.reader(self.settings, self.settings.group_id)
 
         def are_done() -> bool:
@@ -211,8 +211,8 @@ class Site:
 
     def problems(self) -> list[str]:
         """Return what is not as it must be: everything written has been delivered."""
-        self.witness.catch_up()
-        found = disk_check.problems(self.source, self.roots, self.witness.acks)
+        self.observer.catch_up()
+        found = disk_check.problems(self.source, self.roots, self.observer.acks)
         known = {worker.log.name for worker in self.workers} | {
             root.name for root in self.roots.values()
         }

@@ -24,12 +24,12 @@ from streamapp.protocol.messages import BlockAck, FileStatus, Heartbeat, Quarant
 from streamapp.protocol.routing import partition_of
 from streamapp.receiver import context as receiver_context
 from streamapp.receiver.context import Clock
-from streamapp.receiver.partition import Intake
+from streamapp.receiver.partition import PartitionReceiver
 from streamapp.store import BlockStore
 from streamapp.worker import watchdog_probe
-from streamapp.worker.consumer import SafeConsumer
+from streamapp.worker.consumer import OrderedCommitConsumer
 from streamapp.worker.own_heartbeat import own_heartbeat
-from streamapp.worker.session_guard import Lease
+from streamapp.worker.session_guard import SessionGuard
 from tables import folds
 from tests.unit.frames import FILE_ID, frames_of
 from tests.unit.tables.test_folds import ack_of
@@ -117,10 +117,10 @@ def worker(faust_app, tables, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda _fd: None)
     monkeypatch.setattr(faust_topics, "publish", publish)
     monkeypatch.setattr(faust_app, "block_store", store)
-    monkeypatch.setattr(faust_app, "vitals", type(faust_app.vitals)())
+    monkeypatch.setattr(faust_app, "stats", type(faust_app.stats)())
     # One that did not see the tests before this.
-    monkeypatch.setattr(faust_app, "lease", Lease(app.settings.session_timeout))
-    fields = {"store": store, "vitals": app.vitals, "send": publish, "begun": 0, "persisted": 0}
+    monkeypatch.setattr(faust_app, "session", SessionGuard(app.settings.session_timeout))
+    fields = {"store": store, "vitals": app.stats, "send": publish, "begun": 0, "persisted": 0}
     context = dataclasses.replace(app.context, **fields)
     monkeypatch.setattr(faust_app, "context", context)
     monkeypatch.setattr(type(faust_app), "consumer", consumer)
@@ -194,7 +194,7 @@ async def test_block(run, worker):
 
     assert ["persisted"] == [record.outcome for record in worker.told]
     assert all(event.message.acked for event in events)
-    assert 3 + 2 == app.vitals.taken[PLACE]
+    assert 3 + 2 == app.stats.taken[PLACE]
 
 
 async def test_bytes_are_let_go(run):
@@ -229,7 +229,7 @@ async def test_unforeseen_error(run, ends, monkeypatch):
     async def fail(*_):
         raise KeyError("unforeseen")
 
-    monkeypatch.setattr(Intake, "take", fail)
+    monkeypatch.setattr(PartitionReceiver, "take", fail)
     events = block_events()
     with pytest.raises(Ended):
         await run(blocks.keep_blocks, *events)
@@ -241,13 +241,13 @@ async def test_unforeseen_error(run, ends, monkeypatch):
 async def test_partition_that_goes(run):
     """When its partition goes, what an agent had begun goes too."""
     task = await run(blocks.keep_blocks, *block_events()[:2])
-    assert 1 == len(app.intakes)
-    assert 1 == app.vitals.open_blocks
+    assert 1 == len(app.receivers)
+    assert 1 == app.stats.open_blocks
 
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    assert {} == app.intakes
-    assert 0 == app.vitals.open_blocks
+    assert {} == app.receivers
+    assert 0 == app.stats.open_blocks
     await eventually(lambda: not app.block_store.roots[0]._writers)
 
 
@@ -258,7 +258,7 @@ async def test_expiry_while_partitions_move(run, worker, ends, answer):
     worker.highwater = answer
     await inspect.unwrap(blocks.expire_blocks)()
 
-    assert 1 == app.vitals.open_blocks
+    assert 1 == app.stats.open_blocks
     assert [] == ends
 
 
@@ -279,13 +279,13 @@ async def test_tells_until_it_is_told(worker):
     """While Kafka does not take an acknowledgement the worker holds, and says so."""
     worker.refuses = 10_000
     task = asyncio.ensure_future(app.context.publish(ack_of(0)))
-    await eventually(lambda: app.vitals.state == "holding")
-    assert "Kafka is away" in app.vitals.reason
+    await eventually(lambda: app.stats.state == "holding")
+    assert "Kafka is away" in app.stats.reason
     worker.refuses = 0
     await task
 
     assert [ack_of(0)] == worker.told
-    assert "running" == app.vitals.state
+    assert "running" == app.stats.state
 
 
 async def test_max_blocks(monkeypatch):
@@ -439,7 +439,7 @@ async def test_tables_that_cannot_be_written(run, monkeypatch, ends):
 
     def fold(record):
         if failures:
-            assert len(failures) == 3 or app.vitals.state == "holding"
+            assert len(failures) == 3 or app.stats.state == "holding"
             raise failures.pop()
         seen.append(record)
 
@@ -449,7 +449,7 @@ async def test_tables_that_cannot_be_written(run, monkeypatch, ends):
     )
     await run(progress.fold_acks, small_event(messages.encode(ack)))
     assert [ack] == seen
-    assert "running" == app.vitals.state
+    assert "running" == app.stats.state
 
     failures += [OSError("No space left")] * 1000
     with pytest.raises(Ended):
@@ -473,13 +473,13 @@ def test_guard_lets_pass_what_is_no_error(ends):
 
 async def test_heartbeat(worker, monkeypatch):
     """A heartbeat says what the worker knows of itself, and can be read again."""
-    app.vitals.hold("x", "disk\udcff full " + "x" * 5000)
+    app.stats.hold("x", "disk\udcff full " + "x" * 5000)
     monkeypatch.setattr(watchdog_probe, "block_partitions", lambda _: [3])
     monkeypatch.setattr(watchdog_probe, "is_ready", lambda _: True)
     beat = await own_heartbeat(app)
     assert beat == messages.decode_status(messages.encode(beat))
     assert ("holding", "m1", "g1", (3,)) == (beat.state, beat.machine, beat.group, beat.partitions)
-    app.vitals.release("x")
+    app.stats.release("x")
     assert "running" == (await own_heartbeat(app)).state
     monkeypatch.setattr(watchdog_probe, "is_ready", lambda _: False)
     beat = await own_heartbeat(app)
@@ -524,9 +524,9 @@ async def test_heartbeat_on_change(worker, monkeypatch):
     told = []
     for change in (
         lambda: None,
-        lambda: app.vitals.hold("x", "disk full"),
+        lambda: app.stats.hold("x", "disk full"),
         lambda: partitions.append(2),
-        lambda: app.vitals.release("x"),
+        lambda: app.stats.release("x"),
     ):
         change()
         for _ in range(3):
@@ -581,10 +581,10 @@ async def test_publish(monkeypatch, record, topic, key):
 def test_consumer_refuses_what_is_void(faust_app, monkeypatch, generation, is_active, expected):
     """An acknowledgement from before the last rebalance, or while one is on, is refused."""
     acked = []
-    parent = SafeConsumer.__mro__[1]
+    parent = OrderedCommitConsumer.__mro__[1]
     monkeypatch.setattr(parent, "ack", lambda _self, message: acked.append(message) or True)
     monkeypatch.setattr(faust_app.flow_control, "is_active", lambda: is_active)
-    consumer = object.__new__(SafeConsumer)
+    consumer = object.__new__(OrderedCommitConsumer)
     consumer.app = faust_app
     message = FakeMessage(0, generation, None, b"")
 
@@ -610,11 +610,11 @@ async def test_other_worker_is_silent(monkeypatch):
     try:
         for later, is_held in [(100.0, True), (179.0, True), (300.0, False)]:
             assert is_held == app.second_workers.forget_silent(now=began + later)
-        assert "another worker runs" in app.vitals.reason
+        assert "another worker runs" in app.stats.reason
         await inspect.unwrap(claims.look_at_others)()
-        assert "another worker runs" not in app.vitals.reason
+        assert "another worker runs" not in app.stats.reason
     finally:
-        app.vitals.release(claims._MACHINE_ID)
+        app.stats.release(claims._MACHINE_ID)
 
 
 def test_many_of_one_machine(monkeypatch, caplog):
@@ -634,6 +634,6 @@ def test_many_of_one_machine(monkeypatch, caplog):
     try:
         assert 2 == len(app.second_workers._until)
         assert 2 == sum(record.levelno == logging.ERROR for record in caplog.records)
-        assert "another worker runs as machine" in app.vitals.reason
+        assert "another worker runs as machine" in app.stats.reason
     finally:
-        app.vitals.release(claims._MACHINE_ID)
+        app.stats.release(claims._MACHINE_ID)

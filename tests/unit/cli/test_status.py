@@ -94,7 +94,7 @@ def shown(settings, *, width=200, **query):
     """Return what is printed."""
     out = io.StringIO()
     console = Console(file=out, width=width, color_system=None)
-    status.show(settings, console, status.Question(**{"limit": 50} | query))
+    status.show(settings, console, status.ViewQuery(**{"limit": 50} | query))
     return out.getvalue()
 
 
@@ -204,7 +204,7 @@ def test_watch_lines(serve, looks):
         lambda: answers.update({"/machines/": machines | {"waiting": []}}),
     ]
     out = io.StringIO()
-    status.watch(settings, Console(file=out, width=80), status.Question(limit=5))
+    status.watch(settings, Console(file=out, width=80), status.ViewQuery(limit=5))
     lines = [line.split(" ", 1)[1] for line in out.getvalue().splitlines()]
 
     everything = "all files: 0 of 0 files complete, 0 B of 0 B; 1 of 1 machine up"
@@ -225,7 +225,7 @@ def test_watch_in_a_terminal(serve, looks):
     looks += [lambda: answers.update({"/progress/": (503, "x")})]
     out = io.StringIO()
     console = Console(file=out, width=80, height=20, force_terminal=True, color_system=None)
-    status.watch(settings, console, status.Question(limit=40))
+    status.watch(settings, console, status.ViewQuery(limit=40))
     first, *_, last = out.getvalue().split("file ")
 
     assert "all files" in first
@@ -244,7 +244,7 @@ def test_json_lines(serve, looks):
     for is_watching, count in ((False, 1), (True, 2)):
         written.clear()
         status.write_json(
-            settings, status.Question(limit=1), is_watching=is_watching, write=written.append
+            settings, status.ViewQuery(limit=1), is_watching=is_watching, write=written.append
         )
         assert count == len(written)
         assert all(json.loads(line)["partial"] is False for line in written)

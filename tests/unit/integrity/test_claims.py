@@ -185,7 +185,7 @@ async def test_settled_without_a_copy(partition, context, store):  # noqa: F811
 
     assert (list(range(4)), []) == (context.done, context.acks)
     assert store.stored(FILE_ID, 0) is None
-    assert 1 == context.vitals.elsewhere
+    assert 1 == context.stats.elsewhere
     assert context.claims.catch_ups
 
 
@@ -212,7 +212,7 @@ async def test_revoked_meanwhile(partition, context):  # noqa: F811
     await partition.put(pieces()[3])
 
     assert ["rejected"] == context.outcomes
-    assert 0 == context.vitals.elsewhere
+    assert 0 == context.stats.elsewhere
     await partition.put(*pieces(attempt=2))
     assert ["rejected", "persisted"] == context.outcomes
 

@@ -7,7 +7,7 @@ import pytest
 from streamapp.integrity import inventory
 from streamapp.integrity.inventory import Differences
 from streamapp.protocol.messages import BlockAck
-from streamapp.store.metadata import FileFile
+from streamapp.store.metadata import FileManifest
 from streamapp.store.walk import FileFolder
 
 
@@ -17,7 +17,7 @@ HERE, THERE = "1" * 32, "2" * 32
 
 def folder(*blocks, identity=HERE):
     """Return a file's folder with *blocks* of three."""
-    file = FileFile(
+    file = FileManifest(
         file_id=FILE, name="f", size=30, blocks=3, block_size=10, mtime_ns=1, source="s"
     )
     return FileFolder(

@@ -6,7 +6,7 @@ import pytest
 
 from confluent_kafka import KafkaError as Code
 
-from streamapp.kafka.connection_errors import FRESH_SECONDS, Lines, Trouble, sentence
+from streamapp.kafka.connection_errors import FRESH_SECONDS, ConnectionErrors, LibraryLog, sentence
 
 
 REFUSED = Code(
@@ -66,7 +66,7 @@ def test_sentence(code, text, said):
 def test_newest():
     """The newest reason counts, a line without one leaves it, and it does not last for ever."""
     now = [0.0]
-    trouble = Trouble(lambda: now[0])
+    trouble = ConnectionErrors(lambda: now[0])
     assert "" == trouble.reason
 
     trouble.note(REFUSED)
@@ -80,7 +80,7 @@ def test_newest():
 def test_lines(caplog):
     """Whatever level a line of librdkafka has, it is for who debugs."""
     with caplog.at_level(logging.DEBUG):
-        Lines().log(logging.CRITICAL, "%s [%s] %s", "FAIL", "rdkafka", "100 % text")
+        LibraryLog().log(logging.CRITICAL, "%s [%s] %s", "FAIL", "rdkafka", "100 % text")
     assert [(logging.DEBUG, "FAIL [rdkafka] 100 % text")] == [
         (record.levelno, record.getMessage()) for record in caplog.records
     ]

@@ -11,7 +11,7 @@ from confluent_kafka import KafkaError as Code
 
 import streamapp
 
-from streamapp.errors import BrokerUnreachableError, KafkaError
+from streamapp.errors import BrokerUnreachableError, ClusterError
 from streamapp.kafka import groups
 
 
@@ -43,7 +43,7 @@ def test_names():
 @pytest.mark.parametrize("code", [GONE, LOADING, Code.CLUSTER_AUTHORIZATION_FAILED])
 def test_names_that_are_not_all(code):
     """Groups of a broker that does not answer are unknown: what they need must not be deleted."""
-    with pytest.raises(KafkaError, match="cannot list all groups"):
+    with pytest.raises(ClusterError, match="cannot list all groups"):
         groups.names(Admin((["a"], [code])))
 
 
@@ -64,7 +64,7 @@ def test_is_up_and_not_known():
 
 def test_refused():
     """A refusal is told at once."""
-    with pytest.raises(KafkaError, match="cannot see group g"):
+    with pytest.raises(ClusterError, match="cannot see group g"):
         groups.is_up(Admin(([], [Code.GROUP_AUTHORIZATION_FAILED])), "g")
 
 

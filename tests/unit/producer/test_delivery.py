@@ -438,7 +438,7 @@ def test_huge_file():
         send(made)
 
     assert 3 == len(made._blocks)
-    assert len(made._agenda._ahead) <= 32
+    assert len(made._queue._ahead) <= 32
 
 
 def test_unacknowledged_blocks_are_bounded(monkeypatch):

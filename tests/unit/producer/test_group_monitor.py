@@ -11,7 +11,7 @@ from confluent_kafka import KafkaError as Code
 
 from streamapp.kafka import topic_admin
 from streamapp.producer.delivery import View
-from streamapp.producer.group_monitor import Lookout
+from streamapp.producer.group_monitor import GroupMonitor
 from tests.unit.fake_kafka import FakeAdmin, FakeConsumer, FakeKafka
 
 
@@ -24,10 +24,12 @@ def fake():
     return fake
 
 
-def lookout(admin, seen, *, has_read=lambda *_: True):
+def monitor(admin, seen, *, has_read=lambda *_: True):
     """A lookout over two partitions."""
     reader = FakeConsumer(admin._kafka)
-    return Lookout(admin, reader, group="g", partitions=2, has_read=has_read, on_view=seen.append)
+    return GroupMonitor(
+        admin, reader, group="g", partitions=2, has_read=has_read, on_view=seen.append
+    )
 
 
 def answering(groups, *, errors=()):
@@ -42,7 +44,7 @@ def answering(groups, *, errors=()):
 def test_view(fake):
     """A look shows commits, both ends of each partition, and whether machines are up."""
     seen = []
-    lookout(FakeAdmin(fake), seen).look()
+    monitor(FakeAdmin(fake), seen).look()
 
     assert [
         View(committed={0: 2, 1: 0}, starts={0: 0, 1: 0}, ends={0: 2, 1: 0}, is_group_up=True)
@@ -63,7 +65,7 @@ def test_group_that_never_was(fake):
     seen, admin = [], FakeAdmin(fake)
     fake.machines = 0
     admin.list_consumer_groups = answering({"another": ConsumerGroupState.STABLE})
-    lookout(admin, seen).look()
+    monitor(admin, seen).look()
 
     assert ({}, False) == (seen[0].committed, seen[0].is_group_up)
 
@@ -84,7 +86,7 @@ def test_state_of_the_group(fake, state, is_up, errors):
     """Machines that come and go are up; brokers that are not asked for the group do not count."""
     seen, admin = [], FakeAdmin(fake)
     admin.list_consumer_groups = answering({"g": state}, errors=errors)
-    lookout(admin, seen).look()
+    monitor(admin, seen).look()
 
     assert is_up is seen[0].is_group_up
 
@@ -96,7 +98,7 @@ def test_machines_are_a_secret(fake, code):
     """Where Kafka does not say who is up, that is not the same as nobody."""
     seen, admin = [], FakeAdmin(fake)
     admin.list_consumer_groups = answering({"another": ConsumerGroupState.STABLE}, errors=[code])
-    lookout(admin, seen).look()
+    monitor(admin, seen).look()
 
     assert seen[0].is_group_up is None
 
@@ -104,7 +106,7 @@ def test_machines_are_a_secret(fake, code):
 def test_acknowledgements_are_behind(fake):
     """Commits say nothing while acknowledgements that came before them are not read."""
     seen, asked = [], []
-    lookout(FakeAdmin(fake), seen, has_read=lambda ends, _: asked.append(ends)).look()
+    monitor(FakeAdmin(fake), seen, has_read=lambda ends, _: asked.append(ends)).look()
 
     assert [] == seen
     assert [{(topic_admin.ACKS, 0): 0, (topic_admin.ACKS, 1): 1, (topic_admin.ACKS, 2): 0}] == asked
@@ -120,6 +122,6 @@ def test_look_that_fails(fake):
         raise KafkaException(Code(Code._TRANSPORT))
 
     admin.list_offsets = fail
-    lookout(admin, []).watch(stop)
+    monitor(admin, []).watch(stop)
 
     assert [1] == looks

@@ -7,9 +7,9 @@ import pytest
 from confluent_kafka import KafkaError as Code
 from confluent_kafka import KafkaException
 
-from streamapp.errors import KafkaError
+from streamapp.errors import ClusterError
 from streamapp.producer import kafka_writer
-from streamapp.producer.kafka_writer import Outbox
+from streamapp.producer.kafka_writer import BoundedProducer
 
 
 FATAL = Code(Code._GAPLESS_GUARANTEE, "too large", fatal=True)
@@ -54,7 +54,7 @@ def test_waits_for_room():
     """A record waits until there is room, and is then taken once."""
     full = Full(times=3)
 
-    assert Outbox(lambda: full).send(full, "t", b"v", is_wanted=lambda: True, key=b"k")
+    assert BoundedProducer(lambda: full).send(full, "t", b"v", is_wanted=lambda: True, key=b"k")
     assert [("t", b"v", {"key": b"k"})] == full.taken
 
 
@@ -63,13 +63,13 @@ def test_waits_in_vain():
     full = Full(times=10**9)
     answers = iter([True, True, False])
 
-    assert not Outbox(lambda: full).send(full, "t", b"v", is_wanted=lambda: next(answers))
+    assert not BoundedProducer(lambda: full).send(full, "t", b"v", is_wanted=lambda: next(answers))
     assert [] == full.taken
 
 
 def test_post_does_not_wait():
     """What must not wait is told at once that there is no room."""
-    assert not Outbox(lambda: Full(times=1)).post("t", b"v")
+    assert not BoundedProducer(lambda: Full(times=1)).post("t", b"v")
 
 
 @pytest.mark.parametrize(
@@ -78,9 +78,9 @@ def test_post_does_not_wait():
 )
 def test_refused(error, is_broken):
     """An error is ours; only after a fatal one the producer counts as broken."""
-    box = Outbox(lambda: Full(error=error))
+    box = BoundedProducer(lambda: Full(error=error))
 
-    with pytest.raises(KafkaError, match="cannot send to t"):
+    with pytest.raises(ClusterError, match="cannot send to t"):
         box.post("t", b"v")
     assert is_broken == box.is_broken
 
@@ -88,10 +88,10 @@ def test_refused(error, is_broken):
 def test_reason():
     """The reason is the error that broke the producer, not what it says ever after."""
     full = Full(error=Code(Code._FATAL))
-    box = Outbox(lambda: full)
+    box = BoundedProducer(lambda: full)
     for error in (Code(Code._FATAL), FATAL, Code(Code._FATAL)):
         full.error = error
-        with pytest.raises(KafkaError):
+        with pytest.raises(ClusterError):
             box.post("t", b"v")
 
     assert "too large" == box.reason
@@ -108,7 +108,7 @@ def test_broken_in_the_background():
                 raise KafkaException(error)
             stop.set()
 
-    box = Outbox(lambda: Polled(error=FATAL))
+    box = BoundedProducer(lambda: Polled(error=FATAL))
     box.serve(stop)
 
     assert box.is_broken
@@ -118,8 +118,8 @@ def test_renewed():
     """A broken producer gives back what it had, and another takes its place."""
     first, second = Full(error=FATAL), Full()
     made = iter([first, second])
-    box = Outbox(lambda: next(made))
-    with pytest.raises(KafkaError):
+    box = BoundedProducer(lambda: next(made))
+    with pytest.raises(ClusterError):
         box.post("t", b"v")
     box.renew()
 
@@ -133,14 +133,14 @@ def test_frames_of_one_attempt():
     """What was begun with a producer is not gone on with by the next: a piece is missing there."""
     first, second = Full(times=1), Full()
     made = iter([first, second])
-    box = Outbox(lambda: next(made))
+    box = BoundedProducer(lambda: next(made))
 
     def renew():
         first.error = Code(Code._FATAL)
         box.renew()
         return True
 
-    with pytest.raises(KafkaError):
+    with pytest.raises(ClusterError):
         box.send(box.producer, "t", b"v", is_wanted=renew)
     assert [] == second.taken
 
@@ -148,7 +148,7 @@ def test_frames_of_one_attempt():
 def test_late_news_of_the_old_one():
     """What the old producer says after it was replaced does not break the new one."""
     made = iter([Full(), Full()])
-    box = Outbox(lambda: next(made))
+    box = BoundedProducer(lambda: next(made))
     old = box._producer
     box.renew()
     box._note(KafkaException(FATAL), old)
@@ -164,6 +164,6 @@ def test_serves_until_it_is_stopped():
         def poll(self, _):
             stop.set()
 
-    Outbox(Polled).serve(stop)
+    BoundedProducer(Polled).serve(stop)
 
     assert stop.is_set()

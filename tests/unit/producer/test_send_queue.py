@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamapp.producer.model import Block, File
-from streamapp.producer.send_queue import LOOK_AHEAD, MAX_BACKOFF_SECONDS, Agenda, backoff
+from streamapp.producer.send_queue import LOOK_AHEAD, MAX_BACKOFF_SECONDS, SendQueue, backoff
 from tests.unit.deliveries import source
 
 
@@ -28,32 +28,32 @@ def test_backoff_is_bounded(tries, base, chance):
 def test_rested_first():
     """A block that rested long enough comes before fresh ones, and not sooner."""
     fresh, rested = block(0), block(1)
-    agenda = Agenda(iter([fresh]))
-    agenda.rest(rested, due=5.0)
+    queue = SendQueue(iter([fresh]))
+    queue.rest(rested, due=5.0)
 
     assert [fresh, None, rested, None] == [
-        agenda.take(now, (), with_fresh=True) for now in (4.9, 4.9, 5.0, 5.0)
+        queue.take(now, (), with_fresh=True) for now in (4.9, 4.9, 5.0, 5.0)
     ]
 
 
 def test_partition_in_use():
     """A block whose partition is in use waits, and the next that can go goes first."""
     first, second = block(0, partition=1), block(1, partition=2)
-    agenda = Agenda(iter([first, second]))
+    queue = SendQueue(iter([first, second]))
 
-    assert second is agenda.take(0.0, {1}, with_fresh=True)
-    assert agenda.take(0.0, {1}, with_fresh=True) is None
-    assert first is agenda.take(0.0, {2}, with_fresh=True)
+    assert second is queue.take(0.0, {1}, with_fresh=True)
+    assert queue.take(0.0, {1}, with_fresh=True) is None
+    assert first is queue.take(0.0, {2}, with_fresh=True)
 
 
 def test_resting_on_a_partition_in_use():
     """The same for blocks that rested: none is lost while it is passed over."""
     rested = [block(n, partition=n % 2) for n in range(4)]
-    agenda = Agenda(iter([]))
+    queue = SendQueue(iter([]))
     for each in rested:
-        agenda.rest(each, due=0.0)
-    taken = [agenda.take(1.0, {0}, with_fresh=False) for _ in range(3)]
-    taken += [agenda.take(1.0, {1}, with_fresh=False) for _ in range(3)]
+        queue.rest(each, due=0.0)
+    taken = [queue.take(1.0, {0}, with_fresh=False) for _ in range(3)]
+    taken += [queue.take(1.0, {1}, with_fresh=False) for _ in range(3)]
 
     assert [rested[1], rested[3], None, rested[0], rested[2], None] == taken
 
@@ -61,7 +61,7 @@ def test_resting_on_a_partition_in_use():
 def test_looks_ahead_a_little():
     """Only so many blocks are planned before they are needed."""
     planned = iter(block(n) for n in range(1000))
-    agenda = Agenda(planned)
-    agenda.take(0.0, (), with_fresh=True)
+    queue = SendQueue(planned)
+    queue.take(0.0, (), with_fresh=True)
 
     assert LOOK_AHEAD == next(planned).number

@@ -3,31 +3,31 @@
 import threading
 import time
 
-from streamapp.producer.shared_delivery import Desk
+from streamapp.producer.shared_delivery import SharedDelivery
 from tests.unit.deliveries import ack, delivery, only_file, source
 
 
 def test_one_partition_one_reader():
     """A partition belongs to the reader that has a block of it, until it is released."""
-    desk = Desk(delivery(*(source(f"f{n}", 55) for n in range(4))), time.monotonic)
-    taken = [desk.take(0.0) for _ in range(6)]
+    shared = SharedDelivery(delivery(*(source(f"f{n}", 55) for n in range(4))), time.monotonic)
+    taken = [shared.take(0.0) for _ in range(6)]
 
     assert 6 == len({block.partition for block in taken})
-    assert desk.take(0.0) is None
+    assert shared.take(0.0) is None
 
-    desk.release(taken[2].partition)
-    assert taken[2].partition == desk.take(0.0).partition
+    shared.release(taken[2].partition)
+    assert taken[2].partition == shared.take(0.0).partition
 
 
 def test_waits_for_a_partition():
     """A reader that has to wait is woken when a partition is released."""
-    desk = Desk(delivery(source(size=5), source("g", 5)), time.monotonic)
-    desk.take(0.0)
-    waiting = threading.Thread(target=desk.take, args=(30.0,))
-    desk.delivery.take(0.0, ())
+    shared = SharedDelivery(delivery(source(size=5), source("g", 5)), time.monotonic)
+    shared.take(0.0)
+    waiting = threading.Thread(target=shared.take, args=(30.0,))
+    shared.delivery.take(0.0, ())
     waiting.start()
     for _ in range(1000):  # it may not wait yet
-        desk.release(0)
+        shared.release(0)
         waiting.join(0.01)
 
     assert not waiting.is_alive()
@@ -35,13 +35,13 @@ def test_waits_for_a_partition():
 
 def test_told_at_once():
     """Who waits for news gets them when the delivery is done, not some time later."""
-    desk = Desk(delivery(source(size=5)), time.monotonic)
-    desk.take(0.0)
-    desk.drain(0.0)
+    shared = SharedDelivery(delivery(source(size=5)), time.monotonic)
+    shared.take(0.0)
+    shared.drain(0.0)
     drained = []
-    waiting = threading.Thread(target=lambda: drained.append(desk.drain(30.0)))
+    waiting = threading.Thread(target=lambda: drained.append(shared.drain(30.0)))
     waiting.start()
-    desk.acknowledged([ack(only_file(desk.delivery), 0)])
+    shared.acknowledged([ack(only_file(shared.delivery), 0)])
     waiting.join(10.0)
 
     assert not waiting.is_alive()

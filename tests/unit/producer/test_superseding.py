@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from streamapp.producer.status_updates import StatusBoard
+from streamapp.producer.status_updates import StatusUpdates
 from streamapp.producer.superseding import MAX_EARLIER
 from streamapp.protocol import fileplan, messages
 from tests.unit.deliveries import BLOCK, PROVER, ack, delivery, kinds, only_file, source, status
@@ -31,12 +31,12 @@ def fed(*noted, size=25):
 
 def published(made):
     """Return which ids are published in which state, and by what they are superseded."""
-    board = StatusBoard(
+    updates = StatusUpdates(
         machine="m", block_size=BLOCK, run_at=7.0, prover=PROVER, earlier=made.earlier
     )
-    board.touch(made.touched.values(), now=0.0)
+    updates.touch(made.touched.values(), now=0.0)
     made.touched.clear()
-    found = [said for _, said in board.take_due(10.0, wall=8.0)]
+    found = [said for _, said in updates.take_due(10.0, wall=8.0)]
     assert found == [messages.decode_status(messages.encode(said)) for said in found]
     return {said.file_id: (said.state, said.superseded_by) for said in found}
 

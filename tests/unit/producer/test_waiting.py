@@ -3,13 +3,13 @@
 import msgspec
 import pytest
 
-from streamapp.producer.rate import Meter, time_left
-from streamapp.producer.waiting import REMIND_SECONDS, Reminder, Sight, reason
+from streamapp.producer.rate import RateMeter, time_left
+from streamapp.producer.waiting import REMIND_SECONDS, GroupSnapshot, Reminder, reason
 from streamapp.protocol.presence import Reason
 from tests.unit.protocol.test_presence import NOW, presence
 
 
-WELL = Sight(
+WELL = GroupSnapshot(
     no_broker="",
     group="g",
     is_group_up=True,
@@ -92,7 +92,7 @@ def test_reminder():
 
 def test_no_time_left_from_a_wait():
     """The seconds in which nothing came say nothing of how fast it comes now."""
-    meter = Meter()
+    meter = RateMeter()
     for second in range(20):
         meter.note(float(second), 0)
     for second in range(20, 27):
@@ -103,7 +103,7 @@ def test_no_time_left_from_a_wait():
 
 def meters(*, bytes_a_second, files_a_second):
     """Meters of bytes and files that grew steadily for half a minute."""
-    made = Meter(), Meter()
+    made = RateMeter(), RateMeter()
     for second in range(31):
         made[0].note(float(second), bytes_a_second * second)
         made[1].note(float(second), round(files_a_second * second))
@@ -132,7 +132,7 @@ def test_time_left(rates, missing, seconds):
 
 def test_burst():
     """What came at once is no rate per second of a thousandth of it."""
-    meter = Meter()
+    meter = RateMeter()
     meter.note(0.0, 0)
     meter.note(0.001, 1 << 24)
 
@@ -141,7 +141,7 @@ def test_burst():
 
 def test_first_seconds():
     """The time left is not known before what moves was watched for five seconds."""
-    meter = Meter()
+    meter = RateMeter()
     meter.note(0.0, 0)
     meter.note(4.9, 490)
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamapp.errors import KafkaError
+from streamapp.errors import ClusterError
 from streamapp.producer.model import Phase
 from tests.unit.deliveries import BLOCK, ack, delivery, digest, only_file, send, source, view
 
@@ -102,7 +102,7 @@ def kafka_of(monkeypatch):
     from concurrent.futures import Future  # noqa: PLC0415 - for this fixture alone
 
     from streamapp.kafka import clients, groups  # noqa: PLC0415
-    from streamapp.producer.purge import Releaser  # noqa: PLC0415
+    from streamapp.producer.purge import RecordPurger  # noqa: PLC0415
 
     class Client:
         def close(self):
@@ -132,7 +132,7 @@ def kafka_of(monkeypatch):
         monkeypatch.setattr(groups, "committed", lambda client, _: commits[readers[client]])
         monkeypatch.setattr(groups, "starts", lambda *_: starts)
         monkeypatch.setattr(groups, "ends", lambda *_: ends)
-        return Releaser(None, list(ends)), deleted
+        return RecordPurger(None, list(ends)), deleted
 
     return make
 
@@ -154,33 +154,33 @@ A, B = ("data-blocks", 0), ("data-blocks", 1)
 )
 def test_released(kafka_of, commits, deleted, is_all):
     """Only what every group that ever read the topic has committed is deleted."""
-    releaser, found = kafka_of(commits, {A: 9, B: 7})
+    purger, found = kafka_of(commits, {A: 9, B: 7})
 
-    assert is_all == releaser.release()
+    assert is_all == purger.release()
     assert deleted == found
-    assert sum(deleted.values()) == releaser.released
+    assert sum(deleted.values()) == purger.released
 
 
 def test_released_before(kafka_of):
     """What is deleted already is not asked for again."""
-    releaser, found = kafka_of({"g": {A: 9, B: 7}}, {A: 9, B: 7}, starts={A: 9, B: 5})
+    purger, found = kafka_of({"g": {A: 9, B: 7}}, {A: 9, B: 7}, starts={A: 9, B: 5})
 
-    assert releaser.release()
-    assert ({B: 7}, 2) == (found, releaser.released)
+    assert purger.release()
+    assert ({B: 7}, 2) == (found, purger.released)
 
 
 def test_release_goes_on(kafka_of, monkeypatch):
     """A Kafka that refuses to delete is no reason to end a delivery."""
     import threading  # noqa: PLC0415 - for this test alone
 
-    releaser, _ = kafka_of({"g": {A: 9}}, {A: 9})
+    purger, _ = kafka_of({"g": {A: 9}}, {A: 9})
 
     def refuse():
         stop.set()
-        raise KafkaError("no")
+        raise ClusterError("no")
 
     stop = threading.Event()
-    monkeypatch.setattr(releaser, "release", refuse)
-    releaser.finish(stop)
+    monkeypatch.setattr(purger, "release", refuse)
+    purger.finish(stop)
 
     assert stop.is_set()

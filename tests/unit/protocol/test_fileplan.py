@@ -16,7 +16,7 @@ FILE = {"source": "laptop", "name": "a/b.csv", "size": 5, "mtime_ns": 7, "block_
 @given(st.integers(0, 1 << 40), st.integers(1, 1 << 32))
 def test_blocks_cover_the_file(file_size, block_size):
     """Blocks follow each other without a gap, from the first byte of the file to its last."""
-    plan = fileplan.Plan(file_size=file_size, block_size=block_size)
+    plan = fileplan.FilePlan(file_size=file_size, block_size=block_size)
     last_start, last_size = plan.span(plan.blocks - 1)
 
     assert plan.blocks >= 1
@@ -30,8 +30,8 @@ def test_blocks_cover_the_file(file_size, block_size):
 
 def test_empty_file():
     """An empty file has one empty block: it exists, so it must arrive."""
-    assert 1 == fileplan.Plan(file_size=0, block_size=2).blocks
-    assert (0, 0) == fileplan.Plan(file_size=0, block_size=2).span(0)
+    assert 1 == fileplan.FilePlan(file_size=0, block_size=2).blocks
+    assert (0, 0) == fileplan.FilePlan(file_size=0, block_size=2).span(0)
 
 
 def test_id_is_for_ever():
@@ -74,7 +74,7 @@ def test_file_digest():
 @given(st.binary(min_size=16, max_size=16), st.integers(0, 1 << 20), st.integers(1, 100))
 def test_partitions_take_turns(raw_id, block, partitions):
     """Consecutive blocks go to consecutive partitions, the first where the id says."""
-    first = fileplan.partition_of(raw_id.hex(), 0, partitions)
+    first = fileplan.block_partition(raw_id.hex(), 0, partitions)
 
     assert int.from_bytes(raw_id[:4], "big") % partitions == first
-    assert (first + block) % partitions == fileplan.partition_of(raw_id.hex(), block, partitions)
+    assert (first + block) % partitions == fileplan.block_partition(raw_id.hex(), block, partitions)

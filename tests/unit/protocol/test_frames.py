@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from streamapp.errors import BlockMalformedError
 from streamapp.protocol import filenames
 from streamapp.protocol import frames as frame_headers
-from streamapp.protocol.fileplan import Plan
+from streamapp.protocol.fileplan import FilePlan
 from streamapp.protocol.frames import BlockMeta, Codec, Frame, Seal
 from tests.unit.frames import FILE_ID, frames_of, id_of, meta_of, plan_meta
 
@@ -26,7 +26,7 @@ ABORT = Frame(file_id=FILE_ID, block=0, attempt=1, frame=1, offset=0, length=0, 
 @st.composite
 def frames(draw):
     """A frame of any kind that a producer of ours may write."""
-    plan = Plan(
+    plan = FilePlan(
         file_size=draw(st.integers(0, 1 << 40)), block_size=draw(st.integers(1 << 20, 1 << 32))
     )
     block = draw(st.integers(0, plan.blocks - 1))

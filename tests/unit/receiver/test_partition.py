@@ -18,7 +18,7 @@ from streamapp.receiver import attempts, backpressure, outcomes
 from streamapp.receiver import partition as intake_module
 from streamapp.receiver.attempts import Closed, Orphaned, Repeated
 from streamapp.receiver.context import InboundRecord
-from streamapp.receiver.partition import Intake
+from streamapp.receiver.partition import PartitionReceiver
 from streamapp.store import BlockStore, free_space
 from streamapp.store.free_space import BESIDE_BYTES
 from streamapp.store.writer import BlockWriter
@@ -39,7 +39,7 @@ class Partition:
 
     def __init__(self, context, number=3):
         self.context = context
-        self.intake = Intake("data-blocks", number, context)
+        self.receiver = PartitionReceiver("data-blocks", number, context)
         self.offset = 0
         self.generation = 1
 
@@ -56,7 +56,7 @@ class Partition:
                 ack=functools.partial(self.context.seen.append, self.offset),
             )
             self.offset += 1
-            await self.intake.take(record)
+            await self.receiver.take(record)
 
     def rewind(self, offset):
         """Go back to *offset*, as after a rebalance."""
@@ -120,7 +120,7 @@ def half_written(store):
 async def expire(partition, clock, *, highwater=None, after=TIMEOUT + 1):
     """Let time pass, then let the intake give up what is late."""
     clock.now += after
-    await partition.intake.expire(highwater=partition.offset if highwater is None else highwater)
+    await partition.receiver.expire(highwater=partition.offset if highwater is None else highwater)
 
 
 # --- what should come
@@ -130,16 +130,16 @@ async def test_block(partition, context, store):
     """A block is kept, then told of, then acknowledged; nothing of it before."""
     await partition.put(*pieces()[:-1])
     assert [] == context.seen
-    assert 1 == context.vitals.open_blocks
+    assert 1 == context.stats.open_blocks
 
     await partition.put(pieces()[-1])
     assert ["persisted"] == context.outcomes
     assert [context.acks[0], 0, 1, 2, 3] == context.seen
     assert context.acks[0].sha256 == store.stored(FILE_ID, 0).sha256
     assert (1, len(DATA), 0) == (
-        context.vitals.blocks,
-        context.vitals.bytes,
-        context.vitals.open_blocks,
+        context.stats.blocks,
+        context.stats.bytes,
+        context.stats.open_blocks,
     )
     assert 1 == context.persisted == context.begun
 
@@ -189,7 +189,7 @@ async def test_duplicates(partition, context):
 
     assert {"persisted"} == set(context.outcomes)
     assert list(range(8)) == context.done
-    assert 1 == context.vitals.blocks
+    assert 1 == context.stats.blocks
 
 
 async def test_stored_block_again(partition, context, store):
@@ -201,7 +201,7 @@ async def test_stored_block_again(partition, context, store):
 
     assert [1, 2] == [ack.attempt for ack in context.acks]
     assert list(range(8)) == context.done
-    assert (1, 1, 1) == (context.vitals.blocks, context.vitals.repeated, context.begun)
+    assert (1, 1, 1) == (context.stats.blocks, context.stats.repeated, context.begun)
     assert (before.st_ino, before.st_mtime_ns) == (path.stat().st_ino, path.stat().st_mtime_ns)
 
 
@@ -213,7 +213,7 @@ async def test_stored_block_that_is_lost_while_it_comes_again(
     await partition.put(pieces(attempt=2)[0])
     monkeypatch.setattr(store, "stored", lambda *_: None)
     await partition.put(*pieces(attempt=3)[:2], *pieces(attempt=2)[1:3])
-    assert 1 == context.vitals.open_blocks
+    assert 1 == context.stats.open_blocks
     assert [0, 1, 2, 3] == context.done
 
     await partition.put(pieces(attempt=2)[3])
@@ -298,12 +298,12 @@ async def test_interleaved_attempts(partition, context, store):
     good, bad = pieces(attempt=2), pieces(DATA[::-1], attempt=1)
     mixed = [record for pair in zip(bad, good, strict=True) for record in pair]
     await partition.put(*mixed[:-2])
-    assert 2 == context.vitals.open_blocks
+    assert 2 == context.stats.open_blocks
 
     await partition.put(mixed[-1])
     assert [2] == [ack.attempt for ack in context.acks]
     assert list(range(7)) == context.done
-    assert 0 == context.vitals.open_blocks
+    assert 0 == context.stats.open_blocks
 
     await partition.put(mixed[-2])
     assert ["persisted", "rejected"] == context.outcomes
@@ -443,7 +443,7 @@ async def test_bad_block(partition, context, store, records):
     await partition.put(*records)
 
     assert ["rejected"] == context.outcomes
-    assert 1 == len(context.quarantined) == context.vitals.quarantined == context.vitals.rejected
+    assert 1 == len(context.quarantined) == context.stats.quarantined == context.stats.rejected
     assert context.acks[0].reason == context.quarantined[0].reason
     assert (FILE_ID, 0, 1) == (
         context.acks[0].file_id,
@@ -451,7 +451,7 @@ async def test_bad_block(partition, context, store, records):
         context.acks[0].attempt,
     )
     assert list(range(len(records))) == context.done
-    assert (0, 0, 0) == (context.vitals.open_blocks, context.begun, context.vitals.blocks)
+    assert (0, 0, 0) == (context.stats.open_blocks, context.begun, context.stats.blocks)
     assert store.stored(FILE_ID, 0) is None
 
     await partition.put(*pieces(attempt=2))
@@ -470,7 +470,7 @@ async def test_hostile_name(partition, context, store, name):
     await partition.put(*pieces(meta=meta))
 
     assert list(range(4)) == (context.done if context.outcomes else [*context.done, 1, 2, 3])
-    assert 1 == context.vitals.quarantined
+    assert 1 == context.stats.quarantined
     assert "persisted" not in context.outcomes
     assert {".lock", ".folder.json", "quarantine"} == {
         path.name for path in store.roots[0].path.iterdir()
@@ -495,7 +495,7 @@ async def test_quarantine_has_an_end(partition, context, store, monkeypatch):
     monkeypatch.setattr(outcomes, "MAX_QUARANTINED", 3)
     await partition.put(*[(None, b"x")] * 10)
 
-    assert 10 == context.vitals.quarantined == len(context.done)
+    assert 10 == context.stats.quarantined == len(context.done)
     assert 3 == len(context.quarantined)
     assert 6 == len(list((store.roots[0].path / "quarantine").iterdir()))
 
@@ -519,7 +519,7 @@ async def test_many_open_blocks(partition, context, monkeypatch):
     for attempt in range(200):
         await partition.put(pieces(attempt=attempt)[0])
 
-    assert 4 == context.vitals.open_blocks == context.begun
+    assert 4 == context.stats.open_blocks == context.begun
     assert ["rejected"] * 196 == context.outcomes
     assert list(range(196)) == context.done
 
@@ -544,9 +544,9 @@ async def test_made_up_attempts_are_forgotten(partition, context, monkeypatch):
     await partition.put(*pieces())
     await partition.put(*(pieces(attempt=n)[0] for n in range(100)))
     await partition.put(*(pieces(attempt=n, meta=OTHER)[1] for n in range(100)))
-    intake = partition.intake
+    receiver = partition.receiver
 
-    assert [4, 5, 5] == [intake._attempts.count(n) for n in (Repeated, Orphaned, Closed)]
+    assert [4, 5, 5] == [receiver._attempts.count(n) for n in (Repeated, Orphaned, Closed)]
     assert list(range(4 + 96)) == context.done
     assert {"persisted"} == set(context.outcomes)
     await partition.put(*pieces(attempt=7))
@@ -607,7 +607,7 @@ async def test_rewind(partition, context, store):
 
     assert ["persisted"] == context.outcomes
     assert [0, 1, 2, 3] == context.done
-    assert (0, 1) == (context.vitals.open_blocks, context.begun)
+    assert (0, 1) == (context.stats.open_blocks, context.begun)
     assert store.stored(FILE_ID, 0)
     await eventually(lambda: not half_written(store))
 
@@ -619,17 +619,17 @@ async def test_same_generation_rewind(partition, context):
     await partition.put(*pieces()[1:])
 
     assert [] == context.seen
-    assert {1, 2, 3} == set(partition.intake._ledger._waiting)
+    assert {1, 2, 3} == set(partition.receiver._ledger._waiting)
 
 
 async def test_drop(partition, context, store):
     """A partition that goes elsewhere leaves nothing behind and says nothing."""
     await partition.put(*pieces()[:2], *pieces(meta=OTHER)[1:])
-    partition.intake.drop()
+    partition.receiver.drop()
     await eventually(lambda: not half_written(store))
 
     assert [] == context.seen
-    assert (0, 0) == (context.vitals.open_blocks, context.begun)
+    assert (0, 0) == (context.stats.open_blocks, context.begun)
 
 
 @pytest.mark.parametrize("moment", ["stored", "begin", "write", "commit"])
@@ -653,13 +653,13 @@ async def test_cancelled(partition, context, store, monkeypatch, moment):
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    partition.intake.drop()
+    partition.receiver.drop()
     go_on.set()
 
     await eventually(lambda: not store.roots[0]._writers)
     await eventually(lambda: not half_written(store))
     assert [] == context.seen
-    assert (0, 0) == (context.vitals.open_blocks, context.begun)
+    assert (0, 0) == (context.stats.open_blocks, context.begun)
     monkeypatch.undo()
     await Partition(context).put(*pieces())
     assert ["persisted"] == context.outcomes
@@ -762,7 +762,7 @@ async def touched(partition, clock, records, *, seconds, every=5.0):
     for number, record in enumerate(records[: int(seconds / every)], start=1):
         await partition.put(record)
         await expire(partition, clock, after=every)
-        if partition.intake.safe_offset is None:
+        if partition.receiver.safe_offset is None:
             return number
     return None
 
@@ -798,7 +798,7 @@ async def test_block_elsewhere_that_is_touched_for_ever(partition, context, cloc
     context.claims.claim(records[0][0].file_id, 0, records[-1][0].seal.sha256.hex())
 
     assert 121 == await touched(partition, clock, records, seconds=10_000)
-    assert ([], 1) == (context.outcomes, context.vitals.elsewhere)
+    assert ([], 1) == (context.outcomes, context.stats.elsewhere)
 
 
 async def test_repeats_keep_no_block_open_that_is_elsewhere(partition, context, clock):
@@ -841,7 +841,7 @@ async def test_abort(partition, context, taken):
     await partition.put(*pieces()[:taken], (abort, b""))
 
     assert list(range(taken + 1)) == context.seen
-    assert (0, 0) == (context.vitals.open_blocks, context.begun)
+    assert (0, 0) == (context.stats.open_blocks, context.begun)
     await partition.put(*pieces()[taken:], *pieces(attempt=2))
     assert [2] == [ack.attempt for ack in context.acks]
     assert list(range(9)) == context.done
@@ -861,7 +861,7 @@ async def test_abort_of_an_orphan_and_of_what_is_stored(partition, context):
     await partition.put(*pieces(attempt=3)[:3], (abort, b""))
     assert ["persisted"] == context.outcomes
     assert list(range(12)) == context.done
-    assert 1 == context.vitals.blocks
+    assert 1 == context.stats.blocks
 
 
 async def test_deleted_unread(partition, context):
@@ -870,7 +870,7 @@ async def test_deleted_unread(partition, context):
     partition.offset = 10
     await partition.put(*pieces(attempt=2))
 
-    assert 8 == context.vitals.deleted_unread
+    assert 8 == context.stats.deleted_unread
     assert "offsets 2 to 9" in context.quarantined[0].reason
     assert ["persisted"] == context.outcomes
     assert [0, 1, 10, 11, 12, 13] == context.done
@@ -880,11 +880,11 @@ async def test_deleted_unread(partition, context):
 async def test_deleted_while_away(context, committed, deleted):
     """So is what was deleted since the group's commit; a group that never committed missed none."""
     partition = Partition(context)
-    partition.intake = Intake("data-blocks", 3, context, committed=committed)
+    partition.receiver = PartitionReceiver("data-blocks", 3, context, committed=committed)
     partition.offset = 10
     await partition.put(*pieces())
 
-    assert deleted == context.vitals.deleted_unread
+    assert deleted == context.stats.deleted_unread
     assert ["persisted"] == context.outcomes
     reasons = [record.reason for record in context.quarantined]
     assert [True] * bool(deleted) == ["offsets 7 to 9" in reason for reason in reasons]
@@ -917,13 +917,13 @@ async def test_hold_and_go_on(partition, context, store, monkeypatch, what):
     failing = Failing(monkeypatch, store, what, 10_000, StoreFullError("disk full"))
     task = asyncio.create_task(partition.put(*pieces()))
     await eventually(lambda: failing.calls > 10)
-    assert ("holding", "disk full") == (context.vitals.state, context.vitals.reason)
+    assert ("holding", "disk full") == (context.stats.state, context.stats.reason)
     assert [] == context.seen
 
     failing.left = 0
     await task
     assert ["persisted"] == context.outcomes
-    assert ("running", "") == (context.vitals.state, context.vitals.reason)
+    assert ("running", "") == (context.stats.state, context.stats.reason)
 
 
 @pytest.mark.parametrize(
@@ -936,14 +936,14 @@ async def test_hold_on_a_failing_disk(partition, context, monkeypatch, call, err
     failing = Failing(monkeypatch, os, call, 10_000, OSError(error, os.strerror(error)))
     task = asyncio.create_task(partition.put(*pieces()[1:]))
     await eventually(lambda: failing.calls > 10)
-    assert "holding" == context.vitals.state
+    assert "holding" == context.stats.state
     assert [] == context.seen
 
     failing.left = 0
     await task
     assert ["persisted"] == context.outcomes
     assert [0, 1, 2, 3] == context.done
-    assert "running" == context.vitals.state
+    assert "running" == context.stats.state
 
 
 @pytest.mark.parametrize("what", ["stored", "begin"])
@@ -956,7 +956,7 @@ async def test_refused_on_a_healthy_disk(partition, context, store, monkeypatch,
 
     assert ["rejected"] == context.outcomes
     assert "refused it 4 times: permission denied" in context.acks[0].reason
-    assert "running" == context.vitals.state
+    assert "running" == context.stats.state
     assert 0 == context.begun
     monkeypatch.undo()
     await partition.put(*pieces(attempt=2))
@@ -970,7 +970,7 @@ async def test_orphan_of_what_cannot_be_read(partition, context, store, monkeypa
     await partition.put(*pieces()[1:])
 
     assert [] == context.seen
-    assert "running" == context.vitals.state
+    assert "running" == context.stats.state
 
 
 async def test_folder_that_someone_removed(partition, context, store):
@@ -1005,8 +1005,8 @@ async def test_room_that_dead_blocks_hold(partition, context, monkeypatch, clock
     monkeypatch.setattr("streamapp.store.dirfd.free_bytes", lambda _fd: free[0])
     await partition.put(pieces()[0])
     task = asyncio.create_task(partition.put(*pieces(attempt=2)))
-    await eventually(lambda: context.vitals.state == "holding")
-    await partition.intake.expire(highwater=1)
+    await eventually(lambda: context.stats.state == "holding")
+    await partition.receiver.expire(highwater=1)
     assert [] == context.seen
 
     clock.now += TIMEOUT + 1
@@ -1023,7 +1023,7 @@ async def test_room_that_dead_blocks_of_another_partition_hold(
     dead = pieces(bytes(2048))
     await partition.put(*dead[:-1])
     task = asyncio.create_task(other.put(*pieces()))
-    await eventually(lambda: context.vitals.state == "holding")
+    await eventually(lambda: context.stats.state == "holding")
     await expire(partition, clock, highwater=1000, after=TIMEOUT - 1)
     assert [] == context.seen
 
@@ -1045,7 +1045,7 @@ async def test_two_blocks_that_wait_for_the_same_room(partition, context, store,
     await other.put(*younger[:3])
     await partition.put(*older[1:3])
     tasks = [asyncio.create_task(other.put(younger[3]))]
-    await eventually(lambda: context.vitals.state == "holding")
+    await eventually(lambda: context.stats.state == "holding")
     assert [] == context.seen
     tasks.append(asyncio.create_task(partition.put(older[3])))
     await asyncio.gather(*tasks)
@@ -1053,8 +1053,8 @@ async def test_two_blocks_that_wait_for_the_same_room(partition, context, store,
     assert {(FILE_ID, "persisted"), (OTHER_ID, "rejected")} == {
         (ack.file_id, ack.outcome) for ack in context.acks
     }
-    assert 0 == context.vitals.quarantined
-    assert "running" == context.vitals.state
+    assert 0 == context.stats.quarantined
+    assert "running" == context.stats.state
 
 
 def limit(store, monkeypatch, size):
@@ -1091,7 +1091,7 @@ async def test_max_blocks_is_exact(partition, context):
     context.settings.max_blocks = 1
     await partition.put(*pieces())
     task = asyncio.create_task(partition.put(*pieces(meta=OTHER)))
-    await eventually(partition.intake._lock.locked)
+    await eventually(partition.receiver._lock.locked)
     assert 1 == context.begun
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -1117,7 +1117,7 @@ async def test_expiry_does_not_wait(partition, context):
     context.gate.clear()
     task = asyncio.create_task(partition.put((None, b"")))
     await context.asked.wait()
-    await asyncio.wait_for(partition.intake.expire(highwater=1), 1)
+    await asyncio.wait_for(partition.receiver.expire(highwater=1), 1)
     context.gate.set()
     await task
 
@@ -1132,11 +1132,11 @@ def test_meta_is_what_the_tests_think():
 async def test_partition_that_others_had(partition, context, store):
     """What was begun in an older generation leaves no trace, also when nothing comes any more."""
     await partition.put(*pieces()[:2])
-    await partition.intake.forget_older(partition.generation)
-    assert 1 == context.vitals.open_blocks
+    await partition.receiver.forget_older(partition.generation)
+    assert 1 == context.stats.open_blocks
 
-    await partition.intake.forget_older(partition.generation + 1)
+    await partition.receiver.forget_older(partition.generation + 1)
 
     await eventually(lambda: not half_written(store))
-    assert 0 == context.vitals.open_blocks
-    assert ([], None) == (context.seen, partition.intake.safe_offset)
+    assert 0 == context.stats.open_blocks
+    assert ([], None) == (context.seen, partition.receiver.safe_offset)

@@ -6,7 +6,7 @@ import pytest
 
 from streamapp.kafka.broker_contact import BrokerContact
 from streamapp.receiver import stats as vitals_module
-from streamapp.receiver.stats import RATE_SECONDS, Vitals
+from streamapp.receiver.stats import RATE_SECONDS, WorkerStats
 
 
 @pytest.fixture
@@ -20,84 +20,84 @@ def clock(monkeypatch):
 
 def test_rate(clock):
     """The rate is that of the last seconds, and falls to nothing when nothing comes."""
-    vitals = Vitals()
+    stats = WorkerStats()
     for _ in range(100):
-        vitals.received(1000)
+        stats.received(1000)
         clock.now += 0.5
-    assert 2000 == pytest.approx(vitals.rate, rel=0.06)
+    assert 2000 == pytest.approx(stats.rate, rel=0.06)
 
     clock.now += RATE_SECONDS + 1
-    assert 0 == vitals.rate
-    assert 0 == len(vitals._recent)
+    assert 0 == stats.rate
+    assert 0 == len(stats._recent)
 
 
 def test_same_kind():
     """Six partitions that wait for one disk say so once, though each needs another number."""
-    vitals = Vitals()
+    stats = WorkerStats()
     for number in range(6):
-        vitals.hold(f"p{number}", f"disk full: 8 MiB free in /d, needs {number + 1} KiB")
-    vitals.hold("p6", "cannot write /d/x: I/O error")
+        stats.hold(f"p{number}", f"disk full: 8 MiB free in /d, needs {number + 1} KiB")
+    stats.hold("p6", "cannot write /d/x: I/O error")
     expected = "disk full: 8 MiB free in /d, needs 1 KiB; cannot write /d/x: I/O error"
-    assert expected == vitals.reason
+    assert expected == stats.reason
 
-    vitals.release("p0")
-    assert vitals.reason.startswith("disk full: 8 MiB free in /d, needs 2 KiB; ")
+    stats.release("p0")
+    assert stats.reason.startswith("disk full: 8 MiB free in /d, needs 2 KiB; ")
 
 
 def test_holds():
     """It holds as long as anything holds; a reason that several have is said once."""
-    vitals = Vitals()
-    assert ("running", "") == (vitals.state, vitals.reason)
+    stats = WorkerStats()
+    assert ("running", "") == (stats.state, stats.reason)
     for number in range(3):
-        vitals.hold(f"p{number}", "disk full")
-    vitals.hold("acks", "no Kafka")
-    assert ("holding", "disk full; no Kafka") == (vitals.state, vitals.reason)
+        stats.hold(f"p{number}", "disk full")
+    stats.hold("acks", "no Kafka")
+    assert ("holding", "disk full; no Kafka") == (stats.state, stats.reason)
 
     for number in range(3):
-        vitals.release(f"p{number}")
-        vitals.release(f"p{number}")
-    assert ("holding", "no Kafka") == (vitals.state, vitals.reason)
-    vitals.release("acks")
-    assert "running" == vitals.state
+        stats.release(f"p{number}")
+        stats.release(f"p{number}")
+    assert ("holding", "no Kafka") == (stats.state, stats.reason)
+    stats.release("acks")
+    assert "running" == stats.state
 
 
 def test_no_broker(clock):
     """A worker that no broker answers holds, though nothing else does, until one answers."""
-    vitals = Vitals()
-    vitals.broker_answered()
-    vitals.contact = BrokerContact("k:9092", clock.monotonic)
-    assert ("running", "") == (vitals.state, vitals.reason)
+    stats = WorkerStats()
+    stats.broker_answered()
+    stats.contact = BrokerContact("k:9092", clock.monotonic)
+    assert ("running", "") == (stats.state, stats.reason)
     clock.now += 5.0
-    vitals.hold("acks", "no room")
-    assert "holding" == vitals.state
-    assert "no Kafka broker has answered for 5.0 s at k:9092; no room" == vitals.reason
+    stats.hold("acks", "no room")
+    assert "holding" == stats.state
+    assert "no Kafka broker has answered for 5.0 s at k:9092; no room" == stats.reason
 
-    vitals.release("acks")
-    assert "holding" == vitals.state
-    vitals.broker_answered()
-    assert ("running", "") == (vitals.state, vitals.reason)
+    stats.release("acks")
+    assert "holding" == stats.state
+    stats.broker_answered()
+    assert ("running", "") == (stats.state, stats.reason)
 
 
 def test_stopping():
     """A worker that stops says so, whatever else it waits for."""
-    vitals = Vitals()
-    vitals.hold("x", "disk full")
-    vitals.stopping = True
+    stats = WorkerStats()
+    stats.hold("x", "disk full")
+    stats.stopping = True
 
-    assert ("stopping", "disk full") == (vitals.state, vitals.reason)
+    assert ("stopping", "disk full") == (stats.state, stats.reason)
 
 
 def test_counts():
     """A block counts with its bytes; records count by their partition."""
-    vitals = Vitals()
-    vitals.persisted(7)
-    vitals.persisted(0)
-    vitals.took("t", 1)
-    vitals.took("t", 1)
-    vitals.took("t", 2)
+    stats = WorkerStats()
+    stats.persisted(7)
+    stats.persisted(0)
+    stats.took("t", 1)
+    stats.took("t", 1)
+    stats.took("t", 2)
 
-    assert (2, 7) == (vitals.blocks, vitals.bytes)
-    assert {("t", 1): 2, ("t", 2): 1} == vitals.taken
+    assert (2, 7) == (stats.blocks, stats.bytes)
+    assert {("t", 1): 2, ("t", 2): 1} == stats.taken
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_counts():
 def test_retention_left(clock, oldest, retention, left):
     """What is left until Kafka deletes what was not read; below 0 when that is over."""
     assert clock
-    vitals = Vitals()
-    vitals.oldest_unread, vitals.retention_seconds = oldest, retention
+    stats = WorkerStats()
+    stats.oldest_unread, stats.retention_seconds = oldest, retention
 
-    assert left == vitals.retention_left
+    assert left == stats.retention_left

@@ -10,7 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamapp.errors import StoreFullError
-from streamapp.store.free_space import ADVANCE_BYTES, BESIDE_BYTES, FRESH_SECONDS, SHARE_BYTES, Room
+from streamapp.store.free_space import (
+    ADVANCE_BYTES,
+    BESIDE_BYTES,
+    FRESH_SECONDS,
+    SHARE_BYTES,
+    FreeSpace,
+)
 from streamapp.units import GIB, KIB, MIB
 
 
@@ -24,7 +30,7 @@ class Volume:
 
     def room(self, min_free=0):
         """Return its room."""
-        return Room(
+        return FreeSpace(
             "/d",
             min_free=min_free,
             free_bytes=lambda: self.free,

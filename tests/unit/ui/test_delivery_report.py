@@ -16,7 +16,7 @@ from streamapp.producer.events import (
     Summary,
     Waiting,
 )
-from streamapp.producer.rate import WINDOW_SECONDS, Meter
+from streamapp.producer.rate import WINDOW_SECONDS, RateMeter
 from streamapp.protocol.filenames import printable
 from streamapp.ui.delivery_report import (
     LINE_SECONDS,
@@ -237,7 +237,7 @@ def test_names(name, safe):
 
 def test_meter():
     """The rate is that of the last half minute, the time left what the rest takes at it."""
-    meter = Meter()
+    meter = RateMeter()
     assert (0.0, None) == (meter.rate, meter.seconds_for(10))
 
     for second in range(100):

@@ -23,13 +23,13 @@ def clock():
 @pytest.fixture
 def reader(clock):
     """The answering worker."""
-    return worker_proofs.QuestionReader(KEY, PEER, clock)
+    return worker_proofs.RequestVerifier(KEY, PEER, clock)
 
 
 def question(nonce="0" * 32, **fields):
     """Return a question to w2."""
     given = {"peer": PEER, "at": int(NOW), "nonce": nonce, **ASKED} | fields
-    return worker_proofs.Question(**given)
+    return worker_proofs.SignedRequest(**given)
 
 
 def test_question(reader):

@@ -9,8 +9,8 @@ from faust.exceptions import ProducerSendError
 from faust.types import TP
 
 from streamapp.worker import changelog_table
-from streamapp.worker.changelog_table import Changelogs, SafeTable
-from streamapp.worker.consumer import SafeConsumer
+from streamapp.worker.changelog_table import ChangelogTable, PendingWrites
+from streamapp.worker.consumer import OrderedCommitConsumer
 
 
 PLACE = TP("g1-files-changelog", 1)
@@ -26,8 +26,8 @@ class FakeData(dict):
         self.set_persisted_offset = self.persisted.__setitem__
 
 
-class Table(SafeTable):
-    """A `SafeTable` without Faust, whose sends a test answers."""
+class Table(ChangelogTable):
+    """A `ChangelogTable` without Faust, whose sends a test answers."""
 
     app = data = changelog_topic = None
 
@@ -38,7 +38,7 @@ class Table(SafeTable):
         self.data = FakeData({b"k": b"old"})
         self.assigned = {PLACE}
         self.app = types.SimpleNamespace(
-            changelogs=Changelogs(),
+            pending_writes=PendingWrites(),
             consumer=types.SimpleNamespace(assignment=lambda: self.assigned),
         )
         self.changelog_topic = types.SimpleNamespace(
@@ -94,7 +94,7 @@ async def settle():
 async def test_wait(table):
     """A wait ends when what was written before it is in the changelog, not what came after."""
     table.send_changelog(1, b"k", b"old")
-    waiting = asyncio.ensure_future(table.app.changelogs.wait())
+    waiting = asyncio.ensure_future(table.app.pending_writes.wait())
     await settle()
     table.send_changelog(1, b"k", b"new")
     assert not waiting.done()
@@ -104,13 +104,13 @@ async def test_wait(table):
 
     assert waiting.done()
     table.sent[1][1].set_result(None)
-    await table.app.changelogs.wait()
+    await table.app.pending_writes.wait()
 
 
 async def test_refused(table):
     """What Kafka refuses is written again, as the row is by then, until Kafka has it."""
     table.send_changelog(1, b"k", b"old")
-    waiting = asyncio.ensure_future(table.app.changelogs.wait())
+    waiting = asyncio.ensure_future(table.app.pending_writes.wait())
     table.data[b"k"] = b"new"
     for _ in range(2):
         table.sent[-1][1].set_exception(TimeoutError())
@@ -130,7 +130,7 @@ async def test_refused_and_gone(table):
     table.assigned = set()
     table.sent[0][1].set_exception(TimeoutError())
 
-    await table.app.changelogs.wait()
+    await table.app.pending_writes.wait()
 
     assert 1 == len(table.sent)
 
@@ -138,7 +138,7 @@ async def test_refused_and_gone(table):
 async def test_stopped(table):
     """A worker that stops before the changelogs are written commits nothing."""
     table.send_changelog(1, b"k", b"old")
-    waiting = asyncio.ensure_future(table.app.changelogs.wait())
+    waiting = asyncio.ensure_future(table.app.pending_writes.wait())
     await settle()
     table.sent[0][1].cancel()
 
@@ -148,9 +148,9 @@ async def test_stopped(table):
 
 async def test_commit(table, monkeypatch):
     """The consumer commits what was folded only when the changelogs have it."""
-    consumer = object.__new__(SafeConsumer)
+    consumer = object.__new__(OrderedCommitConsumer)
     consumer.app = types.SimpleNamespace(
-        changelogs=table.app.changelogs, settings=types.SimpleNamespace(topic_prefix="")
+        pending_writes=table.app.pending_writes, settings=types.SimpleNamespace(topic_prefix="")
     )
     committed = []
 
@@ -160,9 +160,9 @@ async def test_commit(table, monkeypatch):
     async def nothing(*_):
         pass
 
-    monkeypatch.setattr(SafeConsumer, "_filter_committable_offsets", lambda *_: {PLACE: 7})
-    monkeypatch.setattr(SafeConsumer, "_commit_offsets", commit)
-    monkeypatch.setattr(SafeConsumer.__mro__[1], "_handle_attached", nothing)
+    monkeypatch.setattr(OrderedCommitConsumer, "_filter_committable_offsets", lambda *_: {PLACE: 7})
+    monkeypatch.setattr(OrderedCommitConsumer, "_commit_offsets", commit)
+    monkeypatch.setattr(OrderedCommitConsumer.__mro__[1], "_handle_attached", nothing)
     table.send_changelog(1, b"k", b"row")
     committing = asyncio.ensure_future(consumer._commit_tps([PLACE], start_new_transaction=False))
     await settle()
@@ -226,7 +226,7 @@ async def test_row_behind_a_late_one(table, monkeypatch):
     assert (b"newest", 1) == (value, future.message.partition)
     assert {"folded": b"acks:10"} == future.message.headers
 
-    waiting = asyncio.ensure_future(table.app.changelogs.wait())
+    waiting = asyncio.ensure_future(table.app.pending_writes.wait())
     await settle()
     assert not waiting.done()  # commits wait for it as well
     future.set_result(None)
@@ -302,4 +302,4 @@ async def test_says_what_was_folded(table, monkeypatch):
     ]
     for _, future in table.sent[1:]:
         future.set_result(None)
-    await table.app.changelogs.wait()
+    await table.app.pending_writes.wait()

@@ -9,7 +9,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from intervaltree import IntervalTree
 
-from streamapp.worker.consumer import SafeConsumer
+from streamapp.worker.consumer import OrderedCommitConsumer
 from tests.waiting import eventually
 
 
@@ -51,15 +51,15 @@ def log(monkeypatch):
 @pytest.fixture
 def consumer(log, monkeypatch):  # noqa: ARG001 - what it reads
     """A consumer with one partition, without Kafka."""
-    consumer = object.__new__(SafeConsumer)
+    consumer = object.__new__(OrderedCommitConsumer)
     consumer._committed_offset = {}
     monkeypatch.setattr("streamapp.worker.consumer.SEEK_RETRY_SECONDS", 0)
 
     async def nothing(*_):
         pass
 
-    monkeypatch.setattr(SafeConsumer, "_seek_uncommitted", nothing)
-    monkeypatch.setattr(SafeConsumer, "sleep", nothing)
+    monkeypatch.setattr(OrderedCommitConsumer, "_seek_uncommitted", nothing)
+    monkeypatch.setattr(OrderedCommitConsumer, "sleep", nothing)
     return consumer
 
 
@@ -139,7 +139,7 @@ class Bookkeeping:
 
 def test_next_record_is_not_done():
     """Nothing is committed over the record behind the commit, be it the only one missing."""
-    consumer = object.__new__(SafeConsumer)
+    consumer = object.__new__(OrderedCommitConsumer)
     kept = Bookkeeping(consumer)
     consumer._note_first(PLACE, 5)
 
@@ -149,7 +149,7 @@ def test_next_record_is_not_done():
 
 def test_next_record_is_deleted():
     """What compaction or retention took behind the commit is not waited for."""
-    consumer = object.__new__(SafeConsumer)
+    consumer = object.__new__(OrderedCommitConsumer)
     kept = Bookkeeping(consumer)
     consumer._note_first(PLACE, 7)
     consumer._note_first(PLACE, 9)  # the first one only says where reading went on
@@ -162,7 +162,7 @@ def test_next_record_is_deleted():
 @pytest.mark.parametrize("committed", [None, 0])
 def test_first_commit(committed):
     """Where nothing is committed the log may begin anywhere."""
-    consumer = object.__new__(SafeConsumer)
+    consumer = object.__new__(OrderedCommitConsumer)
     kept = Bookkeeping(consumer)
     consumer._committed_offset[PLACE] = committed
 
@@ -175,7 +175,7 @@ async def test_nothing_committed(committed, monkeypatch):
     """Where nothing is committed, a seek goes to the beginning; tables' changelogs stay put."""
     changelog = TP("changelog", 0)
     sought = []
-    consumer = object.__new__(SafeConsumer)
+    consumer = object.__new__(OrderedCommitConsumer)
     tables = types.SimpleNamespace(changelog_topics={"changelog"})
     consumer.app = types.SimpleNamespace(tables=tables)
     consumer._committed_offset = {PLACE: committed, changelog: None, TP("acks", 1): 8}
@@ -186,9 +186,13 @@ async def test_nothing_committed(committed, monkeypatch):
     async def seek(*place):
         sought.append(place)
 
-    monkeypatch.setattr(SafeConsumer, "assignment", lambda self: set(self._committed_offset))
-    monkeypatch.setattr(SafeConsumer, "earliest_offsets", lambda _, *places: earliest(*places))
-    monkeypatch.setattr(SafeConsumer, "seek", lambda _, *place: seek(*place))
+    monkeypatch.setattr(
+        OrderedCommitConsumer, "assignment", lambda self: set(self._committed_offset)
+    )
+    monkeypatch.setattr(
+        OrderedCommitConsumer, "earliest_offsets", lambda _, *places: earliest(*places)
+    )
+    monkeypatch.setattr(OrderedCommitConsumer, "seek", lambda _, *place: seek(*place))
     await consumer._seek_uncommitted()
 
     assert [(PLACE, 2)] == sought
@@ -210,11 +214,11 @@ async def test_blocks_are_committed_at_once(consumer, monkeypatch):
     async def pause(*_):
         await asyncio.sleep(0)
 
-    monkeypatch.setattr(SafeConsumer, "should_stop", False)
-    monkeypatch.setattr(SafeConsumer, "commit", commit)
-    monkeypatch.setattr(SafeConsumer, "sleep", pause)
+    monkeypatch.setattr(OrderedCommitConsumer, "should_stop", False)
+    monkeypatch.setattr(OrderedCommitConsumer, "commit", commit)
+    monkeypatch.setattr(OrderedCommitConsumer, "sleep", pause)
     monkeypatch.setattr(driver.Consumer, "ack", lambda *_: True)
-    task = asyncio.ensure_future(SafeConsumer._commit_blocks.fun(consumer))
+    task = asyncio.ensure_future(OrderedCommitConsumer._commit_blocks.fun(consumer))
     await eventually(lambda: consumer._block_done)
     for topic in ("block-acknowledgments", "data-blocks"):
         consumer.ack(types.SimpleNamespace(generation_id=1, topic=topic))

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from streamapp.errors import WatchdogError
-from streamapp.receiver.stats import Vitals
+from streamapp.receiver.stats import WorkerStats
 from streamapp.worker.watchdog import LOOK_SECONDS, LOOP_LOOKS, Sample, Watchdog
 
 
@@ -163,11 +163,11 @@ def test_recovery(worker):
 
 def test_taken_by_place():
     """What is taken is counted for each partition of each topic by itself."""
-    vitals = Vitals()
+    stats = WorkerStats()
     for place in (PLACE, OTHER, PLACE):
-        vitals.took(*place)
+        stats.took(*place)
 
-    assert {PLACE: 2, OTHER: 1} == vitals.taken
+    assert {PLACE: 2, OTHER: 1} == stats.taken
 
 
 STUCK = """

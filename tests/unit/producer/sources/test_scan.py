@@ -12,7 +12,7 @@ import pytest
 from streamapp.errors import SourceError
 from streamapp.producer.sources import directory, scan
 from streamapp.producer.sources.directory import Directory
-from streamapp.producer.sources.scan import Problem, Source
+from streamapp.producer.sources.scan import Problem, SourceFile
 from streamapp.protocol import fileplan
 from streamapp.settings import Settings
 from streamapp.store import placement
@@ -54,7 +54,7 @@ def test_identity(tmp_path):
     )
 
     seen = path.stat()
-    source = Source(
+    source = SourceFile(
         str(Path("deep/file")),
         5,
         99,
@@ -102,7 +102,7 @@ def test_links(tmp_path):
     (tmp_path / "broken").symlink_to("nowhere")
     (tmp_path / "itself").symlink_to("itself")
     (tmp_path / "through").symlink_to("real/nothing")
-    sources = {n: f for n, f in found(tmp_path).items() if isinstance(f, Source)}
+    sources = {n: f for n, f in found(tmp_path).items() if isinstance(f, SourceFile)}
 
     assert {"real", "folder/deep", "link", "absolute"} == set(sources)
     assert {(5, "real")} == {(f.size, f.place) for n, f in sources.items() if n != "real"}
@@ -215,7 +215,7 @@ def test_folder_that_cannot_be_listed(tmp_path, monkeypatch):
     monkeypatch.setattr(Directory, "names", deny)
 
     assert {"closed": "permission denied"} == problems(tmp_path)
-    assert isinstance(found(tmp_path)["file"], Source)
+    assert isinstance(found(tmp_path)["file"], SourceFile)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems only have names in Unicode")

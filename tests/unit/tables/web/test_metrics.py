@@ -8,17 +8,17 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from streamapp.app import app
-from streamapp.receiver.stats import Vitals
+from streamapp.receiver.stats import WorkerStats
 from streamapp.worker import watchdog_probe
 from tables.web.metrics import WorkerCollector
 
 
 @pytest.fixture
-def vitals(monkeypatch):
+def stats(monkeypatch):
     """A worker that has just started, and is ready."""
-    monkeypatch.setattr(app, "vitals", Vitals())
+    monkeypatch.setattr(app, "stats", WorkerStats())
     monkeypatch.setattr(watchdog_probe, "is_ready", lambda _: True)
-    return app.vitals
+    return app.stats
 
 
 def samples():
@@ -33,12 +33,12 @@ def samples():
     }
 
 
-def test_counters(vitals):
+def test_counters(stats):
     """What the worker counted is there, under the names that dashboards know."""
-    vitals.persisted(1000)
-    vitals.persisted(24)
-    vitals.repeated, vitals.rejected, vitals.corrupt = 3, 4, 5
-    vitals.quarantined, vitals.deleted_unread, vitals.open_blocks = 6, 7, 8
+    stats.persisted(1000)
+    stats.persisted(24)
+    stats.repeated, stats.rejected, stats.corrupt = 3, 4, 5
+    stats.quarantined, stats.deleted_unread, stats.open_blocks = 6, 7, 8
     found = samples()
 
     assert [2, 3, 4] == [
@@ -51,19 +51,19 @@ def test_counters(vitals):
     assert 8 == found["streamapp_blocks_in_flight",]
 
 
-def test_holding(vitals):
+def test_holding(stats):
     """A worker that holds is not ready; one that holds no more is."""
-    vitals.hold("store", "disk full")
+    stats.hold("store", "disk full")
     assert (1, 0) == (samples()["streamapp_holding",], samples()["streamapp_ready",])
-    vitals.release("store")
+    stats.release("store")
 
     assert (0, 1) == (samples()["streamapp_holding",], samples()["streamapp_ready",])
 
 
-def test_retention_left(vitals):
+def test_retention_left(stats):
     """How long Kafka still has the oldest record that is not done; nothing when all is."""
     assert ("streamapp_retention_left_seconds",) not in samples()
 
-    vitals.retention_seconds, vitals.oldest_unread = 3600.0, time.time() - 600
+    stats.retention_seconds, stats.oldest_unread = 3600.0, time.time() - 600
 
     assert 2990 < samples()["streamapp_retention_left_seconds",] <= 3000

@@ -370,14 +370,14 @@ def test_largest(codec):
 
 
 def test_fetcher_asks_for_it(monkeypatch):
-    """Aiokafka's fetcher takes the class from where `read_without_belief` puts it.
+    """Aiokafka's fetcher takes the class from where `install_overrides` puts it.
 
     When this fails, aiokafka was changed: look for where it makes its `MemoryRecords` now.
     """
     monkeypatch.setattr(fetcher, "MemoryRecords", fetcher.MemoryRecords)
     monkeypatch.setattr(consumer.responses, "receive_straight", lambda **_: None)
     monkeypatch.setattr(consumer.own_fetcher, "ask_soon_again", lambda: None)
-    consumer.read_without_belief(on_response=lambda: None)
+    consumer.install_overrides(on_response=lambda: None)
 
     assert batches.MemoryRecords is fetcher.MemoryRecords
     makers = [m for m in vars(fetcher.Fetcher).values() if "MemoryRecords" in names_in(m)]

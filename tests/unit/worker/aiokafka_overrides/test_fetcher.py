@@ -121,7 +121,7 @@ def test_consumer_asks_for_it(monkeypatch):
         worker_consumer.fetcher, "MemoryRecords", worker_consumer.fetcher.MemoryRecords
     )
     monkeypatch.setattr(worker_consumer.responses, "receive_straight", lambda **_: None)
-    worker_consumer.read_without_belief(on_response=lambda: None)
+    worker_consumer.install_overrides(on_response=lambda: None)
 
     assert consumer.Fetcher is own_fetcher.Fetcher
     assert "Fetcher" in consumer.AIOKafkaConsumer.start.__code__.co_names
