@@ -120,7 +120,7 @@ def worker(faust_app, tables, tmp_path, monkeypatch):
     monkeypatch.setattr(faust_app, "stats", type(faust_app.stats)())
     # One that did not see the tests before this.
     monkeypatch.setattr(faust_app, "session", SessionGuard(app.settings.session_timeout))
-    fields = {"store": store, "vitals": app.stats, "send": publish, "begun": 0, "persisted": 0}
+    fields = {"store": store, "stats": app.stats, "send": publish, "begun": 0, "persisted": 0}
     context = dataclasses.replace(app.context, **fields)
     monkeypatch.setattr(faust_app, "context", context)
     monkeypatch.setattr(type(faust_app), "consumer", consumer)
