@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, cast
 from faust.exceptions import ConsumerNotStarted
 from faust.types import TP
 
-from agents import faust_topics
-from agents.faust_topics import data_blocks
-from agents.guard import is_ours, stop_on_unforeseen
+from streamapp.agents import faust_topics
+from streamapp.agents.faust_topics import data_blocks
+from streamapp.agents.guard import is_ours, stop_on_unforeseen
 from streamapp.app import app
 from streamapp.receiver.context import InboundRecord, WorkerContext
 from streamapp.receiver.partition import PartitionReceiver

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from agents import faust_topics
+from streamapp.agents import faust_topics
 from streamapp.app import app
 from streamapp.worker import watchdog_probe
 from streamapp.worker.own_heartbeat import own_heartbeat, report

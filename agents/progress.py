@@ -11,13 +11,13 @@ import logging
 
 from typing import TYPE_CHECKING, Final, cast
 
-from agents.faust_topics import acks, status
-from agents.guard import is_at_home, is_ours, stop_on_unforeseen
+from streamapp.agents.faust_topics import acks, status
+from streamapp.agents.guard import is_at_home, is_ours, stop_on_unforeseen
 from streamapp.app import app
 from streamapp.errors import BlockMalformedError
 from streamapp.protocol import messages
 from streamapp.protocol.routing import partition_of
-from tables.folds import fold_ack, fold_status, forget_machine
+from streamapp.tables.folds import fold_ack, fold_status, forget_machine
 
 
 if TYPE_CHECKING:

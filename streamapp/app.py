@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from streamapp.worker.own_heartbeat import Report
     from streamapp.worker.watchdog import WatchdogThread
 
-AUTODISCOVER: Final = ("tables", "agents", "streamapp.worker.faust_commands")
+AUTODISCOVER: Final = ("streamapp.tables", "streamapp.agents", "streamapp.worker.faust_commands")
 
 FRAME_BUFFER: Final = 8
 """Frames that may wait in one stream's buffer. Faust counts events, not bytes: its default

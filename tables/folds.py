@@ -16,8 +16,8 @@ import msgspec
 from streamapp.errors import BlockMalformedError
 from streamapp.protocol.messages import FileStatus, Heartbeat
 from streamapp.protocol.presence import Presence
-from tables import rows
-from tables.state import block_map, files, machines
+from streamapp.tables import rows
+from streamapp.tables.state import block_map, files, machines
 
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 Keys are raw bytes: Faust serializes any other table key as JSON, so ``table_route`` would
 hash the id with its quotes and ask the wrong worker. Rows are raw bytes, encoded by
-`tables.rows`: replaced whole, because a change in place never reaches the changelog.
+`streamapp.tables.rows`: replaced whole, because a change in place never reaches the changelog.
 """
 
 from __future__ import annotations

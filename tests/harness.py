@@ -87,7 +87,7 @@ def copy_project(project, folder):
     )
     for name in filter(None, listed.stdout.split("\0")):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(project / name, folder / name)
+        shutil.copy(project / name, folder / name, follow_symlinks=False)
 
 
 def flags(given):

@@ -237,7 +237,7 @@ def fresh_copy(folder: Path) -> Path:
     folder.mkdir()
     ignored = shutil.ignore_patterns("__pycache__")
     for name in COPIED:
-        shutil.copytree(PROJECT / name, folder / name, ignore=ignored)
+        shutil.copytree(PROJECT / name, folder / name, symlinks=True, ignore=ignored)
     for path in PROJECT.iterdir():
         if path.is_file():
             shutil.copy2(path, folder / path.name)

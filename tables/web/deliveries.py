@@ -18,7 +18,7 @@ from streamapp.protocol.messages import Count, Label, Seconds
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from tables.rows import FileRow
+    from streamapp.tables.rows import FileRow
 
 MAX_DELIVERIES: Final = 100
 """Producers whose newest run is told apart: anybody may write any number of names."""

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from streamapp.protocol.messages import STATES
+from streamapp.tables import rows
+from streamapp.tables.folds import readable
+from streamapp.tables.state import files
+from streamapp.tables.web import table_reader
+from streamapp.tables.web.deliveries import Deliveries, Delivery
+from streamapp.tables.web.peer_answers import FilesAnswer
+from streamapp.tables.web.peers import held_here
 from streamapp.web.client import LOCAL
-from tables import rows
-from tables.folds import readable
-from tables.state import files
-from tables.web import table_reader
-from tables.web.deliveries import Deliveries, Delivery
-from tables.web.peer_answers import FilesAnswer
-from tables.web.peers import held_here
 
 
 if TYPE_CHECKING:

@@ -17,15 +17,15 @@ from streamapp.app import app
 from streamapp.kafka import topic_admin
 from streamapp.protocol.messages import Heartbeat
 from streamapp.protocol.presence import AGREE_SECONDS, Presence, reasons_to_wait
+from streamapp.tables.folds import machine_row
+from streamapp.tables.state import machines
+from streamapp.tables.web import table_reader
+from streamapp.tables.web.peer_answers import MachinesAnswer, read_machines
+from streamapp.tables.web.peers import ask_others, held_here, not_ready
+from streamapp.tables.web.table_reader import json_of
 from streamapp.web.client import LOCAL
 from streamapp.worker import watchdog_probe
 from streamapp.worker.own_heartbeat import own_heartbeat
-from tables.folds import machine_row
-from tables.state import machines
-from tables.web import table_reader
-from tables.web.peer_answers import MachinesAnswer, read_machines
-from tables.web.peers import ask_others, held_here, not_ready
-from tables.web.table_reader import json_of
 
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from streamapp.protocol.messages import Count, Heartbeat, Partition, Seconds
-from tables.web.deliveries import MAX_DELIVERIES, Delivery
+from streamapp.tables.web.deliveries import MAX_DELIVERIES, Delivery
 
 
 MAX_ROWS: Final = 20_000

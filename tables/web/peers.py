@@ -29,12 +29,12 @@ from streamapp.kafka import topic_admin
 from streamapp.protocol import routing
 from streamapp.protocol.filenames import printable
 from streamapp.settings import is_loopback, label_of
+from streamapp.tables.state import files
+from streamapp.tables.web.peer_answers import FilesAnswer, MachinesAnswer, read_file
 from streamapp.units import KIB, MIB
 from streamapp.web.client import LOCAL, peer_key
 from streamapp.web.worker_proofs import ANSWER_HEADER, SignedRequest
 from streamapp.worker import watchdog_probe
-from tables.state import files
-from tables.web.peer_answers import FilesAnswer, MachinesAnswer, read_file
 
 
 if TYPE_CHECKING:

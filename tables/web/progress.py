@@ -10,16 +10,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from streamapp.app import app
+from streamapp.tables import rows
+from streamapp.tables.folds import file_row
+from streamapp.tables.state import block_map
+from streamapp.tables.web import table_reader
+from streamapp.tables.web.file_lists import FILE_ID, file_json, local_files, merged, wanted_by
+from streamapp.tables.web.peer_answers import read_files
+from streamapp.tables.web.peers import ask_holder, ask_others, held_here, not_ready
+from streamapp.tables.web.table_reader import json_of
 from streamapp.web.client import LOCAL
 from streamapp.worker import watchdog_probe
-from tables import rows
-from tables.folds import file_row
-from tables.state import block_map
-from tables.web import table_reader
-from tables.web.file_lists import FILE_ID, file_json, local_files, merged, wanted_by
-from tables.web.peer_answers import read_files
-from tables.web.peers import ask_holder, ask_others, held_here, not_ready
-from tables.web.table_reader import json_of
 
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import faust
 
-from agents.guard import stop_on_unforeseen
+from streamapp.agents.guard import stop_on_unforeseen
 from streamapp.receiver.ledger import Ledger
 from streamapp.settings import Settings
 from streamapp.worker.changelog_table import PendingWrites

@@ -6,8 +6,8 @@ import time
 import pytest
 
 from streamapp.errors import RequestRefusedError
-from tables import rows
-from tables.web import table_reader
+from streamapp.tables import rows
+from streamapp.tables.web import table_reader
 
 
 ROWS = 20_000

@@ -18,13 +18,13 @@ from streamapp.protocol.messages import FileStatus, Heartbeat
 from streamapp.protocol.presence import Presence
 from streamapp.receiver.stats import WorkerStats
 from streamapp.settings import Settings
+from streamapp.tables import folds, rows
+from streamapp.tables.state import block_map, files, machines
+from streamapp.tables.web import machines as group_machines
+from streamapp.tables.web import peers, progress, table_reader
 from streamapp.web import worker_proofs
 from streamapp.web.access import SECURITY_HEADERS, guard
 from streamapp.web.client import base_url
-from tables import folds, rows
-from tables.state import block_map, files, machines
-from tables.web import machines as group_machines
-from tables.web import peers, progress, table_reader
 from tests.unit.tables.test_folds import ack_of
 
 

@@ -9,7 +9,7 @@ from tests.waiting import wait_for
 
 APP = (FAUST, "-A", "streamapp.app")
 BESIDE = {
-    "agents": "@agents.blocks.keep_blocks",
+    "agents": "@streamapp.agents.blocks.keep_blocks",
     "tables": "block_map",
     "models": "ModelReqRepRequest",
     "model faust.agents.models.ModelReqRepRequest": "correlation_id",

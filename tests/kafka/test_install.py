@@ -21,6 +21,16 @@ SECONDS = 600
 UNREACHED = ("No matching distribution", "Could not find a version", "Connection", "Max retries")
 
 
+OTHERS = """
+import agents, streamapp.agents, streamapp.tables, tables
+with tables.open_file("x.h5", "w") as file:
+    file.create_array(file.root, "root", [1, 2])
+with tables.open_file("x.h5") as file:
+    print(file.root.root.name, agents.Agent(name="helper").name)
+"""
+"""Writes and reads a file with PyTables, and makes an agent of openai-agents."""
+
+
 class Machine:
     """A home folder, a copy of the project, and a PATH without this environment's commands."""
 
@@ -91,3 +101,17 @@ def test_as_written(machine, project):
             assert str(machine.home) in machine.type("command -v streamapp")
         if text == "streamapp --version":
             assert streamapp.__version__ in said
+
+
+def test_beside_packages_of_the_same_names(machine, tmp_path):
+    """PyTables is called `tables` and openai-agents `agents`: all three work in one environment."""
+    python = tmp_path / "shared/bin/python"
+    machine.type(f"{sys.executable} -m venv {tmp_path}/shared")
+    machine.type(f"{python} -m pip install --quiet . tables openai-agents")
+
+    apart = f"cd {tmp_path} && {tmp_path}/shared/bin"
+    ours = machine.type(f"{apart}/faust -A streamapp.app agents")
+    assert "streamapp.agents.blocks" in ours
+    assert streamapp.__version__ in machine.type(f"{apart}/streamapp --version")
+    theirs = machine.type(f"{apart}/python -c '{OTHERS}'")
+    assert ["root", "helper"] == theirs.split()

@@ -15,11 +15,11 @@ from streamapp.protocol import compression, filenames, fileplan, frames, message
 from streamapp.protocol.frames import BlockMeta, Frame, Seal
 from streamapp.protocol.messages import BlockAck, FailedBlock, FileStatus, Heartbeat, Quarantined
 from streamapp.settings import Settings
+from streamapp.tables.rows import FileRow
+from streamapp.tables.web import progress
+from streamapp.tables.web.deliveries import Delivery
 from streamapp.units import MIB
 from streamapp.worker.aiokafka_overrides import batches
-from tables.rows import FileRow
-from tables.web import progress
-from tables.web.deliveries import Delivery
 
 
 RECORDS = [BlockAck, FileStatus, FailedBlock, Heartbeat, Quarantined]

@@ -1,28 +1,34 @@
 """Wiring: promises that no single module can keep."""
 
+import importlib
+import importlib.metadata
 import json
 import subprocess
 import sys
 
 import pytest
 
-from agents import faust_topics
+from streamapp.agents import faust_topics
 from streamapp.app import ROCKSDB_OPTIONS, StreamApp, app, create_app
 from streamapp.kafka import topic_admin
 from streamapp.protocol.messages import BlockAck
 from streamapp.protocol.routing import partition_of
 from streamapp.settings import Settings
+from streamapp.tables import state
 from streamapp.worker import logs, startup
 from streamapp.worker.changelog_table import ChangelogTable
 from streamapp.worker.consumer import OrderedCommitConsumer, OrderedCommitTransport
 from streamapp.worker.partition_agent import PartitionAgent
-from tables import state
 from tests.unit.tables.test_folds import ack_of
 
 
 ID = "0123456789abcdef" * 2
-AGENTS = {"agents.blocks.keep_blocks", "agents.progress.fold_acks", "agents.progress.fold_statuses"}
-HEAVY = {"faust", "mode", "aiokafka", "rocksdict", "tables", "agents"}
+AGENTS = {
+    "streamapp.agents.blocks.keep_blocks",
+    "streamapp.agents.progress.fold_acks",
+    "streamapp.agents.progress.fold_statuses",
+}
+HEAVY = {"faust", "mode", "aiokafka", "rocksdict", "streamapp.tables", "streamapp.agents"}
 
 
 def test_every_agent_is_discovered(faust_app):
@@ -35,9 +41,9 @@ def test_agents_read_what_they_should(faust_app):
     """Each agent reads its own topic, the blocks one actor for each partition."""
     names = topic_admin.names(faust_app.settings)
     assert {
-        "agents.blocks.keep_blocks": ({names.data_blocks}, True),
-        "agents.progress.fold_acks": ({names.acks}, False),
-        "agents.progress.fold_statuses": ({names.status}, False),
+        "streamapp.agents.blocks.keep_blocks": ({names.data_blocks}, True),
+        "streamapp.agents.progress.fold_acks": ({names.acks}, False),
+        "streamapp.agents.progress.fold_statuses": ({names.status}, False),
     } == {
         name: (set(agent.channel.topics), agent.isolated_partitions)
         for name, agent in faust_app.agents.items()
@@ -122,7 +128,7 @@ def test_light_start():
     code = (
         "import json, pkgutil, sys, streamapp.cli.main, streamapp.producer as p;"
         "[__import__(m.name) for m in pkgutil.walk_packages(p.__path__, p.__name__ + '.')];"
-        "print(json.dumps(sorted({m.partition('.')[0] for m in sys.modules})))"
+        "print(json.dumps(sorted(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
     loaded = set(json.loads(done.stdout))
@@ -131,11 +137,14 @@ def test_light_start():
     assert set() == loaded & HEAVY
 
 
-def test_names_are_ours(project):
-    """`tables` and `agents` are the names of other packages too: ours must win."""
-    for name in ("tables", "agents", "streamapp"):
-        module = __import__(name)
-        assert project / name / "__init__.py" == type(project)(module.__file__)
+def test_one_name_is_installed(project):
+    """`tables` and `agents` are names of other packages: ours are found under `streamapp` alone."""
+    for name in ("streamapp.tables", "streamapp.agents"):
+        module = importlib.import_module(name)
+        expected = project / name.removeprefix("streamapp.") / "__init__.py"
+        assert expected == type(project)(module.__file__).resolve()
+    files = importlib.metadata.files("streamapp") or ()
+    assert not [file for file in files if file.parts[0] in {"tables", "agents"}]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import pytest
 from faust.exceptions import ConsumerNotStarted
 from faust.types import TP
 
-from agents import blocks, claims, faust_topics, guard, heartbeat, progress
+from streamapp.agents import blocks, claims, faust_topics, guard, heartbeat, progress
 from streamapp.app import app
 from streamapp.integrity import machines
 from streamapp.integrity.machines import SecondWorkers
@@ -26,11 +26,11 @@ from streamapp.receiver import context as receiver_context
 from streamapp.receiver.context import Clock
 from streamapp.receiver.partition import PartitionReceiver
 from streamapp.store import BlockStore
+from streamapp.tables import folds
 from streamapp.worker import watchdog_probe
 from streamapp.worker.consumer import OrderedCommitConsumer
 from streamapp.worker.own_heartbeat import own_heartbeat
 from streamapp.worker.session_guard import SessionGuard
-from tables import folds
 from tests.unit.frames import FILE_ID, frames_of
 from tests.unit.tables.test_folds import ack_of
 from tests.waiting import eventually

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from streamapp.protocol.messages import BlockAck, Heartbeat
 from streamapp.protocol.presence import Presence
-from tables import folds, rows
+from streamapp.tables import folds, rows
 from tests.unit.frames import FILE_ID
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from streamapp.errors import BlockMalformedError
 from streamapp.protocol.messages import FailedBlock, FileStatus
-from tables import rows
+from streamapp.tables import rows
 from tests.unit.frames import FILE_ID
 from tests.unit.tables.test_folds import BLOCKS, NUMBERS, Tables, ack_of
 

@@ -1,1 +1,1 @@
-"""Tests of `tables.web`."""
+"""Tests of `streamapp.tables.web`."""

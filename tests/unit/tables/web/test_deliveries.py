@@ -2,8 +2,8 @@
 
 import msgspec
 
-from tables.rows import FileRow
-from tables.web.deliveries import MAX_DELIVERIES, Deliveries, Delivery
+from streamapp.tables.rows import FileRow
+from streamapp.tables.web.deliveries import MAX_DELIVERIES, Deliveries, Delivery
 
 
 def row(source, run_at, *, blocks=2, persisted=0, announced="sent"):

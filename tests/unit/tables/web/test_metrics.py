@@ -9,8 +9,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from streamapp.app import app
 from streamapp.receiver.stats import WorkerStats
+from streamapp.tables.web.metrics import WorkerCollector
 from streamapp.worker import watchdog_probe
-from tables.web.metrics import WorkerCollector
 
 
 @pytest.fixture
