@@ -7,7 +7,7 @@ terminal (`report`).
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -107,3 +107,13 @@ class Summary(Event, frozen=True, kw_only=True, tag="summary"):
     seconds: float
     rate: float
     special: int = 0
+
+
+class Reporter(Protocol):
+    """Receives every event of a delivery, from one thread."""
+
+    def __call__(self, event: Event) -> None:
+        """Report *event*."""
+
+    def close(self) -> None:
+        """Release what the reporter holds, for example the terminal."""

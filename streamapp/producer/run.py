@@ -49,12 +49,12 @@ if TYPE_CHECKING:
     from confluent_kafka import Message
 
     from streamapp.producer.delivery import View
+    from streamapp.producer.events import Reporter
     from streamapp.producer.model import Block, File
     from streamapp.producer.sources.scan import SourceFile
     from streamapp.protocol.messages import FileStatus, Heartbeat
     from streamapp.protocol.presence import Reason
     from streamapp.settings import Settings
-    from streamapp.ui.delivery_report import Reporter
 
 TICK_SECONDS: Final = 0.2
 PROGRESS_SECONDS: Final = 1.0

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import time
 
-from typing import IO, TYPE_CHECKING, Final, Protocol
+from typing import IO, TYPE_CHECKING, Final
 
 import msgspec
 
@@ -36,18 +36,10 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
+    from streamapp.producer.events import Reporter
+
 LINE_SECONDS: Final = 5.0
 MAX_PROBLEM_LINES: Final = 100
-
-
-class Reporter(Protocol):
-    """Is told everything that happens, from one thread."""
-
-    def __call__(self, event: Event) -> None:
-        """Show *event*, or not."""
-
-    def close(self) -> None:
-        """Leave the terminal as it was."""
 
 
 def reporter(*, as_json: bool, stream: IO[str] | None = None) -> Reporter:

@@ -41,7 +41,7 @@ def settings(broker, tmp_path):
 
 
 @pytest.fixture(params=["of the commands", "of the delivery"])
-def outbox(request, settings):
+def writer(request, settings):
     """Each Kafka producer of ours outside of Faust."""
     if request.param == "of the delivery":
         return BoundedProducer.for_topic(settings, max_message_bytes=topic_admin.MAX_MESSAGE_BYTES)
@@ -54,34 +54,34 @@ def assert_promised(produced):
     assert {PRODUCER_ID} == {batch.producer_id for batch in produced}
 
 
-def test_all_replicas_and_no_repeats(broker, outbox):
+def test_all_replicas_and_no_repeats(broker, writer):
     """A record counts when all in-sync replicas have it, and is numbered for its partition."""
     reports = []
     for number in range(3):
-        outbox.post("t", b"v", key=b"k", partition=4, on_delivery=lambda *r: reports.append(r))
-        assert outbox.flush(30), number
+        writer.post("t", b"v", key=b"k", partition=4, on_delivery=lambda *r: reports.append(r))
+        assert writer.flush(30), number
 
     assert [None] * 3 == [error for error, _ in reports]
     assert_promised(broker.produced)
     assert [(4, 0), (4, 1), (4, 2)] == [(b.partition, b.sequence) for b in broker.produced]
 
 
-def test_sent_again_as_the_same(broker, outbox):
+def test_sent_again_as_the_same(broker, writer):
     """What was not answered is sent again under the same number: a broker takes it once."""
     broker.cut = 1
-    outbox.post("t", b"v", key=b"k", partition=0)
+    writer.post("t", b"v", key=b"k", partition=0)
 
-    assert outbox.flush(30)
+    assert writer.flush(30)
     assert_promised(broker.produced)
     assert [(0, 1), (0, 1)] == [(b.sequence, b.records) for b in broker.produced]
 
 
-def test_partition_of_a_key(broker, outbox):
+def test_partition_of_a_key(broker, writer):
     """Without a partition a key goes where everyone looks for it: Java's murmur2."""
     broker.partitions = topic_admin.FILE_PARTITIONS
     for key in KEYS:
-        outbox.post(key.decode(), b"v", key=key)  # a topic for each tells them apart
-    assert outbox.flush(30)
+        writer.post(key.decode(), b"v", key=key)  # a topic for each tells them apart
+    assert writer.flush(30)
 
     wanted = {key.decode(): routing.partition_of(key) for key in KEYS}
     assert wanted == {batch.topic: batch.partition for batch in broker.produced}
@@ -93,7 +93,7 @@ def test_partition_of_a_block(broker, settings, tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "file").write_bytes(b"x" * 3 * BLOCK)
     (source,) = scan(tmp_path / "data", machine="m", block_size=BLOCK)
-    outbox = BoundedProducer.for_topic(settings, max_message_bytes=topic_admin.MAX_MESSAGE_BYTES)
+    writer = BoundedProducer.for_topic(settings, max_message_bytes=topic_admin.MAX_MESSAGE_BYTES)
     refused = []
     sender = Sender(
         SendContext(
@@ -102,8 +102,8 @@ def test_partition_of_a_block(broker, settings, tmp_path):
             block_size=BLOCK,
             frame_bytes=BLOCK // 4,
             compression=Compression.NONE,
-            desk=Sent(),
-            outbox=outbox,
+            shared=Sent(),
+            writer=writer,
             is_stopped=lambda: False,
             on_refused=lambda *r: refused.append(r),
             now_ns=lambda: 0,
@@ -116,7 +116,7 @@ def test_partition_of_a_block(broker, settings, tmp_path):
         block = Block(File(source, 3), number, wanted[-1])
         block.phase, block.attempt, block.tries = Phase.SENDING, 1, 1
         sender.send(block)
-        assert outbox.flush(30)
+        assert writer.flush(30)
 
     assert [] == refused
     assert_promised(broker.produced)
@@ -125,10 +125,10 @@ def test_partition_of_a_block(broker, settings, tmp_path):
 
 
 class Sent:
-    """A desk that is told what was sent."""
+    """Stands for the shared delivery: ignores what was sent."""
 
     def sent(self, *_):
-        """Nobody asks."""
+        """Ignore it."""
 
 
 @pytest.fixture
@@ -144,13 +144,13 @@ def test_no_line_of_librdkafka(nowhere, caplog, capfd):
     caplog.set_level(logging.DEBUG)
     trouble = ConnectionErrors()
     consumer = clients.consumer(nowhere, error_cb=trouble.note)
-    outbox = BoundedProducer.for_topic(nowhere, max_message_bytes=1 << 20)
+    writer = BoundedProducer.for_topic(nowhere, max_message_bytes=1 << 20)
     admin = clients.admin(nowhere)
-    outbox.post("t", b"v", key=b"k")
+    writer.post("t", b"v", key=b"k")
 
     def reason():
         consumer.poll(0.01)
-        outbox.flush(0.01)
+        writer.flush(0.01)
         return trouble.reason
 
     said = f"{nowhere.brokers} refuses the connection"
