@@ -11,7 +11,7 @@ import msgspec
 
 from streamapp.agents import faust_topics
 from streamapp.app import app
-from streamapp.worker import watchdog_probe
+from streamapp.worker import readiness
 from streamapp.worker.own_heartbeat import own_heartbeat, report
 
 
@@ -40,7 +40,7 @@ async def beat_until_ready() -> None:
 
     The timers begin only then. Whoever waits for the group knows by them what it waits for.
     """
-    while not (app.should_stop or watchdog_probe.is_ready(app)):
+    while not (app.should_stop or readiness.is_ready(app)):
         await _send()
         await app.sleep(app.settings.heartbeat)
 

@@ -11,9 +11,9 @@ import time
 
 from aiokafka import AIOKafkaConsumer
 
-from streamapp.app import FETCH_BYTES
 from streamapp.kafka.topic_admin import DATA_BLOCKS
 from streamapp.units import MIB
+from streamapp.worker.application import FETCH_BYTES
 
 
 async def read(brokers: str, size: int) -> tuple[float, float]:

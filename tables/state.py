@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from streamapp.app import ROCKSDB_OPTIONS, app
+from streamapp.app import app
 from streamapp.kafka import topic_admin
+from streamapp.worker.application import ROCKSDB_OPTIONS
 
 
 if TYPE_CHECKING:

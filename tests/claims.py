@@ -1,6 +1,6 @@
 """What other machines of the group have, for workers in memory."""
 
-from streamapp.integrity.claims import Claim
+from streamapp.receiver.context import Claim
 
 
 class FakeClaims:

@@ -153,7 +153,7 @@ MUTANTS = (
     ),
     Mutant(
         "a worker waits for all in-sync replicas",
-        "streamapp/app.py",
+        "streamapp/worker/application.py",
         "producer_acks=-1,",
         "producer_acks=1,",
     ),

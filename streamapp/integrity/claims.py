@@ -14,7 +14,7 @@ import logging
 import time
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from streamapp.errors import BlockMalformedError, ClusterError
 from streamapp.integrity import inventory, machines
@@ -22,6 +22,7 @@ from streamapp.kafka import clients, groups, topic_admin
 from streamapp.kafka.follow import Follower
 from streamapp.protocol import messages
 from streamapp.protocol.messages import Heartbeat
+from streamapp.receiver.context import Claim
 
 
 if TYPE_CHECKING:
@@ -55,14 +56,6 @@ AGAIN_SECONDS: Final = 5.0
 """How long after a failure the topics are followed again."""
 
 _TICK_SECONDS: Final = 0.05  # how often `catch_up` looks whether the thread follows yet
-
-
-class Claim(NamedTuple):
-    """Another machine has a block, by the newest acknowledgement: *sha256* of its bytes."""
-
-    machine: str
-    folder: str
-    sha256: str
 
 
 class Claims:

@@ -31,10 +31,9 @@ from streamapp.units import KIB
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from streamapp.integrity.claims import Claim
     from streamapp.protocol.frames import BlockMeta
     from streamapp.receiver.assembly import Assembly
-    from streamapp.receiver.context import AttemptId, BlockId
+    from streamapp.receiver.context import AttemptId, BlockId, Claim
     from streamapp.store.metadata import BlockMetadata
     from streamapp.store.writer import BlockWriter
 

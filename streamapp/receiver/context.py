@@ -19,7 +19,6 @@ from streamapp.receiver.keyed_lock import KeyedLock
 
 
 if TYPE_CHECKING:
-    from streamapp.integrity.claims import Claim
     from streamapp.protocol.messages import BlockAck, Quarantined
     from streamapp.receiver.stats import WorkerStats
     from streamapp.settings import Settings
@@ -68,6 +67,14 @@ class InboundRecord(msgspec.Struct, kw_only=True):
     value: bytes
     ack: Callable[[], object]
     stamp: float = 0.0
+
+
+class Claim(NamedTuple):
+    """Another machine has a block, by the newest acknowledgement: *sha256* of its bytes."""
+
+    machine: str
+    folder: str
+    sha256: str
 
 
 class ClaimLookup(Protocol):

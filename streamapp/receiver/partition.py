@@ -43,9 +43,8 @@ from streamapp.units import format_size
 
 
 if TYPE_CHECKING:
-    from streamapp.integrity.claims import Claim
     from streamapp.receiver.attempts import Phase
-    from streamapp.receiver.context import BlockId, InboundRecord, WorkerContext
+    from streamapp.receiver.context import BlockId, Claim, InboundRecord, WorkerContext
 
 logger = logging.getLogger(__name__)
 

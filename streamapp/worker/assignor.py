@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 
     from aiokafka.cluster import ClusterMetadata
 
-    from streamapp.app import StreamApp
     from streamapp.settings import Settings
+    from streamapp.worker.types import WorkerApp
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +101,7 @@ class GroupAssignor(PartitionAssignor):
         self, cluster: ClusterMetadata, member_metadata: Mapping[str, Any]
     ) -> dict[str, Any]:
         """Return the partitions of every member: none for one that is no worker."""
-        known = widths(cast("StreamApp", self.app).settings)
+        known = widths(cast("WorkerApp", self.app).settings)
         workers = {}
         for member, metadata in member_metadata.items():
             try:

@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import faust
 
-from faust.exceptions import ProducerSendError
 from faust.streams import current_event
 from faust.types import TP
 
@@ -31,11 +30,11 @@ from streamapp.worker import logs
 
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterable
+    from collections.abc import Iterable
 
     from faust.types import EventT, FutureMessage
 
-    from streamapp.app import StreamApp
+    from streamapp.worker.types import WorkerApp
 
 logger = logging.getLogger(__name__)
 
@@ -48,31 +47,6 @@ which came since are compared with. Each rebalance reads them, for each partitio
 FOLDED: Final = "folded"
 """The header of a changelog's record: ``<topic>:<offset>`` of the newest record that its
 table's partition had folded. Other than generations, offsets outlive the group."""
-
-
-class PendingWrites:
-    """What was written to tables and is not in their changelogs yet. For the event loop alone."""
-
-    def __init__(self) -> None:
-        self._writes: set[asyncio.Task[None]] = set()
-
-    def watch(self, write: Coroutine[Any, Any, None]) -> None:
-        """Have commits wait for *write*, which begins."""
-        task = asyncio.ensure_future(write)
-        self._writes.add(task)
-        task.add_done_callback(self._writes.discard)
-
-    async def wait(self) -> None:
-        """Return when all that was written until now is in the changelogs.
-
-        Raises:
-            ProducerSendError: the worker stops, and some of it is not.
-        """
-        if self._writes:
-            done, _ = await asyncio.wait(tuple(self._writes))
-            if any(write.cancelled() for write in done):
-                message = "the worker stops before its tables' changelogs are written"
-                raise ProducerSendError(message)
 
 
 @logs.as_library
@@ -184,7 +158,7 @@ class ChangelogTable(faust.Table[Any, Any]):
     def _write(self, partition: int, key: Any, value: Any, *serializers: Any) -> FutureMessage:  # noqa: ANN401
         """Send a row, and have commits wait until Kafka has it."""
         sent = self._send(partition, key, value, *serializers)
-        cast("StreamApp", self.app).pending_writes.watch(self._until_written(sent, partition, key))
+        cast("WorkerApp", self.app).pending_writes.watch(self._until_written(sent, partition, key))
         return sent
 
     def _send(self, partition: int, key: Any, value: Any, *serializers: Any) -> FutureMessage:  # noqa: ANN401

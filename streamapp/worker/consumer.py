@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from faust.types.transports import ConsumerT
     from faust.types.tuples import TP, Message
 
-    from streamapp.app import StreamApp
+    from streamapp.worker.types import WorkerApp
 
 logger = logging.getLogger(__name__)
 
@@ -88,13 +88,13 @@ class OrderedCommitConsumer(driver.Consumer):
 
     @functools.cached_property
     def _blocks_topic(self) -> str:
-        return topic_admin.names(cast("StreamApp", self.app).settings).data_blocks
+        return topic_admin.names(cast("WorkerApp", self.app).settings).data_blocks
 
     async def _handle_attached(self, commit_offsets: Mapping[TP, int]) -> None:
         """Do what comes before a commit: have the changelogs written of what is committed."""
         await super()._handle_attached(commit_offsets)
         if any(tp.topic != self._blocks_topic for tp in commit_offsets):
-            await cast("StreamApp", self.app).pending_writes.wait()
+            await cast("WorkerApp", self.app).pending_writes.wait()
 
     async def perform_seek(self) -> None:
         """Go back to what is committed; where nothing is, to the beginning."""

@@ -33,8 +33,8 @@ from streamapp.worker import table_recovery
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from streamapp.app import StreamApp
     from streamapp.settings import Settings
+    from streamapp.worker.types import WorkerApp
 
 DEFAULT_SHELL: Final = "bash"
 
@@ -91,7 +91,7 @@ class send(_InOneLine, faust.cli.send.send):  # noqa: N801 - the command's name
             TopicError: there is no such topic.
             ClusterError: no broker answers.
         """
-        settings = cast("StreamApp", self.app).settings
+        settings = cast("WorkerApp", self.app).settings
         if entity.startswith("@"):
             try:
                 self.to_topic(entity)
@@ -110,7 +110,7 @@ class reset(faust.cli.reset.reset):  # noqa: N801 - the command's name
 
     def run_using_worker(self, *args: Any, **kwargs: Any) -> NoReturn:  # noqa: ANN401 - Faust's
         """Delete the tables, and let no worker begin meanwhile."""
-        settings = cast("StreamApp", self.app).settings
+        settings = cast("WorkerApp", self.app).settings
         with reporting(), data_folders_taken(settings):
             table_recovery.check_unused(settings.tables_dir)
             super().run_using_worker(*args, **kwargs)

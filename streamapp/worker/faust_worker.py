@@ -19,7 +19,7 @@ from streamapp.worker import assignor, consumer, logs, outputs, shutdown, startu
 if TYPE_CHECKING:
     import logging
 
-    from streamapp.app import StreamApp
+    from streamapp.worker.types import WorkerApp
 
 
 class StreamWorker(faust.Worker):
@@ -36,7 +36,7 @@ class StreamWorker(faust.Worker):
         self._signals = shutdown.SignalThread()
         self._signals.start()
         super().__init__(*args, **kwargs | {"stdout": sys.stdout, "stderr": sys.stderr})
-        app = cast("StreamApp", self.app)
+        app = cast("WorkerApp", self.app)
         consumer.install_overrides(on_response=app.stats.broker_answered)
         assignor.read_members_with_limits(app.settings, str(app.conf.canonical_url))
         with reporting():

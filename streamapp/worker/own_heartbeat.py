@@ -5,40 +5,33 @@ from __future__ import annotations
 import asyncio
 import time
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import streamapp
 
 from streamapp.errors import StoreError
 from streamapp.protocol.messages import Heartbeat
-from streamapp.worker import watchdog_probe
+from streamapp.worker import readiness
+from streamapp.worker.types import Report
 
 
 if TYPE_CHECKING:
-    from streamapp.app import StreamApp
+    from streamapp.worker.types import WorkerApp
 
 
-class Report(NamedTuple):
-    """What others must know at once when it changes."""
-
-    state: str
-    is_ready: bool
-    partitions: tuple[int, ...]
-
-
-def report(app: StreamApp) -> Report:
+def report(app: WorkerApp) -> Report:
     """Return what the worker of *app* would report now."""
-    partitions = tuple(watchdog_probe.block_partitions(app))
-    return Report(app.stats.state, watchdog_probe.is_ready(app), partitions)
+    partitions = tuple(readiness.block_partitions(app))
+    return Report(app.stats.state, readiness.is_ready(app), partitions)
 
 
-async def own_heartbeat(app: StreamApp) -> Heartbeat:
+async def own_heartbeat(app: WorkerApp) -> Heartbeat:
     """Return what the worker of *app* reports of itself now."""
     stats, settings = app.stats, app.settings
     kept_blocks, kept_bytes = app.block_store.kept
     state, reason = stats.state, stats.reason
-    if state == "running" and not watchdog_probe.is_ready(app):
-        state, reason = "holding", watchdog_probe.RESTORING
+    if state == "running" and not readiness.is_ready(app):
+        state, reason = "holding", readiness.RESTORING
     return Heartbeat(
         machine=settings.machine_id,
         group=settings.group_id,
@@ -57,7 +50,7 @@ async def own_heartbeat(app: StreamApp) -> Heartbeat:
         rate=stats.rate,
         free_disk=await asyncio.to_thread(_free_disk, app),
         open_blocks=stats.open_blocks,
-        partitions=tuple(watchdog_probe.block_partitions(app)),
+        partitions=tuple(readiness.block_partitions(app)),
         data_dir=str(settings.data_roots[0]),
         web_url=str(app.conf.canonical_url),
         version=streamapp.__version__,
@@ -70,7 +63,7 @@ async def own_heartbeat(app: StreamApp) -> Heartbeat:
     )
 
 
-def _free_disk(app: StreamApp) -> int:
+def _free_disk(app: WorkerApp) -> int:
     try:
         return max(0, app.block_store.free)
     except StoreError:

@@ -14,18 +14,19 @@ from typing import TYPE_CHECKING, Any
 from streamapp.integrity import reconciliation
 from streamapp.kafka import history, topic_admin
 from streamapp.kafka.broker_contact import BrokerContact
+from streamapp.settings import Settings
 from streamapp.store import identity
 from streamapp.web import listening
 from streamapp.worker import descriptors, table_recovery
 
 
 if TYPE_CHECKING:
-    from streamapp.app import StreamApp
+    from streamapp.worker.types import WorkerApp
 
 logger = logging.getLogger(__name__)
 
 
-def prepare(app: StreamApp) -> None:
+def prepare(app: WorkerApp) -> None:
     """Make ready what the worker needs: topics, data folders, the folder of its tables.
 
     Raises:
@@ -52,7 +53,7 @@ def prepare(app: StreamApp) -> None:
     app.conf.topic_replication_factor = min(state.replicas for state in states.values())
 
 
-def _start(app: StreamApp, *, is_alone: bool) -> None:
+def _start(app: WorkerApp, *, is_alone: bool) -> None:
     """Give this start its number, in the data folders and in every heartbeat.
 
     What changed since the last start is published before: if that fails, it shows again.
@@ -79,8 +80,7 @@ def run(*, loglevel: str) -> None:
     """
     from faust.cli.faust import cli as faust_cli  # noqa: PLC0415 - Faust is for workers alone
 
-    from streamapp.app import settings  # noqa: PLC0415 - reads the environment when imported
-
+    settings = Settings.load()
     arguments: Any = command_line(
         loglevel=loglevel, web_port=settings.web_port, web_bind=settings.web_host
     )

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import logging
 
-from typing import TYPE_CHECKING, Final, cast
-
-from faust.exceptions import ConsumerNotStarted
+from typing import TYPE_CHECKING
 
 from streamapp.errors import ClusterError
 from streamapp.kafka import clients, groups, topic_admin
-from streamapp.worker import table_recovery
+from streamapp.worker import readiness, table_recovery
 from streamapp.worker.watchdog import Sample, Watchdog, WatchdogThread, now
 
 
@@ -19,21 +17,16 @@ if TYPE_CHECKING:
 
     from collections.abc import Callable
 
-    from faust.tables.manager import TableManager
-
-    from streamapp.app import StreamApp
     from streamapp.kafka.topic_admin import Place
+    from streamapp.worker.types import WorkerApp
 
 logger = logging.getLogger(__name__)
-
-RESTORING: Final = "partitions are moving and tables are being restored"
-"""What a worker waits for that is not `is_ready`."""
 
 
 class WatchedWorker:
     """A running worker, as seen from the watchdog's thread."""
 
-    def __init__(self, app: StreamApp, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, app: WorkerApp, loop: asyncio.AbstractEventLoop) -> None:
         self._app = app
         self._loop = loop
         self._admin = clients.admin(app.settings)
@@ -42,7 +35,7 @@ class WatchedWorker:
     def sample(self, *, loop_answered: bool) -> Sample:
         """Return what there is to see now; it may take as long as the broker does."""
         app = self._app
-        ready = is_ready(app)
+        ready = readiness.is_ready(app)
         taken = dict(app.stats.taken)  # before the commits: taken and then committed has moved
         committed, ends = self._progress() if ready else (None, None)
         return Sample(
@@ -72,33 +65,12 @@ class WatchedWorker:
 
     def before_exit(self, reason: str) -> None:
         """Have tables that could not be recovered wiped at the next start."""
-        if not is_ready(self._app):
+        if not readiness.is_ready(self._app):
             table_recovery.ask_for_wipe(self._app.settings.tables_dir)
         self._app.stats.hold("watchdog", reason)
 
 
-def is_ready(app: StreamApp) -> bool:
-    """Return whether the worker has its partitions and their tables."""
-    recovery = cast("TableManager", app.tables).recovery
-    return recovery.completed.is_set() and not app.rebalancing
-
-
-def can_work(app: StreamApp) -> bool:
-    """Return whether the worker has its tables, a cluster, and nothing that it waits for."""
-    return is_ready(app) and app.stats.state == "running"
-
-
-def block_partitions(app: StreamApp) -> list[int]:
-    """Return the partitions of the blocks' topic that the worker reads; none before it starts."""
-    blocks = topic_admin.names(app.settings).data_blocks
-    try:
-        assigned = app.consumer.assignment()
-    except ConsumerNotStarted:
-        return []
-    return sorted(tp.partition for tp in assigned if tp.topic == blocks)
-
-
-def start(app: StreamApp, loop: asyncio.AbstractEventLoop) -> WatchdogThread:
+def start(app: WorkerApp, loop: asyncio.AbstractEventLoop) -> WatchdogThread:
     """Start the watchdog of *app*."""
     watchdog = Watchdog(
         patience=max(app.settings.watchdog_patience, 2 * app.settings.block_timeout),

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from collections.abc import Callable, Mapping
 
-    from streamapp.app import StreamApp
+    from streamapp.worker.types import WorkerApp
 
 logger = logging.getLogger(__name__)
 
@@ -162,7 +162,7 @@ class LimitedWeb(driver.Web):
             loop=asyncio.get_running_loop(),
             **REQUEST_LIMITS,
         )
-        app = cast("StreamApp", self.app)
+        app = cast("WorkerApp", self.app)
         taken = app.web_sockets or listening.listen(app.conf.web_bind, app.conf.web_port)
         for sock in taken:
             await LimitedSite(self._runner, sock, factory).start()

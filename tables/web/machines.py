@@ -24,7 +24,7 @@ from streamapp.tables.web.peer_answers import MachinesAnswer, read_machines
 from streamapp.tables.web.peers import ask_others, held_here, not_ready
 from streamapp.tables.web.table_reader import json_of
 from streamapp.web.client import LOCAL
-from streamapp.worker import watchdog_probe
+from streamapp.worker import readiness
 from streamapp.worker.own_heartbeat import own_heartbeat
 
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 async def all_machines(view: View, request: Request) -> Response:
     """Answer with every machine of the group: its last heartbeat, and whether it is up."""
     is_local = LOCAL in request.query
-    if is_local and not watchdog_probe.is_ready(app):
+    if is_local and not readiness.is_ready(app):
         return not_ready(view)
     with table_reader.gate(is_local=is_local).enter():
         held = held_here()

@@ -16,7 +16,7 @@ import streamapp
 
 from streamapp.app import app
 from streamapp.errors import StoreError
-from streamapp.worker import watchdog_probe
+from streamapp.worker import readiness
 
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def _gauges() -> Iterator[Metric]:
         value=stats.state == "holding",
     )
     yield GaugeMetricFamily(
-        "streamapp_ready", "1 while it can do its work.", value=watchdog_probe.can_work(app)
+        "streamapp_ready", "1 while it can do its work.", value=readiness.can_work(app)
     )
     free = GaugeMetricFamily("streamapp_disk_free_bytes", "Free room.", labels=["volume"])
     for root in app.block_store.roots:

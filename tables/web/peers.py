@@ -34,7 +34,7 @@ from streamapp.tables.web.peer_answers import FilesAnswer, MachinesAnswer, read_
 from streamapp.units import KIB, MIB
 from streamapp.web.client import LOCAL, peer_key
 from streamapp.web.worker_proofs import ANSWER_HEADER, SignedRequest
-from streamapp.worker import watchdog_probe
+from streamapp.worker import readiness
 
 
 if TYPE_CHECKING:
@@ -92,8 +92,8 @@ async def ask_others(
     known = own.union(*(answer.partitions for answer in found))
     named = known.union(*(holders[url] for url in silent))
     unknown = sorted(set(range(topic_admin.FILE_PARTITIONS)) - named)
-    if not watchdog_probe.is_ready(app):
-        silent.append(f"{app.conf.canonical_url} ({watchdog_probe.RESTORING})")
+    if not readiness.is_ready(app):
+        silent.append(f"{app.conf.canonical_url} ({readiness.RESTORING})")
     if unknown:
         silent.append(f"{_UNREACHABLE} (partitions {', '.join(map(str, unknown))} of the tables)")
     return found, silent
@@ -105,7 +105,7 @@ async def ask_holder(view: View, request: Request, key: str) -> Response | None:
     One that restores its tables, or is told to give partitions away, knows less than there is.
     """
     if routing.partition_of(key.encode()) in held_here():
-        return None if watchdog_probe.is_ready(app) else not_ready(view)
+        return None if readiness.is_ready(app) else not_ready(view)
     try:
         url = _url_of_holder(key)
         if not url or LOCAL in request.query:  # who asks knows less than we do: no circles
@@ -121,7 +121,7 @@ async def ask_holder(view: View, request: Request, key: str) -> Response | None:
 
 def not_ready(view: View) -> Response:
     """Return the answer of a worker that does not have its tables now."""
-    return view.json({"error": f"{watchdog_probe.RESTORING}, ask again"}, status=503)
+    return view.json({"error": f"{readiness.RESTORING}, ask again"}, status=503)
 
 
 def held_here() -> set[int]:

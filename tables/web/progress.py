@@ -19,7 +19,7 @@ from streamapp.tables.web.peer_answers import read_files
 from streamapp.tables.web.peers import ask_holder, ask_others, held_here, not_ready
 from streamapp.tables.web.table_reader import json_of
 from streamapp.web.client import LOCAL
-from streamapp.worker import watchdog_probe
+from streamapp.worker import readiness
 
 
 if TYPE_CHECKING:
@@ -37,12 +37,12 @@ async def all_files(view: View, request: Request) -> Response:
     except ValueError as error:
         return view.json({"error": str(error)}, status=400)
     is_local = LOCAL in request.query
-    if is_local and not watchdog_probe.is_ready(app):
+    if is_local and not readiness.is_ready(app):
         return not_ready(view)
     with table_reader.gate(is_local=is_local).enter():
         own = await local_files(wanted, is_local=is_local)
         if is_local:
-            is_changed = set(own.partitions) != held_here() or not watchdog_probe.is_ready(app)
+            is_changed = set(own.partitions) != held_here() or not readiness.is_ready(app)
             return not_ready(view) if is_changed else json_of(view, own)
         asked = wanted.for_others()
         held = held_here().intersection(own.partitions)
@@ -116,16 +116,16 @@ def health_json() -> dict[str, Any]:
 
     It can while it has its tables and partitions, a cluster, and nothing that it waits for.
     """
-    recovered = watchdog_probe.is_ready(app)
+    recovered = readiness.is_ready(app)
     state = app.stats.state
     return {
         "live": True,
-        "ready": watchdog_probe.can_work(app),
+        "ready": readiness.can_work(app),
         "machine": app.settings.machine_id,
         "group": app.settings.group_id,
         "state": state if recovered or state == "stopping" else "recovering",
-        "reason": app.stats.reason or ("" if recovered else watchdog_probe.RESTORING),
-        "partitions": watchdog_probe.block_partitions(app),
+        "reason": app.stats.reason or ("" if recovered else readiness.RESTORING),
+        "partitions": readiness.block_partitions(app),
     }
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import msgspec
 
 from streamapp.errors import RequestRefusedError
-from streamapp.worker.watchdog_probe import RESTORING
+from streamapp.worker.readiness import RESTORING
 
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ import faust
 from streamapp.agents.guard import stop_on_unforeseen
 from streamapp.receiver.ledger import Ledger
 from streamapp.settings import Settings
-from streamapp.worker.changelog_table import PendingWrites
 from streamapp.worker.consumer import OrderedCommitTransport
+from streamapp.worker.pending_writes import PendingWrites
 
 
 SLOW, RAISING = b"1", b"3"

@@ -5,7 +5,6 @@ import socket
 
 import pytest
 
-from streamapp.app import create_app
 from streamapp.errors import BrokerUnreachableError
 from streamapp.kafka import clients, topic_admin
 from streamapp.kafka.connection_errors import ConnectionErrors
@@ -17,6 +16,7 @@ from streamapp.producer.sources.scan import scan
 from streamapp.protocol import fileplan, routing
 from streamapp.protocol.compression import Compression
 from streamapp.settings import Settings
+from streamapp.worker.application import create_app
 from tests.fake_broker import ALL_REPLICAS, PRODUCER_ID, FakeBroker
 from tests.waiting import wait_for
 

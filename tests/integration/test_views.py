@@ -85,7 +85,7 @@ def group(faust_app, tables, monkeypatch):
     """What Faust knows of the group: this worker holds all partitions, until told otherwise."""
     assert tables
     faust_app.web.init_server()
-    monkeypatch.setattr(progress.watchdog_probe, "is_ready", lambda _: True)
+    monkeypatch.setattr(progress.readiness, "is_ready", lambda _: True)
     topic = files.changelog_topic.get_topic_name()
     known = types.SimpleNamespace(own={0, 1, 2}, urls={})
     assignor = faust_app.assignor
@@ -476,14 +476,14 @@ async def test_row_with_a_damaged_key(client, caplog):
 
 async def test_health(client, faust_app, monkeypatch):
     """A worker that has its tables is ready, until it stops; it lives as long as it answers."""
-    monkeypatch.setattr(progress.watchdog_probe, "block_partitions", lambda _app: [0, 3])
+    monkeypatch.setattr(progress.readiness, "block_partitions", lambda _app: [0, 3])
     for is_ready, stopping, status, state in [
         (True, False, 200, "running"),
         (True, True, 503, "stopping"),
         (False, False, 503, "recovering"),
     ]:
         monkeypatch.setattr(
-            progress.watchdog_probe, "is_ready", lambda _app, is_ready=is_ready: is_ready
+            progress.readiness, "is_ready", lambda _app, is_ready=is_ready: is_ready
         )
         monkeypatch.setattr(faust_app.stats, "stopping", stopping)
         for path in ("/health/", "/health/ready/"):
@@ -500,7 +500,7 @@ async def test_health(client, faust_app, monkeypatch):
 async def test_not_ready_while_it_cannot_work(client, faust_app, monkeypatch, path):
     """A worker that holds, has no cluster or no tables is not ready, and says why."""
     now = [0.0]
-    monkeypatch.setattr(progress.watchdog_probe, "block_partitions", lambda _app: [0])
+    monkeypatch.setattr(progress.readiness, "block_partitions", lambda _app: [0])
     monkeypatch.setattr(faust_app, "stats", WorkerStats())
     faust_app.stats.contact = BrokerContact("k:9092", lambda: now[0])
     faust_app.stats.hold("data-blocks-0", "disk full")
@@ -516,8 +516,8 @@ async def test_not_ready_while_it_cannot_work(client, faust_app, monkeypatch, pa
     faust_app.stats.broker_answered()
     assert (await get(client, path))["ready"]
 
-    monkeypatch.setattr(progress.watchdog_probe, "is_ready", lambda _: False)
-    assert progress.watchdog_probe.RESTORING == (await get(client, path, status=503))["reason"]
+    monkeypatch.setattr(progress.readiness, "is_ready", lambda _: False)
+    assert progress.readiness.RESTORING == (await get(client, path, status=503))["reason"]
 
 
 # --- the others of the group
@@ -603,7 +603,7 @@ async def test_local_answer(client, group, peer):
 async def test_not_ready(client, faust_app, monkeypatch):
     """A worker that gives its partitions away, or has just got them, does not guess."""
     stored_file(IDS[0], "b")
-    monkeypatch.setattr(progress.watchdog_probe, "is_ready", lambda _: False)
+    monkeypatch.setattr(progress.readiness, "is_ready", lambda _: False)
     for path in (
         f"/progress/{IDS[0]}/",
         f"/progress/{IDS[1]}/",

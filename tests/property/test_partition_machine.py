@@ -27,14 +27,13 @@ from hypothesis.stateful import (
 )
 
 from streamapp.errors import BlockConflictError, StoreError, StoreFullError
-from streamapp.integrity.claims import Claim
 from streamapp.protocol import frames
 from streamapp.protocol.frames import Frame
 from streamapp.protocol.messages import BlockAck
 from streamapp.receiver import attempts, backpressure, outcomes
 from streamapp.receiver import partition as intake_module
 from streamapp.receiver.attempts import Elsewhere
-from streamapp.receiver.context import InboundRecord, WorkerContext
+from streamapp.receiver.context import Claim, InboundRecord, WorkerContext
 from streamapp.receiver.partition import PartitionReceiver
 from streamapp.receiver.stats import WorkerStats
 from tests.fakes import FakeClock

@@ -9,13 +9,14 @@ import sys
 import pytest
 
 from streamapp.agents import faust_topics
-from streamapp.app import ROCKSDB_OPTIONS, StreamApp, app, create_app
+from streamapp.app import app
 from streamapp.kafka import topic_admin
 from streamapp.protocol.messages import BlockAck
 from streamapp.protocol.routing import partition_of
 from streamapp.settings import Settings
 from streamapp.tables import state
 from streamapp.worker import logs, startup
+from streamapp.worker.application import ROCKSDB_OPTIONS, StreamApp, create_app
 from streamapp.worker.changelog_table import ChangelogTable
 from streamapp.worker.consumer import OrderedCommitConsumer, OrderedCommitTransport
 from streamapp.worker.partition_agent import PartitionAgent

@@ -27,7 +27,7 @@ from streamapp.receiver.context import Clock
 from streamapp.receiver.partition import PartitionReceiver
 from streamapp.store import BlockStore
 from streamapp.tables import folds
-from streamapp.worker import watchdog_probe
+from streamapp.worker import readiness
 from streamapp.worker.consumer import OrderedCommitConsumer
 from streamapp.worker.own_heartbeat import own_heartbeat
 from streamapp.worker.session_guard import SessionGuard
@@ -474,16 +474,16 @@ def test_guard_lets_pass_what_is_no_error(ends):
 async def test_heartbeat(worker, monkeypatch):
     """A heartbeat says what the worker knows of itself, and can be read again."""
     app.stats.hold("x", "disk\udcff full " + "x" * 5000)
-    monkeypatch.setattr(watchdog_probe, "block_partitions", lambda _: [3])
-    monkeypatch.setattr(watchdog_probe, "is_ready", lambda _: True)
+    monkeypatch.setattr(readiness, "block_partitions", lambda _: [3])
+    monkeypatch.setattr(readiness, "is_ready", lambda _: True)
     beat = await own_heartbeat(app)
     assert beat == messages.decode_status(messages.encode(beat))
     assert ("holding", "m1", "g1", (3,)) == (beat.state, beat.machine, beat.group, beat.partitions)
     app.stats.release("x")
     assert "running" == (await own_heartbeat(app)).state
-    monkeypatch.setattr(watchdog_probe, "is_ready", lambda _: False)
+    monkeypatch.setattr(readiness, "is_ready", lambda _: False)
     beat = await own_heartbeat(app)
-    assert ("holding", watchdog_probe.RESTORING) == (beat.state, beat.reason)
+    assert ("holding", readiness.RESTORING) == (beat.state, beat.reason)
 
     monkeypatch.setattr(heartbeat, "_log_partitions", lambda _: None)
     worker.refuses = 1
@@ -495,8 +495,8 @@ async def test_heartbeat(worker, monkeypatch):
 async def test_heartbeats_before_the_tables(worker, monkeypatch):
     """A worker reports that it restores its tables, until it has them: the timers begin then."""
     looks = [False, False, False, True]
-    monkeypatch.setattr(watchdog_probe, "is_ready", lambda _: looks[0])
-    monkeypatch.setattr(watchdog_probe, "block_partitions", lambda _: [])
+    monkeypatch.setattr(readiness, "is_ready", lambda _: looks[0])
+    monkeypatch.setattr(readiness, "block_partitions", lambda _: [])
 
     async def sleep(seconds):
         assert app.settings.heartbeat == seconds
@@ -511,14 +511,14 @@ async def test_heartbeats_before_the_tables(worker, monkeypatch):
     recovered.set()
 
     assert await waiting
-    assert [("holding", watchdog_probe.RESTORING)] * 3 == [(b.state, b.reason) for b in worker.told]
+    assert [("holding", readiness.RESTORING)] * 3 == [(b.state, b.reason) for b in worker.told]
 
 
 async def test_heartbeat_on_change(worker, monkeypatch):
     """What others must know at once does not wait for the next heartbeat, and is said once."""
     partitions = [1]
-    monkeypatch.setattr(watchdog_probe, "block_partitions", lambda _: partitions)
-    monkeypatch.setattr(watchdog_probe, "is_ready", lambda _: True)
+    monkeypatch.setattr(readiness, "block_partitions", lambda _: partitions)
+    monkeypatch.setattr(readiness, "is_ready", lambda _: True)
     monkeypatch.setattr(app, "reported", None)
     beat_on_change = inspect.unwrap(heartbeat.beat_on_change)
     told = []

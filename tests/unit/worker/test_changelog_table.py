@@ -9,8 +9,9 @@ from faust.exceptions import ProducerSendError
 from faust.types import TP
 
 from streamapp.worker import changelog_table
-from streamapp.worker.changelog_table import ChangelogTable, PendingWrites
+from streamapp.worker.changelog_table import ChangelogTable
 from streamapp.worker.consumer import OrderedCommitConsumer
+from streamapp.worker.pending_writes import PendingWrites
 
 
 PLACE = TP("g1-files-changelog", 1)

@@ -2,8 +2,8 @@
 
 from mode.utils.queues import FlowControlEvent, FlowControlQueue
 
-from streamapp.app import create_app
 from streamapp.settings import Settings
+from streamapp.worker.application import create_app
 from streamapp.worker.flow_control import FETCHED_RECORDS, FlowControl
 
 

@@ -10,14 +10,14 @@ from prometheus_client.parser import text_string_to_metric_families
 from streamapp.app import app
 from streamapp.receiver.stats import WorkerStats
 from streamapp.tables.web.metrics import WorkerCollector
-from streamapp.worker import watchdog_probe
+from streamapp.worker import readiness
 
 
 @pytest.fixture
 def stats(monkeypatch):
     """A worker that has just started, and is ready."""
     monkeypatch.setattr(app, "stats", WorkerStats())
-    monkeypatch.setattr(watchdog_probe, "is_ready", lambda _: True)
+    monkeypatch.setattr(readiness, "is_ready", lambda _: True)
     return app.stats
 
 
