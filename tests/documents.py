@@ -1,7 +1,8 @@
 """What the documents tell their readers to type: the commands of README.md and docs/.
 
 A fenced block of `sh` has commands, one a line, each with a comment behind `#` at most; one of
-`bat` has commands for Windows. Every other block says what it is: `text`, `toml`, `json`.
+`bat` has commands for Windows. Every other block says what it is: `text`, `toml`, `json`,
+`mermaid`.
 """
 
 import itertools
@@ -13,7 +14,7 @@ from typing import NamedTuple
 
 FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`((?:streamapp|faust|make|docker|pipx) [^`]+)`")
-LANGUAGES = {"sh", "bat", "text", "toml", "json"}
+LANGUAGES = {"sh", "bat", "text", "toml", "json", "mermaid"}
 
 
 class Command(NamedTuple):

@@ -1,6 +1,7 @@
 """The documents say what the code does: whoever changes one of them changes both."""
 
 import hashlib
+import importlib
 import itertools
 import json
 import re
@@ -295,3 +296,40 @@ def test_links(project, documents):
         folder = (project / "docs" / name).parent
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
             assert (folder / target).exists(), f"{name}: {target}"
+
+
+def named(package, name):
+    """Return what the dotted *name* below *package* names; raise if there is nothing."""
+    found = importlib.import_module(package)
+    for part in name.split("."):
+        if not hasattr(found, part):
+            importlib.import_module(f"{found.__name__}.{part}")
+        found = getattr(found, part)
+    return found
+
+
+def test_architecture_names_what_exists(project, documents, faust_app):  # noqa: ARG001
+    """Every path and every function that the map of the code names exists."""
+    spans = set(re.findall(r"`([^`\n]+)`", documents["architecture.md"]))
+    rooms = {path.stem for path in (project / "streamapp").iterdir()}
+    paths = {span for span in spans if re.fullmatch(r"[a-z][\w/]*/[\w./]*|[\w/]+\.(py|cfg)", span)}
+    names = {
+        span
+        for span in spans
+        if re.fullmatch(r"\w+(\.\w+)+", span) and span.split(".")[0] in rooms - {"app"}
+    }
+
+    assert len(paths) > 20
+    assert len(names) > 40
+    assert [] == sorted(path for path in paths if not (project / path).exists())
+    for name in sorted(names):
+        assert named("streamapp", name) is not None, name
+
+
+def test_architecture_has_every_room(project, documents):
+    """The map of the code has a row for every package of the program."""
+    rooms = {path.parent.name for path in (project / "streamapp").glob("*/__init__.py")}
+    folders = {"agents/", "tables/"} | {f"streamapp/{r}/" for r in rooms - {"agents", "tables"}}
+
+    tree = section(documents["architecture.md"], "## The tree")
+    assert [] == sorted(folder for folder in folders if f"`{folder}`" not in tree)
