@@ -1,12 +1,11 @@
-"""Fakes that several suites share: a worker around the receivers of its partitions."""
+"""Fakes that several suites share: clocks, claims, and the worker around its receivers."""
 
 import asyncio
 import types
 
 from streamapp.protocol.messages import BlockAck, Quarantined
-from streamapp.receiver.context import Clock, WorkerContext
+from streamapp.receiver.context import Claim, Clock, WorkerContext
 from streamapp.receiver.stats import WorkerStats
-from tests.claims import FakeClaims
 
 
 BLOCK_TIMEOUT = 60.0
@@ -18,6 +17,43 @@ class FakeClock:
     def __init__(self):
         self.now = 1000.0
         self.clock = Clock(monotonic=lambda: self.now, wall=lambda: 1.0)
+
+
+class ManualClock:
+    """Returns the time that the test has set, in seconds."""
+
+    def __init__(self, now=0.0):
+        self.now = now
+
+    def __call__(self):
+        """Return the time."""
+        return self.now
+
+
+class FakeClaims:
+    """Claims that a test sets; `catch_ups` counts how often they were to be the newest."""
+
+    def __init__(self):
+        self.known = {}
+        self.revoked = set()  # revoked, and not known here before it catches up
+        self.catch_ups = 0
+        self.is_reachable = True
+
+    def claim(self, file_id, block, sha256, *, machine="other"):
+        """Let another machine have a block."""
+        self.known[file_id, block] = Claim(machine, "f" * 32, sha256)
+
+    def of(self, file_id, block):
+        """As `Recognition`."""
+        return self.known.get((file_id, block))
+
+    async def catch_up(self):
+        """As `Recognition`."""
+        self.catch_ups += 1
+        if self.is_reachable:
+            for key in self.revoked:
+                self.known.pop(key, None)
+        return self.is_reachable
 
 
 class FakeContext(WorkerContext):

@@ -15,8 +15,7 @@ from confluent_kafka.admin import AdminClient
 
 from streamapp.broker import java_command
 from tests import harness
-from tests.faults.test_kills import busiest
-from tests.faults.test_storms import PROGRESS_SECONDS, Storm
+from tests.faults.storm import PROGRESS_SECONDS, Storm, busiest
 from tests.harness import MIB
 from tests.waiting import wait_for
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 import pytest
 
 from tests import checker, harness
-from tests.faults.test_storms import FLAGS, Storm
+from tests.faults.storm import FLAGS, Storm
 from tests.harness import MIB
 
 

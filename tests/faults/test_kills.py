@@ -4,14 +4,12 @@ A block whose offsets a worker had not committed when it was hurt may be kept by
 too (`doubled`). Workers commit every second; what they had acknowledged long before must not be.
 """
 
-import collections
 import time
 
 import pytest
 
-from confluent_kafka.admin import AdminClient
-
 from tests import checker, harness
+from tests.faults.storm import busiest
 from tests.harness import MIB
 from tests.waiting import wait_for
 
@@ -83,17 +81,6 @@ def test_broker_dies(site3, kafka3):
 
     assert 0 == producer.wait()
     check_delivery(site3, source, dict.fromkeys([worker.name for worker in workers], killed_at))
-
-
-def busiest(cluster):
-    """Return the number of the broker that leads most partitions."""
-    found = AdminClient({"bootstrap.servers": cluster.bootstrap}).list_topics(timeout=10)
-    leaders = collections.Counter(
-        partition.leader
-        for topic in found.topics.values()
-        for partition in topic.partitions.values()
-    )
-    return leaders.most_common(1)[0][0]
 
 
 def test_zombie(site):

@@ -14,8 +14,7 @@ from confluent_kafka.admin import AdminClient
 from tests import echo, harness
 from tests.conftest import FAILED
 from tests.far import FarCluster, FarSite
-from tests.faults.test_kills import busiest
-from tests.faults.test_storms import Storm
+from tests.faults.storm import Storm, busiest
 from tests.harness import MIB
 from tests.network import echo_command, network_or_skip
 from tests.waiting import wait_for

@@ -10,7 +10,7 @@ import pytest
 from streamapp.errors import VerificationError
 from streamapp.restore import assemble
 from streamapp.store import BlockStore
-from tests.integration.keeping import keep_file
+from tests.integration.blocks import keep_file
 
 
 SIZE, BLOCK_SIZE = 25, 10

@@ -9,8 +9,8 @@ import pytest
 from streamapp.errors import StoreError, StoreFullError
 from streamapp.store import direct_io
 from streamapp.store.direct_io import PAGE_BYTES, PIECE_BYTES
-from tests.integration.test_store import block_file, open_root, root  # noqa: F401 - fixtures
-from tests.unit.frames import FILE_ID, meta_of
+from tests.frames import FILE_ID, meta_of
+from tests.integration.blocks import block_file
 
 
 DATA = os.urandom(3 * PIECE_BYTES + PAGE_BYTES + 17)
@@ -41,7 +41,7 @@ def is_direct(fd):
     return bool(fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_DIRECT)
 
 
-def kept(root, *pieces):  # noqa: F811
+def kept(root, *pieces):
     """Keep a block that comes in *pieces*; return what its file has then."""
     data = b"".join(pieces)
     writer, offset = root.begin(FILE_ID, 0, meta_of(len(data))), 0
@@ -62,7 +62,7 @@ def needs_direct(path):
         os.close(fd)
 
 
-def test_whole_pages_go_past_the_cache(root, writes, tmp_path):  # noqa: F811
+def test_whole_pages_go_past_the_cache(root, writes, tmp_path):
     """What is whole pages goes past the cache, and the end of the block through it."""
     needs_direct(tmp_path)
 
@@ -72,19 +72,19 @@ def test_whole_pages_go_past_the_cache(root, writes, tmp_path):  # noqa: F811
 
 
 @pytest.mark.parametrize("size", [1, 17, PAGE_BYTES - 1, PAGE_BYTES + 1, 3 * PAGE_BYTES, 250_000])
-def test_pieces(root, size):  # noqa: F811
+def test_pieces(root, size):
     """In pieces of any size, whole pages or not."""
     data = DATA[: 40 * size]
 
     assert data == kept(root, *(data[at : at + size] for at in range(0, len(data), size)))
 
 
-def test_no_bytes(root):  # noqa: F811
+def test_no_bytes(root):
     """A piece without bytes changes nothing."""
     assert DATA[:PAGE_BYTES] == kept(root, b"", DATA[:PAGE_BYTES], b"")
 
 
-def test_file_system_that_cannot(root, writes, monkeypatch):  # noqa: F811
+def test_file_system_that_cannot(root, writes, monkeypatch):
     """Where a file cannot be written past the cache, all goes through it."""
     monkeypatch.setattr(direct_io, "begin", lambda _fd: False)
 
@@ -93,7 +93,7 @@ def test_file_system_that_cannot(root, writes, monkeypatch):  # noqa: F811
 
 
 @pytest.mark.parametrize("code", [errno.EINVAL, errno.EOPNOTSUPP])
-def test_disk_with_larger_pages(root, writes, code):  # noqa: F811
+def test_disk_with_larger_pages(root, writes, code):
     """A disk that refuses such a write, at any time, gets the rest through the cache."""
 
     def refuse(fd, data):
@@ -108,7 +108,7 @@ def test_disk_with_larger_pages(root, writes, code):  # noqa: F811
 
 
 @pytest.mark.parametrize("limit", [PAGE_BYTES, 512, 3 * PAGE_BYTES + 512])
-def test_short_writes(root, writes, limit):  # noqa: F811
+def test_short_writes(root, writes, limit):
     """The disk may take less than it was given, also no whole pages."""
     writes.refuse = lambda fd, data: min(len(data), limit) if is_direct(fd) else len(data)
 
@@ -119,7 +119,7 @@ def test_short_writes(root, writes, limit):  # noqa: F811
     ("code", "error"), [(errno.ENOSPC, StoreFullError), (errno.EIO, StoreError)]
 )
 @pytest.mark.parametrize("nth", [0, 1, 4])
-def test_failure_is_repeated(root, writes, code, error, nth):  # noqa: F811
+def test_failure_is_repeated(root, writes, code, error, nth):
     """A write that failed anywhere is repeated from its beginning."""
     calls = 0
 
@@ -141,7 +141,7 @@ def test_failure_is_repeated(root, writes, code, error, nth):  # noqa: F811
 
 
 @pytest.mark.parametrize("data", [DATA, DATA[: 2 * PIECE_BYTES]], ids=["tail", "pages"])
-def test_fsync_that_fails(root, monkeypatch, data):  # noqa: F811
+def test_fsync_that_fails(root, monkeypatch, data):
     """What is copied after a failed fsync is copied whole, past the cache or not."""
     fsync, calls = os.fsync, []
 

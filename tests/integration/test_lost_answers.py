@@ -13,8 +13,8 @@ from streamapp.receiver.partition import PartitionReceiver
 from streamapp.settings import Settings
 from streamapp.store import BlockStore
 from tests.fakes import FakeContext
-from tests.integration.keeping import flip
-from tests.unit.frames import frames_of, id_of, meta_of
+from tests.frames import frames_of, id_of, meta_of
+from tests.integration.blocks import flip
 from tests.waiting import eventually
 
 

@@ -30,7 +30,7 @@ from streamapp.producer.sources.directory import Directory
 from streamapp.protocol import compression, fileplan, messages
 from streamapp.protocol.messages import Heartbeat
 from streamapp.settings import Settings
-from tests.unit.fake_kafka import FakeKafka
+from tests.fake_kafka import FakeKafka
 
 
 CONTENT = {

@@ -20,7 +20,7 @@ from streamapp.settings import Settings
 from streamapp.store import BlockStore, quarantine
 from streamapp.worker.scrubber import Scrub
 from tests.fakes import FakeContext
-from tests.integration.keeping import flip, keep_file
+from tests.integration.blocks import flip, keep_file
 from tests.waiting import eventually
 
 

@@ -28,7 +28,7 @@ from streamapp.store import BlockStore
 from streamapp.trials import selftest
 from streamapp.trials.selftest import disk_check, faults, results, spoiled_frames
 from streamapp.trials.selftest.report import Report
-from tests.integration.keeping import file_id_of, flip, keep_block
+from tests.integration.blocks import file_id_of, flip, keep_block
 
 
 DATA = bytes(range(256)) * 4

@@ -26,10 +26,10 @@ from streamapp.errors import (
 from streamapp.protocol import filenames
 from streamapp.store import BlockStore, dirfd, lock, metadata, placement, quarantine
 from streamapp.store.data_folder import DataFolder
-from streamapp.store.metadata import BlockMetadata
 from streamapp.units import KIB, MIB
+from tests.frames import FILE_ID, meta_of
+from tests.integration.blocks import block_file
 from tests.integration.disk import Crash, Disk
-from tests.unit.frames import FILE_ID, meta_of
 
 
 OTHER_ID = "f" * 32
@@ -40,52 +40,9 @@ TRIES = 8
 
 
 @pytest.fixture
-def open_root(tmp_path):
-    """Opens the data folder as a worker that starts; gives all back at the end."""
-    with contextlib.ExitStack() as stack:
-
-        def open_(path=None, *, min_free=0):
-            root = DataFolder(path or tmp_path / "data", min_free=min_free)
-            root.open()
-            stack.callback(root.close)
-            return root
-
-        yield open_
-
-
-@pytest.fixture
-def root(open_root):
-    """An open data folder."""
-    return open_root()
-
-
-@pytest.fixture
 def disk(tmp_path, monkeypatch):
     """A disk that fails where it is told to."""
     return Disk(tmp_path, monkeypatch)
-
-
-def block_file(data, *, file_id=FILE_ID, block=0, meta=None):
-    """Return the metadata of a block of *data*."""
-    meta = meta or meta_of(len(data))
-    return BlockMetadata(
-        file_id=file_id,
-        name=meta.name,
-        file_size=meta.file_size,
-        blocks=meta.blocks,
-        block_size=meta.block_size,
-        block=block,
-        start=meta.start,
-        end=meta.end,
-        size=len(data),
-        sha256=hashlib.sha256(data).hexdigest(),
-        source=meta.source,
-        mtime_ns=meta.mtime_ns,
-        sent_ns=meta.sent_ns,
-        stored_at=1.0,
-        machine="m",
-        group="g",
-    )
 
 
 def stored_in(root):

@@ -18,7 +18,7 @@ from streamapp.protocol.frames import BlockMeta
 from streamapp.store import dirfd
 from streamapp.store.data_folder import DataFolder
 from streamapp.units import KIB, MIB
-from tests.integration.keeping import file_id_of, flip, keep_block, keep_file
+from tests.integration.blocks import file_id_of, flip, keep_block, keep_file
 
 
 SIZE = 10_000

@@ -12,7 +12,7 @@ from streamapp.cli.main import cli
 from streamapp.integrity import inventory, reacknowledge
 from streamapp.kafka import topic_admin
 from streamapp.store import BlockStore
-from tests.integration.keeping import keep_file
+from tests.integration.blocks import keep_file
 
 
 GROUP = "g"

@@ -15,7 +15,7 @@ from streamapp.integrity.verify import Pace, blocks
 from streamapp.kafka import topic_admin
 from streamapp.protocol.messages import Heartbeat
 from streamapp.store import BlockStore, discard
-from tests.integration.keeping import keep_file
+from tests.integration.blocks import keep_file
 
 
 GROUP = "g"

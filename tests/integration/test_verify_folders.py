@@ -16,7 +16,7 @@ from streamapp.integrity import reacknowledge, verify_folders
 from streamapp.kafka import topic_admin
 from streamapp.settings import Settings
 from streamapp.store import BlockStore
-from tests.integration.keeping import flip, keep_file
+from tests.integration.blocks import flip, keep_file
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from streamapp.kafka import topic_admin
 from streamapp.protocol import fileplan
 from streamapp.protocol.messages import FileStatus
 from streamapp.store import BlockStore, data_folder
-from tests.integration.keeping import file_id_of, keep_file
+from tests.integration.blocks import file_id_of, keep_file
 
 
 GROUP = "g"

@@ -25,7 +25,7 @@ from streamapp.tables.web import peers, progress, table_reader
 from streamapp.web import worker_proofs
 from streamapp.web.access import SECURITY_HEADERS, guard
 from streamapp.web.client import base_url
-from tests.unit.tables.test_folds import ack_of
+from tests.unit.rows import ack_of
 
 
 HOSTILE = "<img src=x onerror=alert(1)>\"'\u202e/x.csv"

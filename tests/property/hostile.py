@@ -18,7 +18,7 @@ from streamapp.protocol import frames as frame_headers
 from streamapp.protocol.frames import MAX_FRAME_BYTES, Codec
 from streamapp.worker.aiokafka_overrides.batches import MAX_PLAIN_BYTES, MemoryRecords
 from tests.batches import CODECS, HEADER, bomb, built, compressed, sealed
-from tests.unit.frames import FILE_ID, frames_of
+from tests.frames import FILE_ID, frames_of
 
 
 MIB = 1 << 20

@@ -37,7 +37,7 @@ from streamapp.receiver.context import Claim, InboundRecord, WorkerContext
 from streamapp.receiver.partition import PartitionReceiver
 from streamapp.receiver.stats import WorkerStats
 from tests.fakes import FakeClock
-from tests.unit.frames import frames_of, id_of, meta_of
+from tests.frames import frames_of, id_of, meta_of
 
 
 TIMEOUT = 60.0

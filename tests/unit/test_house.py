@@ -68,6 +68,18 @@ def test_every_module_says_why_it_exists(project, package):
     assert [] == silent
 
 
+def test_no_helper_lives_in_a_test_module(project):
+    """A helper that two modules use is in a module of its own, or is a fixture of a conftest."""
+    names = re.compile(r"^(?:from|import) tests\.[\w.]*\btest_\w+.*", re.MULTILINE)
+    found = [
+        f"{path.relative_to(project)}: {line}"
+        for path in sorted((project / "tests").rglob("*.py"))
+        for line in names.findall(path.read_text("utf-8"))
+    ]
+
+    assert [] == found
+
+
 @pytest.mark.parametrize("what", FORBIDDEN)
 def test_nothing_of_one_machine(texts, what):
     """No file names what exists on one machine or for one company only."""

@@ -20,7 +20,7 @@ from streamapp.worker.application import ROCKSDB_OPTIONS, StreamApp, create_app
 from streamapp.worker.changelog_table import ChangelogTable
 from streamapp.worker.consumer import OrderedCommitConsumer, OrderedCommitTransport
 from streamapp.worker.partition_agent import PartitionAgent
-from tests.unit.tables.test_folds import ack_of
+from tests.unit.rows import ack_of
 
 
 ID = "0123456789abcdef" * 2

@@ -31,8 +31,8 @@ from streamapp.worker import readiness
 from streamapp.worker.consumer import OrderedCommitConsumer
 from streamapp.worker.own_heartbeat import own_heartbeat
 from streamapp.worker.session_guard import SessionGuard
-from tests.unit.frames import FILE_ID, frames_of
-from tests.unit.tables.test_folds import ack_of
+from tests.frames import FILE_ID, frames_of
+from tests.unit.rows import ack_of
 from tests.waiting import eventually
 
 

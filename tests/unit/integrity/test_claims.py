@@ -20,18 +20,9 @@ from streamapp.protocol import messages
 from streamapp.protocol.messages import BlockAck, Heartbeat
 from streamapp.protocol.presence import Roster
 from streamapp.settings import Settings
+from tests.fake_kafka import FakeKafka, Message
 from tests.fakes import FakeContext
-from tests.unit.fake_kafka import FakeKafka, Message
-from tests.unit.receiver.test_partition import (  # noqa: F401 - fixtures
-    DATA,
-    FILE_ID,
-    clock,
-    context,
-    expire,
-    partition,
-    pieces,
-    store,
-)
+from tests.unit.receivers import DATA, FILE_ID, expire, pieces
 from tests.waiting import eventually
 
 
@@ -178,7 +169,7 @@ async def test_topic_that_is_another_one(known, followed):
 # --- what an intake makes of them
 
 
-async def test_settled_without_a_copy(partition, context, store):  # noqa: F811
+async def test_settled_without_a_copy(partition, context, store):
     """A block that another machine has is done, and neither written nor acknowledged here."""
     context.claims.claim(FILE_ID, 0, SHA256)
     await partition.put(*pieces())
@@ -189,14 +180,14 @@ async def test_settled_without_a_copy(partition, context, store):  # noqa: F811
     assert context.claims.catch_ups
 
 
-async def test_nothing_is_done_before_the_end(partition, context):  # noqa: F811
+async def test_nothing_is_done_before_the_end(partition, context):
     """Its frames are not done before its last frame shows that it is the same block."""
     context.claims.claim(FILE_ID, 0, SHA256)
     await partition.put(*pieces()[:3])
     assert [] == context.done
 
 
-async def test_revoked_before_it_begins(partition, context):  # noqa: F811
+async def test_revoked_before_it_begins(partition, context):
     """A claim that is revoked on the topic counts for nothing, also where it is known here yet."""
     context.claims.claim(FILE_ID, 0, SHA256)
     context.claims.revoked.add((FILE_ID, 0))
@@ -204,7 +195,7 @@ async def test_revoked_before_it_begins(partition, context):  # noqa: F811
     assert ["persisted"] == context.outcomes
 
 
-async def test_revoked_meanwhile(partition, context):  # noqa: F811
+async def test_revoked_meanwhile(partition, context):
     """A claim that is revoked before the last frame settles nothing: the attempt is rejected."""
     context.claims.claim(FILE_ID, 0, SHA256)
     await partition.put(*pieces()[:3])
@@ -217,7 +208,7 @@ async def test_revoked_meanwhile(partition, context):  # noqa: F811
     assert ["rejected", "persisted"] == context.outcomes
 
 
-async def test_another_content(partition, context):  # noqa: F811
+async def test_another_content(partition, context):
     """Where the other machine has another content, the attempt is rejected and says so."""
     context.claims.claim(FILE_ID, 0, "0" * 64)
     await partition.put(*pieces())
@@ -225,7 +216,7 @@ async def test_another_content(partition, context):  # noqa: F811
     assert "0" * 64 == context.acks[0].sha256
 
 
-async def test_out_of_reach(partition, context):  # noqa: F811
+async def test_out_of_reach(partition, context):
     """While Kafka does not say what is acknowledged, a block is written: twice is no loss."""
     context.claims.claim(FILE_ID, 0, SHA256)
     context.claims.is_reachable = False
@@ -233,7 +224,7 @@ async def test_out_of_reach(partition, context):  # noqa: F811
     assert ["persisted"] == context.outcomes
 
 
-async def test_out_of_reach_at_the_end(partition, context):  # noqa: F811
+async def test_out_of_reach_at_the_end(partition, context):
     """A claim that cannot be confirmed at the end settles nothing."""
     context.claims.claim(FILE_ID, 0, SHA256)
     await partition.put(*pieces()[:3])
@@ -242,7 +233,7 @@ async def test_out_of_reach_at_the_end(partition, context):  # noqa: F811
     assert ["rejected"] == context.outcomes
 
 
-async def test_the_rest_does_not_come(partition, context, clock):  # noqa: F811
+async def test_the_rest_does_not_come(partition, context, clock):
     """Frames whose last one never comes are done when the other machine has the block."""
     context.claims.claim(FILE_ID, 0, SHA256)
     await partition.put(*pieces()[:3])
@@ -251,7 +242,7 @@ async def test_the_rest_does_not_come(partition, context, clock):  # noqa: F811
     assert ([0, 1, 2], []) == (context.done, context.acks)
 
 
-async def test_asked_anew_after_a_rebalance(partition, context):  # noqa: F811
+async def test_asked_anew_after_a_rebalance(partition, context):
     """What was acknowledged while another worker had the partition is known before a block."""
     await partition.put(*pieces())
     before = context.claims.catch_ups
@@ -264,6 +255,6 @@ async def test_asked_anew_after_a_rebalance(partition, context):  # noqa: F811
     assert context.claims.catch_ups > before
 
 
-def test_fake_context_has_claims(store):  # noqa: F811
+def test_fake_context_has_claims(store):
     """The worker in memory has none at first."""
     assert FakeContext(store).claims.of(FILE_ID, 0) is None

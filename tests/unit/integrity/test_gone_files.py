@@ -5,8 +5,8 @@ import pytest
 
 from streamapp.integrity.gone_files import GoneFiles
 from streamapp.protocol.messages import FileStatus
-from tests.unit.frames import FILE_ID
-from tests.unit.tables.test_folds import ack_of
+from tests.frames import FILE_ID
+from tests.unit.rows import ack_of
 
 
 STATUS = FileStatus(

@@ -10,8 +10,8 @@ from confluent_kafka import KafkaException
 from streamapp.errors import BrokerDeniedError
 from streamapp.kafka import topic_admin
 from streamapp.kafka.follow import Follower
+from tests.fake_kafka import FakeConsumer, FakeKafka, Message
 from tests.unit.deliveries import GROUP
-from tests.unit.fake_kafka import FakeConsumer, FakeKafka, Message
 
 
 @pytest.fixture

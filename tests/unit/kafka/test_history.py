@@ -5,7 +5,7 @@ import pytest
 from streamapp.errors import BrokerUnreachableError
 from streamapp.kafka import clients, history, topic_admin
 from streamapp.settings import Settings
-from tests.unit.fake_kafka import FakeKafka
+from tests.fake_kafka import FakeKafka
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from streamapp.kafka import topic_admin
 from streamapp.producer.ack_reader import AckReader
 from streamapp.protocol import messages
 from streamapp.protocol.messages import FileStatus, Heartbeat
+from tests.fake_kafka import FakeConsumer, FakeKafka
 from tests.unit.deliveries import GROUP, ack, delivery, only_file
-from tests.unit.fake_kafka import FakeConsumer, FakeKafka
 
 
 @pytest.fixture

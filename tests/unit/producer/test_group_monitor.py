@@ -12,7 +12,7 @@ from confluent_kafka import KafkaError as Code
 from streamapp.kafka import topic_admin
 from streamapp.producer.delivery import View
 from streamapp.producer.group_monitor import GroupMonitor
-from tests.unit.fake_kafka import FakeAdmin, FakeConsumer, FakeKafka
+from tests.fake_kafka import FakeAdmin, FakeConsumer, FakeKafka
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 from streamapp.producer.rate import RateMeter, time_left
 from streamapp.producer.waiting import REMIND_SECONDS, GroupSnapshot, Reminder, reason
 from streamapp.protocol.presence import Reason
-from tests.unit.protocol.test_presence import NOW, presence
+from tests.unit.heartbeats import NOW, presence
 
 
 WELL = GroupSnapshot(

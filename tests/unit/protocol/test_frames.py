@@ -14,7 +14,7 @@ from streamapp.protocol import filenames
 from streamapp.protocol import frames as frame_headers
 from streamapp.protocol.fileplan import FilePlan
 from streamapp.protocol.frames import BlockMeta, Codec, Frame, Seal
-from tests.unit.frames import FILE_ID, frames_of, id_of, meta_of, plan_meta
+from tests.frames import FILE_ID, frames_of, id_of, meta_of, plan_meta
 
 
 SINGLE = frames_of(b"abc", frame_size=3, file_id=FILE_ID)[0][0]

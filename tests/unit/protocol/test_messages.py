@@ -12,7 +12,7 @@ from streamapp.errors import BlockMalformedError
 from streamapp.producer import run
 from streamapp.protocol import frames, messages
 from streamapp.protocol.messages import BlockAck, FailedBlock, FileStatus, Heartbeat, Quarantined
-from tests.unit.frames import FILE_ID
+from tests.frames import FILE_ID
 
 
 ACK = BlockAck(

@@ -12,7 +12,7 @@ from streamapp.errors import BlockCorruptError, BlockError
 from streamapp.protocol import compression, frames
 from streamapp.protocol.frames import Codec, Seal
 from streamapp.receiver.assembly import Assembly, Step
-from tests.unit.frames import FILE_ID, frames_of
+from tests.frames import FILE_ID, frames_of
 
 
 DATA = st.binary(max_size=40)

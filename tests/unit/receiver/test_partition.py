@@ -3,7 +3,6 @@
 import asyncio
 import collections
 import errno
-import functools
 import itertools
 import os
 
@@ -17,51 +16,25 @@ from streamapp.protocol.frames import BlockMeta, Codec, Frame, Seal
 from streamapp.receiver import attempts, backpressure, outcomes
 from streamapp.receiver import partition as intake_module
 from streamapp.receiver.attempts import Closed, Orphaned, Repeated
-from streamapp.receiver.context import InboundRecord
 from streamapp.receiver.partition import PartitionReceiver
-from streamapp.store import BlockStore, free_space
+from streamapp.store import free_space
 from streamapp.store.free_space import BESIDE_BYTES
 from streamapp.store.writer import BlockWriter
 from tests.fakes import BLOCK_TIMEOUT as TIMEOUT
-from tests.fakes import FakeClock, FakeContext
-from tests.unit.frames import frames_of, id_of, meta_of
+from tests.fakes import FakeContext
+from tests.frames import id_of, meta_of
+from tests.unit.receivers import (
+    DATA,
+    FILE_ID,
+    OTHER,
+    OTHER_ID,
+    Partition,
+    changed,
+    expire,
+    half_written,
+    pieces,
+)
 from tests.waiting import eventually
-
-
-DATA = bytes(range(256)) * 4
-FILE_ID = id_of(meta_of(len(DATA)))
-OTHER = meta_of(len(DATA), name="other")
-OTHER_ID = id_of(OTHER)
-
-
-class Partition:
-    """One partition, read by one intake."""
-
-    def __init__(self, context, number=3):
-        self.context = context
-        self.receiver = PartitionReceiver("data-blocks", number, context)
-        self.offset = 0
-        self.generation = 1
-
-    async def put(self, *records):
-        """Let the intake take *records*: frames with their values, or headers with theirs."""
-        for headers, value in records:
-            packed = frames.encode(headers) if isinstance(headers, Frame) else headers
-            record = InboundRecord(
-                offset=self.offset,
-                generation=self.generation,
-                headers=packed,
-                key=b"key",
-                value=value,
-                ack=functools.partial(self.context.seen.append, self.offset),
-            )
-            self.offset += 1
-            await self.receiver.take(record)
-
-    def rewind(self, offset):
-        """Go back to *offset*, as after a rebalance."""
-        self.offset = offset
-        self.generation += 1
 
 
 @pytest.fixture(autouse=True)
@@ -69,58 +42,6 @@ def _quick(monkeypatch):
     """A hold takes no time, and an fsync costs nothing."""
     monkeypatch.setattr(backpressure, "HOLD_SECONDS", 0.001)
     monkeypatch.setattr(os, "fsync", lambda _fd: None)
-
-
-@pytest.fixture
-def clock():
-    """The receivers' clock, which stands still until it is moved."""
-    return FakeClock()
-
-
-@pytest.fixture
-def store(tmp_path):
-    """The data folder of a worker; nothing may be written beside it."""
-    store = BlockStore([tmp_path / "data"], min_free=0)
-    store.open()
-    yield store
-    store.close()
-    assert ["data"] == [path.name for path in tmp_path.iterdir()]
-
-
-@pytest.fixture
-async def context(store, clock):
-    """A worker."""
-    return FakeContext(store, clock=clock)
-
-
-@pytest.fixture
-async def partition(context):
-    """A partition that the worker reads."""
-    return Partition(context)
-
-
-def pieces(data=DATA, *, frame_size=256, **fields):
-    """Return the frames of a block and their values."""
-    return frames_of(data, frame_size=frame_size, **fields)
-
-
-def changed(records, number, *, value=None, **fields):
-    """Return *records* with frame *number* changed."""
-    frame, old = records[number]
-    new = (msgspec.structs.replace(frame, **fields), old if value is None else value)
-    return [*records[:number], new, *records[number + 1 :]]
-
-
-def half_written(store):
-    """Return the names of blocks that are being written, while folders may be removed."""
-    walk = os.walk(store.roots[0].path)
-    return [name for _, _, names in walk for name in names if name.endswith(".part")]
-
-
-async def expire(partition, clock, *, highwater=None, after=TIMEOUT + 1):
-    """Let time pass, then let the intake give up what is late."""
-    clock.now += after
-    await partition.receiver.expire(highwater=partition.offset if highwater is None else highwater)
 
 
 # --- what should come

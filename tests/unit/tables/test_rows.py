@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from streamapp.errors import BlockMalformedError
 from streamapp.protocol.messages import FailedBlock, FileStatus
 from streamapp.tables import rows
-from tests.unit.frames import FILE_ID
-from tests.unit.tables.test_folds import BLOCKS, NUMBERS, Tables, ack_of
+from tests.frames import FILE_ID
+from tests.unit.rows import BLOCKS, NUMBERS, Tables, ack_of
 
 
 SIZE = 10 * BLOCKS - 3

@@ -8,7 +8,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from streamapp.ui import status_page
-from tests.unit.cli.test_status import FILE, MACHINE, NOTHING
+from tests.unit.view_bodies import FILE, MACHINE, NOTHING
 
 
 LONG = "logs/2026/11/24/a folder with a long name/app.log"

@@ -4,7 +4,7 @@ import pytest
 
 from streamapp.errors import PeerError
 from streamapp.web import worker_proofs
-from tests.clock import Clock
+from tests.fakes import ManualClock
 
 
 TOKEN = "t" * 20
@@ -17,7 +17,7 @@ ASKED = {"method": "GET", "path": "/progress/?limit=5&local=1"}
 @pytest.fixture
 def clock():
     """The answering worker's clock."""
-    return Clock(NOW)
+    return ManualClock(NOW)
 
 
 @pytest.fixture

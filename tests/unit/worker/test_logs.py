@@ -6,13 +6,13 @@ import logging
 import pytest
 
 from streamapp.worker import logs
-from tests.clock import Clock
+from tests.fakes import ManualClock
 
 
 @pytest.fixture
 def clock():
     """The clock of the log."""
-    return Clock()
+    return ManualClock()
 
 
 @pytest.fixture

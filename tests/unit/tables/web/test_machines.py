@@ -8,8 +8,8 @@ from streamapp.kafka import clients, topic_admin
 from streamapp.protocol import messages, routing
 from streamapp.protocol.messages import Heartbeat
 from streamapp.settings import Settings
-from tests.clock import Clock
-from tests.unit.fake_kafka import FakeConsumer, FakeKafka, Message
+from tests.fake_kafka import FakeConsumer, FakeKafka, Message
+from tests.fakes import ManualClock
 
 
 PLACE = routing.partition_of(b"m")
@@ -65,7 +65,7 @@ def test_how_long(watch, fake, monkeypatch, interval, after, is_up):  # noqa: PL
     """Three heartbeats are waited for, as far apart as the machine itself says; not for ever."""
     beat(fake, interval=interval)
     watch.read()
-    clock = Clock()
+    clock = ManualClock()
 
     def a_second_passes():
         clock.now += 1

@@ -23,7 +23,7 @@ from streamapp.worker import consumer
 from streamapp.worker.aiokafka_overrides import batches
 from streamapp.worker.aiokafka_overrides.batches import KEPT_HEADERS, MAX_PLAIN_BYTES, MemoryRecords
 from tests.batches import CODECS, HEADER, bomb, built, compressed, fields_of, record_before, sealed
-from tests.unit.frames import frames_of
+from tests.frames import frames_of
 
 
 BASE = 1000

@@ -6,6 +6,7 @@ import random
 from streamapp.protocol import fileplan
 from streamapp.protocol.frames import BlockMeta
 from streamapp.store.metadata import BlockMetadata
+from tests.frames import FILE_ID, meta_of
 
 
 def file_id_of(name, size, block_size, source="laptop"):
@@ -61,6 +62,29 @@ def keep_block(store, file_id, block, data, *, name, plan, start, group="g", mac
             machine=machine,
             group=group,
         )
+    )
+
+
+def block_file(data, *, file_id=FILE_ID, block=0, meta=None):
+    """Return the metadata of a block of *data*."""
+    meta = meta or meta_of(len(data))
+    return BlockMetadata(
+        file_id=file_id,
+        name=meta.name,
+        file_size=meta.file_size,
+        blocks=meta.blocks,
+        block_size=meta.block_size,
+        block=block,
+        start=meta.start,
+        end=meta.end,
+        size=len(data),
+        sha256=hashlib.sha256(data).hexdigest(),
+        source=meta.source,
+        mtime_ns=meta.mtime_ns,
+        sent_ns=meta.sent_ns,
+        stored_at=1.0,
+        machine="m",
+        group="g",
     )
 
 
