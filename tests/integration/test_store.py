@@ -228,7 +228,7 @@ def test_every_failure(tmp_path, disk, error, on):
         disk.heal()
         assert root.stored(FILE_ID, 0)
         assert before == open_files()
-        assert 0 == len(root.room)
+        assert 0 == len(root.free_space)
         assert [] == [name for name in files_below(path) if name.endswith(".part")]
         assert_whole(path)
         survived = disk.after_power_loss()
@@ -344,7 +344,7 @@ def test_room_is_reserved(root, monkeypatch):
     """Open blocks have their room for sure, less what they have written already."""
     free = [1000 * KIB]
     monkeypatch.setattr(dirfd, "free_bytes", lambda _fd: free[0])
-    root.room.min_free = 100 * KIB
+    root.free_space.min_free = 100 * KIB
     first = root.begin(FILE_ID, 0, meta_of(600 * KIB))
     with pytest.raises(StoreFullError, match=r"disk full.* needs 300.0 KiB and 100.0 KiB"):
         root.begin(OTHER_ID, 0, meta_of(300 * KIB))
@@ -358,14 +358,14 @@ def test_room_is_reserved(root, monkeypatch):
     first.abort()
     second.abort()
     assert 500 * KIB == root.free
-    assert 0 == len(root.room)
+    assert 0 == len(root.free_space)
 
 
 def test_declared_size_reserves_nothing(root, monkeypatch):
     """One record that declares all that is free keeps nobody waiting, however often it comes."""
     free = 64 * MIB
     monkeypatch.setattr(dirfd, "free_bytes", lambda _fd: free)
-    root.room.min_free = 8 * MIB
+    root.free_space.min_free = 8 * MIB
     evil = meta_of(free, name="evil", source="evil")
     open_ = [root.begin(f"{number:032x}", 0, evil) for number in range(20)]
     for writer in open_:
@@ -380,7 +380,7 @@ def test_min_free_is_kept_while_a_block_is_written(root, monkeypatch):
     """Room that others take while a block is written is not taken from the reserve."""
     free = [10 * MIB]
     monkeypatch.setattr(dirfd, "free_bytes", lambda _fd: free[0])
-    root.room.min_free = MIB
+    root.free_space.min_free = MIB
     writer = root.begin(FILE_ID, 0, meta_of(2 * MIB))
     writer.write(bytes(MIB), offset=0)
     free[0] = MIB + 100 * KIB
@@ -439,7 +439,7 @@ def test_empty_block_needs_no_room_but_the_reserve(root):
     keep(root, b"", meta=meta_of(0))
     assert 0 == root.stored(FILE_ID, 0).size
 
-    root.room.min_free = 1 << 60
+    root.free_space.min_free = 1 << 60
     with pytest.raises(StoreFullError):
         root.begin(OTHER_ID, 0, meta_of(0))
 
@@ -1276,11 +1276,11 @@ def test_quarantine_keeps_the_reserve(root, monkeypatch):
     """A record that is set aside takes nothing of what must stay free."""
     free = 100 * KIB
     monkeypatch.setattr(dirfd, "free_bytes", lambda _fd: free)
-    root.room.min_free = 100 * KIB
+    root.free_space.min_free = 100 * KIB
     with pytest.raises(StoreFullError, match="disk full"):
         root.set_aside("t-0-1", {}, b"x")
 
-    root.room.min_free = 50 * KIB
+    root.free_space.min_free = 50 * KIB
     assert root.set_aside("t-0-1", {}, b"x").exists()
 
 
