@@ -14,9 +14,11 @@ HERE = Path(__file__).resolve().parent
 ON_KAFKA = {HERE / "kafka", HERE / "faults"}
 FAILED = pytest.StashKey[bool]()
 
-# Where a shell started the tests with `&`, it has them ignore Ctrl-C, and so would all that
-# they start; what a test presses Ctrl-C for must hear it.
+# A shell that starts the tests with `&` has them ignore Ctrl-C, and `nohup` has them ignore a
+# closed terminal. What they start would inherit that, and tests send these signals.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(items):

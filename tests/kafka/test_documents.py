@@ -50,6 +50,7 @@ NO_COMMANDS = {"streamapp peers 1 <group>"}  # begins like one, and is a label
 NAMED = {  # commands that no fenced block has
     "broker": "",  # a group of commands
     "demo": "tests/kafka/test_documents.py: test_demo",
+    "files forget": "tests/kafka/test_versions.py: test_forgotten_file",
     "machines forget": "tests/faults/test_lost_folders.py: test_machine_that_never_returns",
     "versions free": "tests/kafka/test_versions.py: test_changed_file",
 }
