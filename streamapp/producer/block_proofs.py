@@ -66,9 +66,22 @@ def _state(source: SourceFile) -> tuple[int, int | None]:
     return source.inode, source.ctime_ns
 
 
-def default_folder() -> Path:
-    """Return where the user's key is kept when no folder is named."""
-    return Path(platformdirs.user_data_dir("streamapp", appauthor=False)) / "producer"
+def load_prover(state_dir: Path | None) -> tuple[Prover, str]:
+    """Return the prover with the key in *state_dir*, and a warning if no key can be stored there.
+
+    Without *state_dir*, the key is in the user's data folder. With a warning, the key is new and
+    is not stored, so later runs read and compare what is delivered.
+    """
+    user_data = Path(platformdirs.user_data_dir("streamapp", appauthor=False))
+    folder = state_dir or user_data / "producer"
+    try:
+        return Prover(own_key(folder)), ""
+    except OSError as error:
+        warning = (
+            f"no key can be kept in {folder} ({error}): later runs read what is "
+            "delivered once more, to compare it; --state-dir names another folder"
+        )
+        return Prover(secrets.token_bytes(KEY_BYTES)), warning
 
 
 def own_key(folder: Path) -> bytes:

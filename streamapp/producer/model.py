@@ -29,6 +29,15 @@ FileState = Literal[
 ]
 
 
+def final_states(*, waits: bool) -> frozenset[FileState]:
+    """Return the states in which this run does no more for a file that it announced.
+
+    Without *waits*, a file is final when Kafka has all of it.
+    """
+    states: set[FileState] = {"complete", "failed", "changed", "unreadable"}
+    return frozenset(states if waits else states | {"sent"})
+
+
 class File:
     """One file. *left* and *busy* count blocks, and are for `Delivery` to change."""
 

@@ -1,14 +1,20 @@
-"""One run of the producer: starts the threads, and steers until all is done.
+"""One run of the producer: starts the threads, and steers until the delivery is done.
 
-Threads: the readers (read, hash, send), one that polls the Kafka producer, one that reads
-acknowledgements, one that looks at the group. The caller's own steers: it reports, sends
-status records and replaces a broken Kafka producer.
+Threads of a run:
+
+* ``reader-N``: read, hash, compress and send blocks (`Sender`);
+* ``poll``: serves the delivery reports of the Kafka producer (`BoundedProducer`);
+* ``acks``: reads acknowledgements and heartbeats (`AckReader`);
+* ``lookout``: observes the group's commits and the bounds of the log (`GroupMonitor`);
+* ``release``: with ``--release``, deletes records that every group committed (`RecordPurger`).
+
+The calling thread steers: it reports events, publishes status records and replaces a broken Kafka
+producer.
 """
 
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 import random
 import secrets
@@ -20,23 +26,22 @@ from confluent_kafka import KafkaException
 
 from streamapp.errors import BrokerDeniedError, ClusterError, RetentionError
 from streamapp.kafka import clients, groups, history, topic_admin
-from streamapp.kafka.broker_contact import STATISTICS_SECONDS, BrokerContact
-from streamapp.kafka.connection_errors import ConnectionErrors
-from streamapp.producer import retention_check, waiting
+from streamapp.producer import block_proofs, retention_check, waiting
 from streamapp.producer.ack_reader import AckReader
-from streamapp.producer.block_proofs import KEY_BYTES, Prover, default_folder, own_key
+from streamapp.producer.cluster_observer import ClusterObserver
 from streamapp.producer.delivery import Delivery, Policy
-from streamapp.producer.events import FileEvent, Notice, Progress, Summary, Waiting
+from streamapp.producer.events import Notice, Summary, Waiting
 from streamapp.producer.group_monitor import GroupMonitor
 from streamapp.producer.kafka_writer import BoundedProducer
+from streamapp.producer.model import final_states
+from streamapp.producer.progress import ProgressTracker
 from streamapp.producer.purge import RecordPurger
-from streamapp.producer.rate import RateMeter, time_left
 from streamapp.producer.sender import SendContext, Sender
 from streamapp.producer.shared_delivery import SharedDelivery
+from streamapp.producer.status_publisher import StatusPublisher
 from streamapp.producer.status_updates import StatusUpdates
 from streamapp.producer.threads import ThreadGroup
-from streamapp.protocol import messages
-from streamapp.protocol.presence import Roster
+from streamapp.protocol.messages import Heartbeat
 
 
 if TYPE_CHECKING:
@@ -46,26 +51,22 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from confluent_kafka import KafkaError as Code
-    from confluent_kafka import Message
 
+    from streamapp.producer.block_proofs import Prover
     from streamapp.producer.delivery import View
     from streamapp.producer.events import Reporter
-    from streamapp.producer.model import Block, File
+    from streamapp.producer.model import Block
     from streamapp.producer.sources.scan import SourceFile
-    from streamapp.protocol.messages import FileStatus, Heartbeat
-    from streamapp.protocol.presence import Reason
+    from streamapp.protocol.messages import BlockAck, FileStatus
     from streamapp.settings import Settings
 
 TICK_SECONDS: Final = 0.2
 PROGRESS_SECONDS: Final = 1.0
 CLOSE_SECONDS: Final = 1.0
 FLUSH_SECONDS: Final = 5.0
-"""What Kafka has, after Ctrl-C or at the end, to take what was handed to it."""
+"""How long Kafka may take, after Ctrl-C or at the end, to accept the records in the buffer."""
 
-ANNOUNCE_AHEAD: Final = 1000
-"""Files that are announced before their turn: enough to be seen, too few to flood."""
-
-_CHANCE_BITS: Final = 21
+_RANDOM_BITS: Final = 21
 
 MAX_RENEWALS: Final = 5
 """Kafka producers that may fail one after the other without one block getting through."""
@@ -74,7 +75,7 @@ MAX_RENEWALS: Final = 5
 class Run:
     """A delivery of *sources* from *folder*, from its first acknowledgement to its summary."""
 
-    def __init__(  # noqa: PLR0913 - all of it is needed, and has a name
+    def __init__(  # noqa: PLR0913 - these are the arguments of `deliver_folder`
         self,
         settings: Settings,
         folder: Path,
@@ -87,9 +88,10 @@ class Run:
         report: Reporter,
         stop: threading.Event,
     ) -> None:
-        """*data_blocks* is the topic as it is on the cluster; the rest as for `run`."""
+        """*data_blocks* is the topic as it is on the cluster; see `deliver_folder` for the rest."""
         self._settings = settings
         self._names = topic_admin.names(settings)
+        self._data_blocks = data_blocks
         self._wait = wait
         self._only_failed = only_failed
         self._report = report
@@ -97,78 +99,48 @@ class Run:
         self._started = time.monotonic()
         self._ended: float | None = None
         self._threads = ThreadGroup()
-        self._prover = self._make_prover()
-        self.delivery = Delivery(
-            sources,
-            Policy(
-                machine=settings.machine_id,
-                block_size=settings.block_size,
-                partitions=data_blocks.partitions,
-                max_attempts=settings.max_attempts,
-                retry_base=settings.retry_base,
-                ack_grace=settings.ack_grace,
-                wait=wait,
-                window=settings.window if wait else None,
-                verify=verify,
-            ),
-            first_attempt=first_attempt(),
-            chance=random.random,
-            prover=self._prover,
-            new_mark=lambda: secrets.token_hex(8),
-        )
+        prover, warning = block_proofs.load_prover(settings.state_dir)
+        if warning:
+            report(Notice(text=warning))
+        self.delivery = self._plan(sources, prover, verify=verify)
         self._shared = SharedDelivery(self.delivery, time.monotonic)
         self._writer = BoundedProducer.for_topic(
             settings, max_message_bytes=data_blocks.max_message_bytes
         )
-        self._senders = self._make_senders(folder, topic_admin.frame_bytes(settings, data_blocks))
-        self._contact = BrokerContact(settings.brokers, time.monotonic)
-        self._trouble = ConnectionErrors()
-        self._roster = Roster(settings.group_id)
-        self._acks = self._make_reader()
-        self._monitor = GroupMonitor(
-            clients.admin(settings),
-            groups.reader(settings, settings.group_id),
-            group=settings.group_id,
-            partitions=data_blocks.partitions,
-            has_read=self._acks.wait_until,
-            on_view=self._note_view,
-            names=self._names,
-        )
-        self._data_blocks = data_blocks
+        context = self._send_context(folder, prover)
+        self._senders = [Sender(context) for _ in range(settings.readers)]
+        self._observer = ClusterObserver(settings, data_blocks, waits=wait)
+        self._acks = self._make_ack_reader()
+        self._monitor = self._make_monitor()
         self._purger = RecordPurger(
             settings, [(data_blocks.name, number) for number in range(data_blocks.partitions)]
         )
-        self._status_updates = StatusUpdates(
-            machine=settings.machine_id,
-            block_size=settings.block_size,
-            run_at=time.time(),
-            prover=self._prover,
-            earlier=self.delivery.earlier,
+        self._status = self._make_status_publisher(prover)
+        self._progress = ProgressTracker(
+            self.delivery,
+            self._senders,
+            waits=wait,
+            final_states=final_states(waits=wait),
+            now=self._started,
         )
-        self._over = {"complete", "failed", "changed", "unreadable"}
-        if not wait:
-            self._over.add("sent")
-        self._unannounced = iter(self.delivery.files.values())
-        self._open_files = 0
-        self._bytes_meter, self._files_meter = RateMeter(), RateMeter()
-        self._view: View | None = None
-        self._sent = self._persisted = (self._started, 0)  # since when so many bytes are
         self._reminder = waiting.Reminder()
         self._next_progress = 0.0
-        self._renewals = self._blocks_at_renewal = 0
+        self._renewals = 0
+        self._blocks_at_renewal = 0
 
     def carry_out(self) -> None:
-        """Send what is missing and, unless nobody waits, wait until the group has it.
+        """Send the missing blocks and, if the run waits, wait until the group persisted them.
 
         Raises:
             ClusterError: Kafka refuses, for good.
+            RetentionError: Kafka would delete blocks before they are read.
         """
         try:
             self._acks.catch_up(self._stop)
-            with self._shared.lock:
-                self.delivery.begin(only_failed=self._only_failed)
-            self._look_at_retention()
-            self._look_at_history()
+            with self._shared.locked() as (delivery, _):
+                delivery.begin(only_failed=self._only_failed)
+            self._check_retention()
+            self._report_history()
             self._start_threads()
             while not (self.delivery.is_done or self._is_over()):
                 self._tick()
@@ -181,12 +153,13 @@ class Run:
             raise self._threads.failure
 
     def summary(self, problems: int, special: int = 0) -> Summary:
-        """Return what came of it; *problems* lie among the files and cannot be sent.
+        """Return the result of the run.
 
-        *special* lie there as well, and are not meant to be sent.
+        *problems* are entries of the folder that cannot be sent. *special* are entries that the
+        settings exclude.
         """
         states = [file.state for file in self.delivery.files.values()]
-        # Until the last answer was there; what threads and clients take to end is no transfer.
+        # The time that threads and clients take to end is not part of the transfer.
         seconds = (self._ended or time.monotonic()) - self._started
         sent = sum(sender.bytes_sent + sender.bytes_resent for sender in self._senders)
         moved = self.delivery.bytes_persisted if self._wait else sent
@@ -207,59 +180,86 @@ class Run:
             special=special,
         )
 
-    def _make_prover(self) -> Prover:
-        """Return what knows our own work again; without a key of ours, it is read once more."""
-        folder = self._settings.state_dir or default_folder()
-        try:
-            return Prover(own_key(folder))
-        except OSError as error:
-            self._report(
-                Notice(
-                    text=f"no key can be kept in {folder} ({error}): later runs read what is "
-                    "delivered once more, to compare it; --state-dir names another folder"
-                )
-            )
-            return Prover(secrets.token_bytes(KEY_BYTES))
+    def _plan(self, sources: Iterable[SourceFile], prover: Prover, *, verify: bool) -> Delivery:
+        settings = self._settings
+        policy = Policy(
+            machine=settings.machine_id,
+            block_size=settings.block_size,
+            partitions=self._data_blocks.partitions,
+            max_attempts=settings.max_attempts,
+            retry_base=settings.retry_base,
+            ack_grace=settings.ack_grace,
+            wait=self._wait,
+            window=settings.window if self._wait else None,
+            verify=verify,
+        )
+        return Delivery(
+            sources,
+            policy,
+            first_attempt=first_attempt(),
+            chance=random.random,
+            prover=prover,
+            new_mark=lambda: secrets.token_hex(8),
+        )
 
-    def _make_senders(self, folder: Path, frame_bytes: int) -> list[Sender]:
-        context = SendContext(
+    def _send_context(self, folder: Path, prover: Prover) -> SendContext:
+        return SendContext(
             topic=self._names.data_blocks,
             folder=folder,
             machine=self._settings.machine_id,
             block_size=self._settings.block_size,
-            frame_bytes=frame_bytes,
+            frame_bytes=topic_admin.frame_bytes(self._settings, self._data_blocks),
             compression=self._settings.compression,
             shared=self._shared,
             writer=self._writer,
             is_stopped=self._is_over,
             on_refused=self._note_refusal,
             now_ns=time.time_ns,
-            prover=self._prover,
+            prover=prover,
         )
-        return [Sender(context) for _ in range(self._settings.readers)]
 
-    def _make_reader(self) -> AckReader:
-        consumer = clients.consumer(
-            self._settings,
-            **{
-                "statistics.interval.ms": round(STATISTICS_SECONDS * 1000),
-                "stats_cb": self._contact.note_statistics,
-                "error_cb": self._trouble.note,
-            },
-        )
+    def _make_ack_reader(self) -> AckReader:
         return AckReader(
-            consumer,
+            clients.consumer(self._settings, **self._observer.consumer_settings()),
             group=self._settings.group_id,
-            on_acks=self._shared.acknowledged,
+            on_acks=self._note_acks,
             on_status=self._note_status,
             names=self._names,
         )
 
-    def _look_at_retention(self) -> None:
-        """Say, or refuse, what Kafka would delete before it is read.
+    def _make_monitor(self) -> GroupMonitor:
+        return GroupMonitor(
+            clients.admin(self._settings),
+            groups.reader(self._settings, self._settings.group_id),
+            group=self._settings.group_id,
+            partitions=self._data_blocks.partitions,
+            has_read=self._acks.wait_until,
+            on_view=self._note_view,
+            names=self._names,
+        )
+
+    def _make_status_publisher(self, prover: Prover) -> StatusPublisher:
+        updates = StatusUpdates(
+            machine=self._settings.machine_id,
+            block_size=self._settings.block_size,
+            run_at=time.time(),
+            prover=prover,
+            earlier=self.delivery.earlier,
+        )
+        return StatusPublisher(
+            self._shared,
+            updates,
+            self._writer,
+            topic=self._names.status,
+            report=self._report,
+            final_states=final_states(waits=self._wait),
+        )
+
+    def _check_retention(self) -> None:
+        """Warn of blocks that Kafka's retention may delete before they are read.
 
         Raises:
-            RetentionError: it would, and nobody said that it does not matter.
+            RetentionError: it would delete them, and --ignore-retention is not set.
         """
         try:
             warning = retention_check.check(
@@ -275,8 +275,8 @@ class Run:
         if warning:
             self._report(Notice(text=warning))
 
-    def _look_at_history(self) -> None:
-        """Say what a group without a position reads before anything of this delivery."""
+    def _report_history(self) -> None:
+        """Report what a group without committed offsets reads before this delivery."""
         if self.delivery.is_done:
             return
         if text := history.ahead_of(self._settings, self._data_blocks):
@@ -302,7 +302,7 @@ class Run:
 
     def _read(self, sender: Sender) -> None:
         while not self._is_over():
-            if self._writer.is_broken:  # soon there is another
+            if self._writer.is_broken:  # the steering thread replaces it within a tick
                 self._threads.closing.wait(TICK_SECONDS)
             elif (block := self._shared.take(TICK_SECONDS)) is not None:
                 try:
@@ -311,115 +311,25 @@ class Run:
                     self._shared.release(block.partition)
 
     def _tick(self) -> None:
-        self._announce()
-        self._pass_on(TICK_SECONDS)
+        self._status.announce()
+        self._status.report_events(TICK_SECONDS)
         now = time.monotonic()
-        self._post_statuses(now)
+        self._status.publish_due(now)
         if self._writer.is_broken:
             self._renew()
         if now >= self._next_progress:
             self._next_progress = now + PROGRESS_SECONDS
-            self._show_progress(now)
-        found = self._why_waiting(now)
+            self._report_progress(now)
+        found = self._observer.reason_to_wait(self._progress, now)
         if found is not None and self._reminder.is_due(found, now):
             self._report(Waiting(reason=f"{found.text}. Ctrl-C is safe, the same command resumes"))
 
-    def _why_waiting(self, now: float) -> Reason | None:
-        view = self._view
-        return waiting.reason(
-            waiting.GroupSnapshot(
-                no_broker=self._why_no_broker() if self._wait else "",
-                group=self._settings.group_id,
-                is_group_up=view.is_group_up if view is not None else None,
-                unread=view.unread if view is not None else None,
-                machines=self._roster.machines if self._wait else (),
-                topic=self._data_blocks.name,
-                partitions=self._data_blocks.partitions,
-                unsent=now - self._sent[0],
-                unpersisted=now - self._persisted[0],
-                waits=self._wait,
-                now=time.time(),
-            )
-        )
-
-    def _why_no_broker(self) -> str:
-        """Return that no broker answers, and why if that is known; empty while one does."""
-        silence, why = self._contact.reason, self._trouble.reason
-        return f"{silence} ({why})" if silence and why else silence
-
-    def _announce(self) -> None:
-        """Announce the next files, so that people see what is to come."""
-        with self._shared.lock:
-            room = max(0, ANNOUNCE_AHEAD - self._open_files)
-            for file in itertools.islice(self._unannounced, room):
-                self.delivery.announce(file)
-
-    def _pass_on(self, within: float) -> None:
-        """Report what happened, and note which files' status has to be sent."""
-        events, touched = self._shared.drain(within)
-        self._status_updates.touch(touched, time.monotonic())
-        for event in events:
-            if isinstance(event, FileEvent):
-                self._open_files += (event.state == "announced") - (event.state in self._over)
-            self._report(event)
-
-    def _post_statuses(self, now: float) -> None:
-        """Send status records as far as there is room: they never hold up the blocks."""
-        with self._shared.lock:
-            due = self._status_updates.take_due(now, time.time())
-        for file, status in due:
-            try:
-                is_posted = self._post_status(file, status)
-            except ClusterError:
-                is_posted = False
-            if not is_posted:
-                self._status_updates.touch([file], now)
-
-    def _post_status(self, file: File, status: FileStatus) -> bool:
-        def note(error: Code | None, _: Message) -> None:
-            if error is not None:
-                with self._shared.lock:
-                    self.delivery.touched[file.file_id] = file
-
-        return self._writer.post(
-            self._names.status, messages.encode(status), key=status.key, on_delivery=note
-        )
-
-    def _show_progress(self, now: float) -> None:
-        delivery = self.delivery
-        sent = min(delivery.bytes_wanted, sum(sender.bytes_sent for sender in self._senders))
-        done = delivery.bytes_persisted if self._wait else sent
-        done_states = self._over | {"skipped", "passed"}
-        files_done = sum(file.state in done_states for file in delivery.files.values())
-        self._bytes_meter.note(now, done)
-        self._files_meter.note(now, files_done)
-        checked = sum(sender.bytes_checked for sender in self._senders)  # nothing waits meanwhile
-        self._sent = _since(self._sent, now, sent + checked)
-        self._persisted = _since(self._persisted, now, done + checked)
-        found = self._why_waiting(now)
-        self._report(
-            Progress(
-                files=len(delivery.files),
-                files_done=files_done,
-                bytes=delivery.bytes_wanted,
-                bytes_sent=sent,
-                bytes_persisted=delivery.bytes_persisted,
-                rate=self._bytes_meter.rate,
-                waits=self._wait,
-                waiting=found.text if found is not None else "",
-                eta=None if found is not None else self._time_left(done, files_done),
-            )
-        )
-
-    def _time_left(self, done: int, files_done: int) -> float | None:
-        return time_left(
-            self._bytes_meter,
-            self._files_meter,
-            missing_bytes=max(0, self.delivery.bytes_wanted - done),
-            missing_files=len(self.delivery.files) - files_done,
-        )
+    def _report_progress(self, now: float) -> None:
+        self._progress.measure(now)
+        self._report(self._progress.event(self._observer.reason_to_wait(self._progress, now)))
 
     def _renew(self) -> None:
+        """Replace the broken Kafka producer, or fail the run after `MAX_RENEWALS`."""
         if self.delivery.blocks_sent > self._blocks_at_renewal:
             self._renewals = 0
         self._blocks_at_renewal = self.delivery.blocks_sent
@@ -430,40 +340,42 @@ class Run:
             self._writer.renew()
 
     def _end(self) -> None:
-        """End the threads; let Kafka take the last records, but do not wait long."""
+        """End the threads, and flush the last records for at most `FLUSH_SECONDS`."""
         self._threads.close(CLOSE_SECONDS)
-        self._pass_on(0)
-        self._post_statuses(math.inf)
+        self._status.report_events(0)
+        self._status.publish_due(math.inf)
         self._writer.flush(FLUSH_SECONDS)
         self._acks.close()
-        self._show_progress(time.monotonic())
+        self._report_progress(time.monotonic())
+
+    def _note_acks(self, acks: list[BlockAck]) -> None:
+        with self._shared.locked() as (delivery, now):
+            for ack in acks:
+                delivery.acknowledged(ack, now)
 
     def _note_status(self, status: FileStatus | Heartbeat) -> None:
-        if isinstance(status, messages.Heartbeat):
-            self._roster.receive(status, now=time.time())
-            return
-        self.delivery.recorded(status)
+        if isinstance(status, Heartbeat):
+            self._observer.note_heartbeat(status)
+        else:
+            self.delivery.recorded(status)
 
     def _note_view(self, view: View) -> None:
-        self._view = view
-        self._shared.look(view)
+        self._observer.view = view
+        with self._shared.locked() as (delivery, now):
+            delivery.look(view, now)
 
     def _note_refusal(self, block: Block, attempt: int, error: Code) -> None:
-        """A frame was refused: for want of rights by all attempts, otherwise by this one."""
+        """Handle a refused frame: a missing right fails the run, any other error this attempt."""
         translated = clients.translated(
             KafkaException(error), f"cannot send to topic {self._names.data_blocks}", self._settings
         )
         if isinstance(translated, BrokerDeniedError):
             self._threads.fail(translated)
-        else:
-            self._shared.retry(block, attempt, str(translated))
-
-
-def _since(before: tuple[float, int], now: float, value: int) -> tuple[float, int]:
-    """Return since when there is *value*, *before* being since when there was another."""
-    return before if before[1] == value else (now, value)
+            return
+        with self._shared.locked() as (delivery, now):
+            delivery.retry(block, attempt, str(translated), now)
 
 
 def first_attempt() -> int:
-    """Return a number that no other run has, with room below 2^53 until the year 2106."""
-    return (int(time.time()) << _CHANCE_BITS) | secrets.randbits(_CHANCE_BITS)
+    """Return an attempt number that no other run has, below 2^53 until the year 2106."""
+    return (int(time.time()) << _RANDOM_BITS) | secrets.randbits(_RANDOM_BITS)

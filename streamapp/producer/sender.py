@@ -13,7 +13,7 @@ import functools
 import hashlib
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from streamapp.errors import ClusterError, SourceChangedError
 from streamapp.kafka import topic_admin
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from streamapp.producer.block_proofs import Prover
     from streamapp.producer.kafka_writer import BoundedProducer
-    from streamapp.producer.model import Block
+    from streamapp.producer.model import Block, File
     from streamapp.producer.shared_delivery import SharedDelivery
     from streamapp.protocol.compression import Compression
 
@@ -138,12 +138,12 @@ class Sender:
             else:
                 self._send_frames(attempt)
         except SourceChangedError as error:
-            self._context.shared.drop(block.file, "changed", str(error))
+            self._drop(block.file, "changed", str(error))
         except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            self._context.shared.drop(block.file, "unreadable", reason)
+            self._drop(block.file, "unreadable", (error.strerror or str(error)).lower())
         except ClusterError as error:
-            self._context.shared.retry(block, attempt.number, str(error))
+            with self._context.shared.locked() as (delivery, now):
+                delivery.retry(block, attempt.number, str(error), now)
         if attempt.frames and attempt.bytes < attempt.size:
             with contextlib.suppress(ClusterError):  # then the worker finds out by itself
                 self._context.writer.post(
@@ -154,6 +154,10 @@ class Sender:
                     headers=frames.encode(attempt.end_frame()),
                 )
 
+    def _drop(self, file: File, state: Literal["changed", "unreadable"], reason: str) -> None:
+        with self._context.shared.locked() as (delivery, _):
+            delivery.drop(file, state, reason)
+
     def _check(self, attempt: Attempt) -> None:
         """Read the block, and send nothing: what is acknowledged is compared with it."""
         context, block = self._context, attempt.block
@@ -163,7 +167,8 @@ class Sender:
                 return
             attempt.digest.update(chunk)
             self.bytes_checked += len(chunk)
-        context.shared.checked(block, attempt.number, attempt.digest.digest())
+        with context.shared.locked() as (delivery, now):
+            delivery.checked(block, attempt.number, attempt.digest.digest(), now)
 
     def _send_frames(self, attempt: Attempt) -> None:
         context, source = self._context, attempt.block.file.source
@@ -221,4 +226,5 @@ class Sender:
             attempt.first_offset = offset
         if sha256:
             offsets = (attempt.first_offset, offset)
-            self._context.shared.sent(attempt.block, attempt.number, offsets, sha256)
+            with self._context.shared.locked() as (delivery, _):
+                delivery.sent(attempt.block, attempt.number, offsets, sha256)

@@ -1,34 +1,47 @@
-"""The one door to the `Delivery` for all threads: a lock, and waiting without spinning."""
+"""The `Delivery` as the threads of a run share it: a lock, and waits that do not spin."""
 
 from __future__ import annotations
 
+import contextlib
 import threading
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterator
 
-    from streamapp.producer.delivery import Delivery, View
+    from streamapp.producer.delivery import Delivery
     from streamapp.producer.events import Event
     from streamapp.producer.model import Block, File
-    from streamapp.protocol.messages import BlockAck
 
 
 class SharedDelivery:
-    """Readers take blocks here, and everybody reports here."""
+    """Serializes the access to a `Delivery`, and gives each reader its own partition."""
 
     def __init__(self, delivery: Delivery, clock: Callable[[], float]) -> None:
-        """*clock* counts seconds and never goes back."""
+        """*clock* returns monotonic seconds."""
         self.delivery = delivery
-        self.lock = threading.Lock()
         self._clock = clock
-        self._changed = threading.Condition(self.lock)
+        self._changed = threading.Condition(threading.Lock())
         self._busy: set[int] = set()
 
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[tuple[Delivery, float]]:
+        """Give the delivery and the time, and lock the delivery until the context ends.
+
+        Waiting threads are woken when the delivery is done afterwards.
+        """
+        with self._changed:
+            yield self.delivery, self._clock()
+            if self.delivery.is_done:
+                self._changed.notify_all()
+
     def take(self, within: float) -> Block | None:
-        """Return a block to send, whose partition is the caller's until `release`."""
+        """Return a block to send, or None after *within* seconds.
+
+        No other thread gets a block of the same partition until `release`.
+        """
         with self._changed:
             block = self.delivery.take(self._clock(), self._busy)
             if block is None:
@@ -39,58 +52,19 @@ class SharedDelivery:
             return block
 
     def release(self, partition: int) -> None:
-        """Let others send to *partition*."""
+        """Let other threads take blocks of *partition*."""
         with self._changed:
             self._busy.discard(partition)
             self._changed.notify_all()
 
-    def sent(self, block: Block, attempt: int, offsets: tuple[int, int], sha256: bytes) -> None:
-        """See `Delivery.sent`."""
-        with self._changed:
-            self.delivery.sent(block, attempt, offsets, sha256)
-            self._notify_when_done()
-
-    def checked(self, block: Block, attempt: int, sha256: bytes) -> None:
-        """See `Delivery.checked`."""
-        with self._changed:
-            self.delivery.checked(block, attempt, sha256, self._clock())
-            self._notify_when_done()
-
-    def retry(self, block: Block, attempt: int, reason: str) -> None:
-        """See `Delivery.retry`."""
-        with self._changed:
-            self.delivery.retry(block, attempt, reason, self._clock())
-            self._notify_when_done()
-
-    def drop(self, file: File, state: Literal["changed", "unreadable"], reason: str) -> None:
-        """See `Delivery.drop`."""
-        with self._changed:
-            self.delivery.drop(file, state, reason)
-            self._notify_when_done()
-
-    def acknowledged(self, acks: Iterable[BlockAck]) -> None:
-        """See `Delivery.acknowledged`."""
-        with self._changed:
-            now = self._clock()
-            for ack in acks:
-                self.delivery.acknowledged(ack, now)
-            self._notify_when_done()
-
-    def look(self, view: View) -> None:
-        """See `Delivery.look`."""
-        with self._changed:
-            self.delivery.look(view, self._clock())
-            self._notify_when_done()
-
     def drain(self, within: float) -> tuple[list[Event], list[File]]:
-        """Return what happened since the last call; wait for it, but not long."""
+        """Return the events and the touched files since the last call.
+
+        Wait up to *within* seconds when there is no event and the delivery is not done.
+        """
         with self._changed:
             if not (self.delivery.is_done or self.delivery.events):
                 self._changed.wait(within)
             events, self.delivery.events = self.delivery.events, []
             touched, self.delivery.touched = self.delivery.touched, {}
             return events, list(touched.values())
-
-    def _notify_when_done(self) -> None:
-        if self.delivery.is_done:
-            self._changed.notify_all()

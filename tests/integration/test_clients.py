@@ -1,5 +1,6 @@
 """What our producers promise, as a broker sees it: in the requests that they send."""
 
+import contextlib
 import logging
 import socket
 
@@ -126,6 +127,11 @@ def test_partition_of_a_block(broker, settings, tmp_path):
 
 class Sent:
     """Stands for the shared delivery: ignores what was sent."""
+
+    @contextlib.contextmanager
+    def locked(self):
+        """Give itself as the delivery."""
+        yield self, 0.0
 
     def sent(self, *_):
         """Ignore it."""

@@ -22,8 +22,8 @@ from streamapp.errors import (
     SourceError,
 )
 from streamapp.kafka import clients, history, topic_admin
+from streamapp.producer import cluster_observer, waiting
 from streamapp.producer import run as producer_run
-from streamapp.producer import waiting
 from streamapp.producer.events import FileEvent, Notice, Progress, Summary, Waiting
 from streamapp.producer.sources import reader, scan
 from streamapp.producer.sources.directory import Directory
@@ -452,8 +452,10 @@ def test_new_group(settings, told, monkeypatch):
 def test_why_no_broker_answers(fake, settings, told, monkeypatch):
     """While no broker answers, the run says why not, as far as that is known."""
     fake.is_stuck = True
-    monkeypatch.setattr(producer_run.BrokerContact, "reason", "no broker has answered for 6.0 s")
-    monkeypatch.setattr(producer_run.ConnectionErrors, "reason", "k:1 refuses the connection")
+    monkeypatch.setattr(
+        cluster_observer.BrokerContact, "reason", "no broker has answered for 6.0 s"
+    )
+    monkeypatch.setattr(cluster_observer.ConnectionErrors, "reason", "k:1 refuses the connection")
     told.on_waiting = fake.start_machines
     run(settings.model_copy(update={"ack_grace": 60.0}), told)
 

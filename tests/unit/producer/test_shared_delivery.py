@@ -1,4 +1,4 @@
-"""Threads at the desk: who gets what, and who waits."""
+"""Threads that share a delivery: which blocks they take, and how long they wait."""
 
 import threading
 import time
@@ -33,15 +33,16 @@ def test_waits_for_a_partition():
     assert not waiting.is_alive()
 
 
-def test_told_at_once():
-    """Who waits for news gets them when the delivery is done, not some time later."""
+def test_reported_at_once():
+    """A thread that waits for events is woken as soon as the delivery is done."""
     shared = SharedDelivery(delivery(source(size=5)), time.monotonic)
     shared.take(0.0)
     shared.drain(0.0)
     drained = []
     waiting = threading.Thread(target=lambda: drained.append(shared.drain(30.0)))
     waiting.start()
-    shared.acknowledged([ack(only_file(shared.delivery), 0)])
+    with shared.locked() as (made, now):
+        made.acknowledged(ack(only_file(made), 0), now)
     waiting.join(10.0)
 
     assert not waiting.is_alive()
