@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from streamapp.app import app
 from streamapp.kafka import topic_admin
-from streamapp.protocol import messages
+from streamapp.protocol import messages, topics
 from streamapp.protocol.routing import partition_of, routing_key_of
 
 
@@ -32,9 +32,9 @@ def _raw(name: str, partitions: int) -> TopicT:
 
 
 _names = topic_admin.names(app.settings)
-data_blocks = _raw(_names.data_blocks, topic_admin.BLOCK_PARTITIONS)
-acks = _raw(_names.acks, topic_admin.FILE_PARTITIONS)
-status = _raw(_names.status, topic_admin.FILE_PARTITIONS)
+data_blocks = _raw(_names.data_blocks, topics.BLOCK_PARTITIONS)
+acks = _raw(_names.acks, topics.FILE_PARTITIONS)
+status = _raw(_names.status, topics.FILE_PARTITIONS)
 
 
 async def publish(record: messages.BlockAck | messages.Heartbeat | messages.Quarantined) -> None:

@@ -11,7 +11,7 @@ import time
 
 from aiokafka import AIOKafkaConsumer
 
-from streamapp.kafka.topic_admin import DATA_BLOCKS
+from streamapp.protocol.topics import DATA_BLOCKS
 from streamapp.units import MIB
 from streamapp.worker.application import FETCH_BYTES
 

@@ -17,6 +17,7 @@ import psutil
 from bench.child import Child, Failure, cpu_seconds
 from streamapp.broker import Cluster
 from streamapp.kafka import topic_admin
+from streamapp.protocol import topics
 from streamapp.settings import Settings
 from streamapp.trials.processes import free_ports
 
@@ -129,7 +130,7 @@ class Rig:
         deadline = time.monotonic() + READY_SECONDS
         while True:
             held = [machine.partitions() for machine in machines]
-            if all(held) and sum(map(len, held)) == topic_admin.BLOCK_PARTITIONS:
+            if all(held) and sum(map(len, held)) == topics.BLOCK_PARTITIONS:
                 return
             if time.monotonic() > deadline:
                 raise Failure(f"the workers are not ready after {READY_SECONDS:.0f} s")

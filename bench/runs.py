@@ -17,7 +17,7 @@ from bench import data
 from bench.child import Child, Failure
 from bench.rig import busy_seconds
 from streamapp.broker import java_command
-from streamapp.kafka.topic_admin import DATA_BLOCKS
+from streamapp.protocol.topics import DATA_BLOCKS
 from streamapp.units import GIB, MIB
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from streamapp.app import app
-from streamapp.kafka import topic_admin
+from streamapp.protocol import topics
 from streamapp.worker.application import ROCKSDB_OPTIONS
 
 
@@ -23,12 +23,12 @@ def _table(name: str, meaning: str) -> TableT[Any, Any]:
         name,
         key_type=bytes,
         value_type=bytes,
-        partitions=topic_admin.FILE_PARTITIONS,  # as many as the topics that fill them
+        partitions=topics.FILE_PARTITIONS,  # as many as the topics that fill them
         help=meaning,
         options=dict(ROCKSDB_OPTIONS),  # a copy: Faust's store takes keys out of it
     )
 
 
-files = _table(topic_admin.FILES_TABLE, "One row for each file: totals, counters, state.")
-block_map = _table(topic_admin.BLOCK_MAP_TABLE, "One bit for each block, in runs of 1,024.")
-machines = _table(topic_admin.MACHINES_TABLE, "One row for each machine: its last heartbeat.")
+files = _table(topics.FILES_TABLE, "One row for each file: totals, counters, state.")
+block_map = _table(topics.BLOCK_MAP_TABLE, "One bit for each block, in runs of 1,024.")
+machines = _table(topics.MACHINES_TABLE, "One row for each machine: its last heartbeat.")

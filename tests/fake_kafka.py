@@ -13,7 +13,7 @@ from types import SimpleNamespace
 from confluent_kafka import ConsumerGroupState, KafkaError, KafkaException
 
 from streamapp.kafka import topic_admin
-from streamapp.protocol import compression, frames, messages
+from streamapp.protocol import compression, frames, messages, topics
 from streamapp.protocol.messages import BlockAck
 from streamapp.receiver.assembly import Assembly
 from streamapp.store import metadata
@@ -55,7 +55,7 @@ class FakeKafka:
 
     def statuses(self):
         """The newest status of each file, by name."""
-        decoded = [messages.decode_status(m.value()) for m in self.log(topic_admin.STATUS)]
+        decoded = [messages.decode_status(m.value()) for m in self.log(topics.STATUS)]
         return {status.name: status for status in decoded}
 
     def append(self, topic, partition, value, headers=None):
@@ -64,7 +64,7 @@ class FakeKafka:
             log = self.log(topic, partition)
             message = Message(topic, partition, len(log), value=value, headers=headers)
             log.append(message)
-            if topic == topic_admin.DATA_BLOCKS and self.machines and not self.is_stuck:
+            if topic == topics.DATA_BLOCKS and self.machines and not self.is_stuck:
                 self._keep(message)
             return message
 
@@ -72,7 +72,7 @@ class FakeKafka:
         """Let the group come up, and read all that it missed."""
         with self._lock:
             self.machines, self.is_stuck = 1, False
-            for message in self.log(topic_admin.DATA_BLOCKS):
+            for message in self.log(topics.DATA_BLOCKS):
                 self._keep(message)
 
     def _keep(self, message):
@@ -121,7 +121,7 @@ class FakeKafka:
             version_of=metadata.file_of(frame.file_id, meta).version_of,
             proof=frame.seal.proof.hex(),
         )
-        self.append(topic_admin.ACKS, 0, messages.encode(ack))
+        self.append(topics.ACKS, 0, messages.encode(ack))
 
     # --- what stands in for streamapp.kafka.clients
 
@@ -142,7 +142,7 @@ class FakeKafka:
         """What the topics are."""
         config = {"max.message.bytes": str(1 << 20)}
         return {
-            topic_admin.DATA_BLOCKS: topic_admin.TopicState(topic_admin.DATA_BLOCKS, 6, 1, config),
+            topics.DATA_BLOCKS: topic_admin.TopicState(topics.DATA_BLOCKS, 6, 1, config),
         }
 
 

@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from confluent_kafka import Message
     from confluent_kafka.admin import AdminClient
 
-    from streamapp.kafka.topic_admin import Place
     from streamapp.protocol.messages import BlockAck
     from streamapp.protocol.presence import Roster
+    from streamapp.protocol.topics import Place
     from streamapp.settings import Settings
 
 logger = logging.getLogger(__name__)

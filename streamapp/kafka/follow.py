@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from confluent_kafka import Consumer, Message
 
-    from streamapp.kafka.topic_admin import Place
+    from streamapp.protocol.topics import Place
 
 logger = logging.getLogger(__name__)
 

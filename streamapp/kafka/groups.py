@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from confluent_kafka import Consumer
     from confluent_kafka.admin import AdminClient, ConsumerGroupListing
 
-    from streamapp.kafka.topic_admin import Place
+    from streamapp.protocol.topics import Place
     from streamapp.settings import Settings
 
 COORDINATOR_SECONDS: Final = 30.0

@@ -1,8 +1,8 @@
-"""Every topic, once: its name, width and settings; and how topics are made and checked.
+"""Topics on the cluster: their settings, and how they are created and checked.
 
 Topics are created explicitly, before any worker reads: a broker that creates one by itself
-gives it another width, and Faust's tables need the width of the topics that fill them.
-`acknowledgments` and `status` have the same width because both write a file's row.
+gives it another number of partitions, and Faust's tables need as many as the topics that fill
+them. `streamapp.protocol.topics` has the names and the numbers of partitions.
 """
 
 from __future__ import annotations
@@ -20,6 +20,16 @@ from confluent_kafka.admin import ConfigResource, NewTopic, ResourceType
 from streamapp.errors import TopicError
 from streamapp.kafka import clients
 from streamapp.protocol.frames import MAX_FRAMES, OVERHEAD_BYTES
+from streamapp.protocol.topics import (
+    ACKS,
+    BLOCK_PARTITIONS,
+    DATA_BLOCKS,
+    FILE_PARTITIONS,
+    STATUS,
+    TABLES,
+    Names,
+    Place,
+)
 from streamapp.units import MIB, counted
 
 
@@ -29,22 +39,6 @@ if TYPE_CHECKING:
     from streamapp.settings import Settings
 
 _T = TypeVar("_T")
-
-Place = tuple[str, int]
-"""A topic and one of its partitions."""
-
-DATA_BLOCKS: Final = "data-blocks"
-STATUS: Final = "processing-status"
-ACKS: Final = "block-acknowledgments"
-
-BLOCK_PARTITIONS: Final = 6
-FILE_PARTITIONS: Final = 3
-"""Width of acknowledgments, status and of all tables: they are read and written together."""
-
-FILES_TABLE: Final = "files"
-BLOCK_MAP_TABLE: Final = "block_map"
-MACHINES_TABLE: Final = "machines"
-TABLES: Final = (FILES_TABLE, BLOCK_MAP_TABLE, MACHINES_TABLE)
 
 WANTED_REPLICAS: Final = 3
 MAX_MESSAGE_BYTES: Final = 8 * MIB
@@ -62,17 +56,6 @@ _UNREAD_COMPRESSION: Final = (
     "snappy",
     "lz4",
 )  # `streamapp.worker.aiokafka_overrides.batches` would refuse every record
-
-
-class Names(msgspec.Struct, frozen=True):
-    """What the topics are called on the cluster."""
-
-    data_blocks: str = DATA_BLOCKS
-    status: str = STATUS
-    acks: str = ACKS
-
-
-PLAIN_NAMES: Final = Names()
 
 
 def names(settings: Settings) -> Names:

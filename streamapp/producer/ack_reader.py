@@ -15,6 +15,7 @@ from streamapp.errors import BlockMalformedError
 from streamapp.kafka import topic_admin
 from streamapp.kafka.follow import Follower
 from streamapp.protocol import messages as message_types
+from streamapp.protocol import topics
 from streamapp.protocol.messages import FileStatus, Heartbeat
 
 
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 
     from confluent_kafka import Consumer, Message
 
-    from streamapp.kafka.topic_admin import Place
     from streamapp.protocol.messages import BlockAck
+    from streamapp.protocol.topics import Place
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ class AckReader:
         group: str,
         on_acks: Callable[[list[BlockAck]], None],
         on_status: Callable[[FileStatus | Heartbeat], None],
-        names: topic_admin.Names = topic_admin.PLAIN_NAMES,
+        names: topics.Names = topics.PLAIN_NAMES,
     ) -> None:
         self._group = group
         self._names = names

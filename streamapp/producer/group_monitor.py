@@ -16,6 +16,7 @@ from confluent_kafka.admin import OffsetSpec
 from streamapp.errors import ClusterError
 from streamapp.kafka import groups, topic_admin
 from streamapp.producer.delivery import View
+from streamapp.protocol import topics
 
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from confluent_kafka import Consumer
     from confluent_kafka.admin import AdminClient
 
-    from streamapp.kafka.topic_admin import Place
+    from streamapp.protocol.topics import Place
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ class GroupMonitor:
         partitions: int,
         has_read: Callable[[dict[Place, int], float], bool],
         on_view: Callable[[View], None],
-        names: topic_admin.Names = topic_admin.PLAIN_NAMES,
+        names: topics.Names = topics.PLAIN_NAMES,
     ) -> None:
         """*reader* asks for the group's commits; see `groups.reader` why the admin does not.
 

@@ -21,7 +21,7 @@ from streamapp.kafka import clients, groups
 if TYPE_CHECKING:
     import threading
 
-    from streamapp.kafka.topic_admin import Place
+    from streamapp.protocol.topics import Place
     from streamapp.settings import Settings
 
 logger = logging.getLogger(__name__)

@@ -16,9 +16,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from streamapp.errors import ClusterError, SourceChangedError
-from streamapp.kafka import topic_admin
 from streamapp.producer.sources import reader
-from streamapp.protocol import compression, fileplan, frames
+from streamapp.protocol import compression, fileplan, frames, topics
 
 
 if TYPE_CHECKING:
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
 class SendContext:
     """What all senders share; *on_refused* gets what Kafka answered to a frame."""
 
-    topic: str = topic_admin.DATA_BLOCKS
+    topic: str = topics.DATA_BLOCKS
     folder: Path
     machine: str
     block_size: int

@@ -14,8 +14,8 @@ from yarl import URL
 
 from streamapp.integrity.claims import Claims
 from streamapp.integrity.machines import SecondWorkers
-from streamapp.kafka import topic_admin
 from streamapp.kafka.clients import BATCH_BYTES
+from streamapp.protocol import topics
 from streamapp.protocol.presence import Roster
 from streamapp.receiver.stats import WorkerStats
 from streamapp.store import BlockStore
@@ -126,7 +126,7 @@ def create_app(settings: Settings) -> StreamApp:
         Table=ChangelogTable,
         PartitionAssignor=assignor.GroupAssignor,
         topic_disable_leader=True,
-        topic_partitions=topic_admin.FILE_PARTITIONS,
+        topic_partitions=topics.FILE_PARTITIONS,
         reply_create_topic=False,
         table_standby_replicas=0,
         stream_buffer_maxsize=FRAME_BUFFER,

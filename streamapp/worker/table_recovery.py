@@ -20,7 +20,7 @@ from confluent_kafka import TopicCollection
 
 from streamapp.errors import ClusterError, SettingsError, StoreBusyError
 from streamapp.kafka import clients, groups, topic_admin
-from streamapp.kafka.topic_admin import MACHINES_TABLE
+from streamapp.protocol.topics import MACHINES_TABLE
 
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from confluent_kafka import Consumer
 
+    from streamapp.protocol.topics import Place
     from streamapp.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -255,7 +256,7 @@ def _changelog_ends(settings: Settings) -> dict[str, int]:
     }
 
 
-def _changelog_places(settings: Settings) -> list[topic_admin.Place]:
+def _changelog_places(settings: Settings) -> list[Place]:
     return [
         place
         for spec in topic_admin.changelogs(settings)
@@ -263,7 +264,7 @@ def _changelog_places(settings: Settings) -> list[topic_admin.Place]:
     ]
 
 
-def _folded(settings: Settings) -> list[topic_admin.Place]:
+def _folded(settings: Settings) -> list[Place]:
     """Return the partitions that the tables are folded from."""
     called = topic_admin.names(settings)
     return [*topic_admin.file_places(called.acks), *topic_admin.file_places(called.status)]

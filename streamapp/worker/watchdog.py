@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import msgspec
 
 from streamapp.errors import WatchdogError
-from streamapp.kafka.topic_admin import Place
+from streamapp.protocol.topics import Place
 from streamapp.units import counted
 
 

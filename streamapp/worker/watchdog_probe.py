@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from collections.abc import Callable
 
-    from streamapp.kafka.topic_admin import Place
+    from streamapp.protocol.topics import Place
     from streamapp.worker.types import WorkerApp
 
 logger = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from streamapp.app import app
-from streamapp.kafka import topic_admin
+from streamapp.protocol import topics
 from streamapp.protocol.messages import Heartbeat
 from streamapp.protocol.presence import AGREE_SECONDS, Presence, reasons_to_wait
 from streamapp.tables.folds import machine_row
@@ -56,7 +56,7 @@ async def all_machines(view: View, request: Request) -> Response:
     found = merged(
         [own, app.roster.machines, *(_read(answer.machines, now=now) for answer in others)], now=now
     )
-    reasons = reasons_to_wait(found, partitions=topic_admin.BLOCK_PARTITIONS, now=now)
+    reasons = reasons_to_wait(found, partitions=topics.BLOCK_PARTITIONS, now=now)
     return json_of(
         view,
         {

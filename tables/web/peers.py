@@ -25,8 +25,7 @@ from yarl import URL
 
 from streamapp.app import app
 from streamapp.errors import PeerError
-from streamapp.kafka import topic_admin
-from streamapp.protocol import routing
+from streamapp.protocol import routing, topics
 from streamapp.protocol.filenames import printable
 from streamapp.settings import is_loopback, label_of
 from streamapp.tables.state import files
@@ -91,7 +90,7 @@ async def ask_others(
             found.append(answer)
     known = own.union(*(answer.partitions for answer in found))
     named = known.union(*(holders[url] for url in silent))
-    unknown = sorted(set(range(topic_admin.FILE_PARTITIONS)) - named)
+    unknown = sorted(set(range(topics.FILE_PARTITIONS)) - named)
     if not readiness.is_ready(app):
         silent.append(f"{app.conf.canonical_url} ({readiness.RESTORING})")
     if unknown:

@@ -23,6 +23,7 @@ from confluent_kafka.admin import (
 from rocksdict import Options, Rdict
 
 from streamapp.kafka import topic_admin
+from streamapp.protocol import topics
 from streamapp.worker import table_recovery
 from tests import checker, harness
 from tests.harness import MIB
@@ -33,7 +34,7 @@ BLOCK = MIB // 4
 SIZES = {f"f{number}": number * 3 * BLOCK + 1 for number in range(7)} | {"empty": 0}
 BLOCKS = sum(max(1, -(-size // BLOCK)) for size in SIZES.values())
 FLAGS = {"block_size": "256KiB", "frame_size": "64KiB", "compression": "none"}
-ACKS = topic_admin.file_places(topic_admin.ACKS)
+ACKS = topic_admin.file_places(topics.ACKS)
 
 
 class Group:
@@ -55,7 +56,7 @@ class Group:
     @property
     def changelogs(self):
         """The names of the changelogs."""
-        return [f"{self.site.group}-{table}-changelog" for table in topic_admin.TABLES]
+        return [f"{self.site.group}-{table}-changelog" for table in topics.TABLES]
 
     def files(self, pattern):
         """The files of its databases of such a name, the largest first."""
@@ -167,7 +168,7 @@ def test_databases_lost(group):
 
 def test_changelogs_lost(group):
     """Changelogs that are emptied or made anew, the databases gone too: from the acks."""
-    places = [(name, n) for name in group.changelogs for n in range(topic_admin.FILE_PARTITIONS)]
+    places = [(name, n) for name in group.changelogs for n in range(topics.FILE_PARTITIONS)]
     with group.stopped():
         shutil.rmtree(group.tables)
         group.delete_records(places)
@@ -293,7 +294,7 @@ def test_compacted_changelog(group):
 
     def is_compacted():
         """Segments roll when something is written: of a file that no table knows."""
-        for number in range(topic_admin.FILE_PARTITIONS):
+        for number in range(topics.FILE_PARTITIONS):
             producer.produce(rows, None, b"0" * 32, partition=number)
         producer.flush(10)
         return len(checker.read_topic(group.site.brokers, rows)) < before // 2

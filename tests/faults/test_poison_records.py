@@ -4,7 +4,7 @@ import functools
 
 import pytest
 
-from streamapp.kafka import topic_admin
+from streamapp.protocol import topics
 from tests import checker, harness
 from tests.batches import HEADER, bomb, built, compressed, produce, record_before, sealed
 from tests.harness import DATA_BLOCKS, MIB
@@ -71,12 +71,12 @@ def test_blocks(site):
     assert peak_bytes(worker) < PEAK_BYTES
 
 
-@pytest.mark.parametrize("topic", [topic_admin.ACKS, topic_admin.STATUS])
+@pytest.mark.parametrize("topic", [topics.ACKS, topics.STATUS])
 def test_small_topics(site, topic):
     """Acknowledgements and status are read past it, by workers and by producers."""
     source = site.source({"good": BLOCKS * MIB}, harness.seeded())
     worker = site.worker("w1").wait_until_ready()
-    for partition in range(topic_admin.FILE_PARTITIONS):
+    for partition in range(topics.FILE_PARTITIONS):
         produce(site.brokers, topic, partition, small_poison())
 
     assert 0 == site.producer(source, block_size="1MiB").wait()
@@ -99,8 +99,8 @@ def test_changelogs(site):
     assert 0 == site.producer(source, block_size="1MiB").wait()
     assert [] == site.verdict({"source": source}).problems
     worker.terminate()
-    for table in topic_admin.TABLES:
-        for partition in range(topic_admin.FILE_PARTITIONS):
+    for table in topics.TABLES:
+        for partition in range(topics.FILE_PARTITIONS):
             name = f"{site.group}-{table}-changelog"
             produce(site.brokers, name, partition, small_poison()[2:])
 

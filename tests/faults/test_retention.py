@@ -16,8 +16,7 @@ from pathlib import Path
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import OffsetSpec
 
-from streamapp.kafka import topic_admin
-from streamapp.protocol import messages
+from streamapp.protocol import messages, topics
 from streamapp.protocol.routing import partition_of
 from tests import checker, harness
 from tests.harness import DATA_BLOCKS, PARTITIONS
@@ -211,4 +210,4 @@ def lose(site, file_id, block):
     ack = messages.decode_ack(json.dumps(said | {"outcome": "lost"}).encode())
     partition = partition_of(file_id.encode())
     record = (ack.key, messages.encode(ack), None)
-    harness.RawSender(site).send([record], partition=partition, topic=topic_admin.ACKS)
+    harness.RawSender(site).send([record], partition=partition, topic=topics.ACKS)

@@ -14,7 +14,7 @@ from streamapp.producer.kafka_writer import BoundedProducer
 from streamapp.producer.model import Block, File, Phase
 from streamapp.producer.sender import SendContext, Sender
 from streamapp.producer.sources.scan import scan
-from streamapp.protocol import fileplan, routing
+from streamapp.protocol import fileplan, routing, topics
 from streamapp.protocol.compression import Compression
 from streamapp.settings import Settings
 from streamapp.worker.application import create_app
@@ -29,7 +29,7 @@ BLOCK = 1 << 16
 @pytest.fixture
 def broker():
     """A broker whose topics have six partitions."""
-    with FakeBroker(topic_admin.BLOCK_PARTITIONS) as broker:
+    with FakeBroker(topics.BLOCK_PARTITIONS) as broker:
         yield broker
 
 
@@ -79,14 +79,14 @@ def test_sent_again_as_the_same(broker, writer):
 
 def test_partition_of_a_key(broker, writer):
     """Without a partition a key goes where everyone looks for it: Java's murmur2."""
-    broker.partitions = topic_admin.FILE_PARTITIONS
+    broker.partitions = topics.FILE_PARTITIONS
     for key in KEYS:
         writer.post(key.decode(), b"v", key=key)  # a topic for each tells them apart
     assert writer.flush(30)
 
     wanted = {key.decode(): routing.partition_of(key) for key in KEYS}
     assert wanted == {batch.topic: batch.partition for batch in broker.produced}
-    assert topic_admin.FILE_PARTITIONS == len(set(wanted.values()))
+    assert topics.FILE_PARTITIONS == len(set(wanted.values()))
 
 
 def test_partition_of_a_block(broker, settings, tmp_path):
@@ -187,7 +187,7 @@ async def test_worker(broker, settings):
     try:
         for key in KEYS[:3]:
             sent = await app.producer.send(
-                topic_admin.ACKS, key, b"v", partition=2, timestamp=None, headers=None
+                topics.ACKS, key, b"v", partition=2, timestamp=None, headers=None
             )
             await sent
     finally:

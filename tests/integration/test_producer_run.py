@@ -27,7 +27,7 @@ from streamapp.producer import run as producer_run
 from streamapp.producer.events import FileEvent, Notice, Progress, Summary, Waiting
 from streamapp.producer.sources import reader, scan
 from streamapp.producer.sources.directory import Directory
-from streamapp.protocol import compression, fileplan, messages
+from streamapp.protocol import compression, fileplan, messages, topics
 from streamapp.protocol.messages import Heartbeat
 from streamapp.settings import Settings
 from tests.fake_kafka import FakeKafka
@@ -161,18 +161,18 @@ def test_recorded_as_complete(fake, settings, told):
 def test_second_run(fake, settings, told, monkeypatch):
     """A second run sends nothing, and does not even open a delivered file."""
     run(settings, told)
-    before = len(fake.log(topic_admin.DATA_BLOCKS)), len(fake.log(topic_admin.STATUS))
+    before = len(fake.log(topics.DATA_BLOCKS)), len(fake.log(topics.STATUS))
     monkeypatch.setattr(reader, "chunks", None)
 
     summary = run(settings, Told())
 
-    assert before == (len(fake.log(topic_admin.DATA_BLOCKS)), len(fake.log(topic_admin.STATUS)))
+    assert before == (len(fake.log(topics.DATA_BLOCKS)), len(fake.log(topics.STATUS)))
     assert (0, 5) == (summary.delivered, summary.skipped)
 
 
 def sent(fake):
     """How many records there are of blocks."""
-    return len(fake.log(topic_admin.DATA_BLOCKS))
+    return len(fake.log(topics.DATA_BLOCKS))
 
 
 def test_verify(fake, settings, told):
@@ -421,7 +421,7 @@ def test_machine_holds(fake, settings, told, is_early):
     )
 
     def hold():
-        fake.append(topic_admin.STATUS, 0, messages.encode(beat))
+        fake.append(topics.STATUS, 0, messages.encode(beat))
 
     if is_early:
         hold()
@@ -520,7 +520,7 @@ def test_no_right_to_write(fake, settings, told):
     """Without the right to write, the run ends at once, and says so."""
     fake.refuse = [Code(Code.TOPIC_AUTHORIZATION_FAILED)] * 1000
 
-    with pytest.raises(BrokerDeniedError, match=topic_admin.DATA_BLOCKS):
+    with pytest.raises(BrokerDeniedError, match=topics.DATA_BLOCKS):
         run(settings, told)
 
 

@@ -12,7 +12,7 @@ import pytest
 from streamapp import errors, settings
 from streamapp.kafka import topic_admin
 from streamapp.producer.purge import RELEASE_SECONDS
-from streamapp.protocol import compression, filenames, fileplan, frames, messages, routing
+from streamapp.protocol import compression, filenames, fileplan, frames, messages, routing, topics
 from streamapp.protocol.frames import BlockMeta, Frame, Seal
 from streamapp.protocol.messages import BlockAck, FailedBlock, FileStatus, Heartbeat, Quarantined
 from streamapp.settings import Settings
@@ -83,7 +83,7 @@ def example():
         sent_ns=mtime_ns + 10**9,
         ctime_ns=mtime_ns,
     )
-    width = topic_admin.BLOCK_PARTITIONS
+    width = topics.BLOCK_PARTITIONS
     seal = Seal(hashlib.sha256(EXAMPLE[:8]).digest(), 2, PROOF)
     lines = [
         f"file id              {file_id}",
@@ -256,7 +256,7 @@ def test_disk_of_kafka(documents):
     """The formula for Kafka's disk has the widths and sizes of new topics."""
     text = documents["operations.md"]
     hours = Settings.model_fields["retention_hours"].default
-    segments = f"{topic_admin.BLOCK_PARTITIONS} x {topic_admin.SEGMENT_BYTES // MIB} MiB"
+    segments = f"{topics.BLOCK_PARTITIONS} x {topic_admin.SEGMENT_BYTES // MIB} MiB"
 
     assert f"`retention_hours` ({hours:.0f})" in text
     assert f"compression + {segments})" in text

@@ -11,6 +11,7 @@ import pytest
 from streamapp.agents import faust_topics
 from streamapp.app import app
 from streamapp.kafka import topic_admin
+from streamapp.protocol import topics
 from streamapp.protocol.messages import BlockAck
 from streamapp.protocol.routing import partition_of
 from streamapp.settings import Settings
@@ -35,7 +36,7 @@ HEAVY = {"faust", "mode", "aiokafka", "rocksdict", "streamapp.tables", "streamap
 def test_every_agent_is_discovered(faust_app):
     """Faust only warns when an autodiscovered module fails to import; we fail."""
     assert set(faust_app.agents) == AGENTS
-    assert set(topic_admin.TABLES) == set(faust_app.tables)
+    assert set(topics.TABLES) == set(faust_app.tables)
 
 
 def test_agents_read_what_they_should(faust_app):
@@ -58,10 +59,10 @@ def test_table_is_routed_where_the_topic_is_written(key):
     for table in (state.files, state.block_map, state.machines):
         for form in (key, key.encode()):
             assert key.encode() == table.changelog_topic.prepare_key(form, None)[0]
-        assert topic_admin.FILE_PARTITIONS == table.partitions
+        assert topics.FILE_PARTITIONS == table.partitions
     for topic in (faust_topics.acks, faust_topics.status):
-        assert topic_admin.FILE_PARTITIONS == topic.partitions
-    assert partition_of(key.encode()) in range(topic_admin.FILE_PARTITIONS)
+        assert topics.FILE_PARTITIONS == topic.partitions
+    assert partition_of(key.encode()) in range(topics.FILE_PARTITIONS)
 
 
 def test_acks_of_a_file_go_where_its_row_is():
@@ -69,7 +70,7 @@ def test_acks_of_a_file_go_where_its_row_is():
     ack = ack_of(7)
     assert ack.key.startswith(ack.file_id.encode() + b":7:")
     assert isinstance(ack, BlockAck)
-    assert topic_admin.BLOCK_PARTITIONS == faust_topics.data_blocks.partitions
+    assert topics.BLOCK_PARTITIONS == faust_topics.data_blocks.partitions
 
 
 def test_tables_are_bounded():
@@ -93,7 +94,7 @@ def test_application(session_timeout):
         conf.stream_wait_empty,
         conf.stream_publish_on_commit,
     )
-    assert (0, -1, topic_admin.FILE_PARTITIONS) == (
+    assert (0, -1, topics.FILE_PARTITIONS) == (
         conf.table_standby_replicas,
         conf.producer_acks,
         conf.topic_partitions,

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from streamapp.errors import DeliveryError, StreamAppError
-from streamapp.kafka import topic_admin
-from streamapp.protocol import fileplan
+from streamapp.protocol import fileplan, topics
 from streamapp.trials.selftest import spoiled_frames
 
 
@@ -56,7 +55,7 @@ def _spoiled(spoil: Callable[[list[Piece]], list[Piece]], testbed: Testbed) -> N
     source = testbed.write(f"frames {spoil.__name__}")
     pieces = testbed.cut(source)
     attempt = pieces[0][0].attempt
-    partition = fileplan.block_partition(source.file_id, 0, topic_admin.BLOCK_PARTITIONS)
+    partition = fileplan.block_partition(source.file_id, 0, topics.BLOCK_PARTITIONS)
     testbed.injector.send(spoiled_frames.encoded(spoil(pieces)), partition=partition)
     testbed.wait(lambda: testbed.observer.answer(source.file_id, attempt) is not None, "an answer")
     answer = testbed.observer.answer(source.file_id, attempt)
@@ -72,7 +71,7 @@ def _malformed(testbed: Testbed) -> None:
     offsets = testbed.injector.send(spoiled_frames.malformed(pieces), partition=0)
     wanted = {(0, offset) for offset in offsets}
     testbed.wait(lambda: wanted <= testbed.observer.set_aside, "malformed records to be set aside")
-    testbed.write("after malformed", topic_admin.BLOCK_PARTITIONS)
+    testbed.write("after malformed", topics.BLOCK_PARTITIONS)
     testbed.finish(testbed.producer("producer after malformed"))
 
 

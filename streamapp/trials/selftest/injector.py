@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from confluent_kafka import KafkaError as Code
 
     from streamapp.kafka.topic_admin import TopicState
+    from streamapp.protocol.topics import Place
     from streamapp.settings import Settings
     from streamapp.trials.selftest.spoiled_frames import Record
 
@@ -88,7 +89,7 @@ class Injector:
                 count += len(frames)
         return count
 
-    def ends(self) -> dict[topic_admin.Place, int]:
+    def ends(self) -> dict[Place, int]:
         """Return where the partitions end.
 
         Raises:

@@ -16,6 +16,7 @@ from streamapp.errors import DeliveryError, InterruptedDeliveryError
 from streamapp.kafka import groups, topic_admin
 from streamapp.producer.run import first_attempt
 from streamapp.producer.sources import scan
+from streamapp.protocol import topics
 from streamapp.trials.processes import Process, Worker, free_ports
 from streamapp.trials.selftest import disk_check, spoiled_frames
 from streamapp.trials.selftest.injector import Injector
@@ -180,7 +181,7 @@ class Testbed:
             health = [worker.health() or {} for worker in self.workers]
             held = [p for h in health if h.get("ready") for p in h["partitions"]]
             each = all(h.get("partitions") for h in health)
-            return each and sorted(held) == list(range(topic_admin.BLOCK_PARTITIONS))
+            return each and sorted(held) == list(range(topics.BLOCK_PARTITIONS))
 
         self.wait(is_shared, "the workers to share the partitions", every=0.3)
 

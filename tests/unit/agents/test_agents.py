@@ -19,7 +19,7 @@ from streamapp.app import app
 from streamapp.integrity import machines
 from streamapp.integrity.machines import SecondWorkers
 from streamapp.kafka import topic_admin
-from streamapp.protocol import frames, messages
+from streamapp.protocol import frames, messages, topics
 from streamapp.protocol.messages import BlockAck, FileStatus, Heartbeat, Quarantined
 from streamapp.protocol.routing import partition_of
 from streamapp.receiver import context as receiver_context
@@ -339,7 +339,7 @@ async def test_no_limit():
 def small_event(raw, key=FILE_ID, *, off=0):
     """Return an event of a small topic, *off* partitions from where the rows of *key* are."""
     event = event_of(0, None, raw)
-    partition = (partition_of(key.encode()) + off) % topic_admin.FILE_PARTITIONS
+    partition = (partition_of(key.encode()) + off) % topics.FILE_PARTITIONS
     event.message.topic, event.message.partition = "small", partition
     event.message.tp = TP("small", partition)
     return event
@@ -415,7 +415,7 @@ async def test_record_on_another_partition(run, monkeypatch, caplog, off):
     for warning, key in zip(warnings, [FILE_ID, FILE_ID, "m", "m"], strict=False):
         home = partition_of(key.encode())
         assert f"passed over a record on small: {key} " in warning
-        found = (home + off) % topic_admin.FILE_PARTITIONS
+        found = (home + off) % topics.FILE_PARTITIONS
         assert warning.endswith(f"on partition {found}, expected {home}")
 
 

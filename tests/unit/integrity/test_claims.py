@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from streamapp.integrity import claims as claims_module
 from streamapp.integrity.claims import Claims
 from streamapp.integrity.inventory import Differences
-from streamapp.kafka import clients, groups, topic_admin
-from streamapp.protocol import messages
+from streamapp.kafka import clients, groups
+from streamapp.protocol import messages, topics
 from streamapp.protocol.messages import BlockAck, Heartbeat
 from streamapp.protocol.presence import Roster
 from streamapp.settings import Settings
@@ -108,17 +108,15 @@ def test_machines_are_heard(known):
 
     assert [later] == own
     assert ["m", "w2"] == [m.heartbeat.machine for m in known._roster.machines]
-    known._take_all([Message(topic_admin.STATUS, 0, 5, key=b"w2:h")])
+    known._take_all([Message(topics.STATUS, 0, 5, key=b"w2:h")])
     assert ["m", "w2"] == [m.heartbeat.machine for m in known._roster.machines]
-    known._take_all([Message(topic_admin.STATUS, 0, 6, key=b"w2:g")])
+    known._take_all([Message(topics.STATUS, 0, 6, key=b"w2:g")])
     assert ["m"] == [m.heartbeat.machine for m in known._roster.machines]
 
 
 def heartbeat(record):
     """Return *record* as a message of the status topic."""
-    return Message(
-        topic_admin.STATUS, 0, 0, key=record.machine.encode(), value=messages.encode(record)
-    )
+    return Message(topics.STATUS, 0, 0, key=record.machine.encode(), value=messages.encode(record))
 
 
 async def test_kafka_that_does_not_answer(known, monkeypatch):
@@ -142,8 +140,8 @@ def followed(known, monkeypatch):
     fake, stop = FakeKafka(group="g"), threading.Event()
     monkeypatch.setattr(clients, "consumer", fake.consumer)
     monkeypatch.setattr(clients, "admin", fake.admin)
-    fake.append(topic_admin.ACKS, 0, messages.encode(ack(1)))
-    fake.append(topic_admin.ACKS, 0, messages.encode(ack()))
+    fake.append(topics.ACKS, 0, messages.encode(ack(1)))
+    fake.append(topics.ACKS, 0, messages.encode(ack()))
     silent = {"on_lost": lambda _: None, "on_heartbeat": lambda _: None}
     thread = threading.Thread(target=lambda: known.follow(stop, **silent))
     thread.start()
@@ -158,7 +156,7 @@ async def test_topic_that_is_another_one(known, followed):
     assert known.of(FILE_ID, 0)
 
     followed.logs.clear()
-    followed.append(topic_admin.ACKS, 0, messages.encode(ack(2)))
+    followed.append(topics.ACKS, 0, messages.encode(ack(2)))
 
     assert not await known.catch_up()
     await eventually(lambda: known.of(FILE_ID, 0) is None)

@@ -3,7 +3,8 @@
 import pytest
 
 from streamapp.errors import BrokerUnreachableError
-from streamapp.kafka import clients, history, topic_admin
+from streamapp.kafka import clients, history
+from streamapp.protocol import topics
 from streamapp.settings import Settings
 from tests.fake_kafka import FakeKafka
 
@@ -20,7 +21,7 @@ def fake(monkeypatch):
 @pytest.fixture
 def data_blocks(fake):
     """The topic of the blocks."""
-    return fake.ensure()[topic_admin.DATA_BLOCKS]
+    return fake.ensure()[topics.DATA_BLOCKS]
 
 
 def said(data_blocks):
@@ -31,7 +32,7 @@ def said(data_blocks):
 def fill(fake, records):
     """Have the topic hold *records*."""
     for number in range(records):
-        fake.append(topic_admin.DATA_BLOCKS, number % 6, b"v")
+        fake.append(topics.DATA_BLOCKS, number % 6, b"v")
 
 
 def test_new_group(fake, data_blocks):
@@ -56,7 +57,7 @@ def test_empty_topic(fake, data_blocks, monkeypatch):
     monkeypatch.setattr(clients, "consumer", None)
 
     assert "" == said(data_blocks)
-    assert [] == fake.log(topic_admin.DATA_BLOCKS)
+    assert [] == fake.log(topics.DATA_BLOCKS)
 
 
 def test_known_group(fake, data_blocks):

@@ -11,6 +11,7 @@ from confluent_kafka import KafkaError, KafkaException
 from streamapp.errors import BrokerDeniedError, BrokerUnreachableError, TopicError
 from streamapp.kafka import topic_admin
 from streamapp.kafka.topic_admin import TopicState
+from streamapp.protocol import topics
 from streamapp.protocol.frames import MAX_FRAMES, OVERHEAD_BYTES
 from streamapp.settings import Settings
 
@@ -61,7 +62,7 @@ def test_as_fixed(settings):
 def test_tables_are_as_wide_as_their_sources(settings):
     """A changelog has the width of the topics that fill its table, or Faust refuses to start."""
     assert [
-        (f"distributed-processors-{table}-changelog", topic_admin.FILE_PARTITIONS, "compact")
+        (f"distributed-processors-{table}-changelog", topics.FILE_PARTITIONS, "compact")
         for table in ("files", "block_map", "machines")
     ] == [
         (s.name, s.partitions, s.config["cleanup.policy"]) for s in topic_admin.changelogs(settings)

@@ -4,9 +4,8 @@ import threading
 
 import pytest
 
-from streamapp.kafka import topic_admin
 from streamapp.producer.ack_reader import AckReader
-from streamapp.protocol import messages
+from streamapp.protocol import messages, topics
 from streamapp.protocol.messages import FileStatus, Heartbeat
 from tests.fake_kafka import FakeConsumer, FakeKafka
 from tests.unit.deliveries import GROUP, ack, delivery, only_file
@@ -41,11 +40,11 @@ def test_catches_up(fake, reader, heard):
     """All that was there is read; of the group, and of files; what is no record is passed over."""
     others = ack(only_file(delivery()), 1, group="others")
     for record in (ACK, others):
-        fake.append(topic_admin.ACKS, 2, messages.encode(record))
-    fake.append(topic_admin.ACKS, 1, b"{nonsense")
-    fake.append(topic_admin.ACKS, 1, None)
-    fake.append(topic_admin.STATUS, 0, messages.encode(STATUS))
-    fake.append(topic_admin.STATUS, 1, messages.encode(BEAT))
+        fake.append(topics.ACKS, 2, messages.encode(record))
+    fake.append(topics.ACKS, 1, b"{nonsense")
+    fake.append(topics.ACKS, 1, None)
+    fake.append(topics.STATUS, 0, messages.encode(STATUS))
+    fake.append(topics.STATUS, 1, messages.encode(BEAT))
     reader.catch_up(threading.Event())
 
     assert [ACK, STATUS, BEAT] == sorted(heard, key=lambda record: type(record).__name__)
@@ -61,10 +60,10 @@ class Until:
 def test_goes_on(fake, reader, heard):
     """Later acknowledgements and heartbeats are handed on; what producers report is not."""
     reader.catch_up(threading.Event())
-    fake.append(topic_admin.STATUS, 0, messages.encode(STATUS))
-    fake.append(topic_admin.ACKS, 0, messages.encode(ACK))
-    fake.append(topic_admin.STATUS, 2, messages.encode(BEAT))
-    fake.append(topic_admin.STATUS, 2, b"{nonsense")
+    fake.append(topics.STATUS, 0, messages.encode(STATUS))
+    fake.append(topics.ACKS, 0, messages.encode(ACK))
+    fake.append(topics.STATUS, 2, messages.encode(BEAT))
+    fake.append(topics.STATUS, 2, b"{nonsense")
     reader.follow(Until(lambda: len(heard) == 2))
 
     assert {ACK, BEAT} == set(heard)
@@ -72,7 +71,7 @@ def test_goes_on(fake, reader, heard):
 
 def test_stopped(fake, reader, heard):
     """Catching up ends when the user wants it."""
-    fake.append(topic_admin.ACKS, 0, messages.encode(ACK))
+    fake.append(topics.ACKS, 0, messages.encode(ACK))
     stop = threading.Event()
     stop.set()
     reader.catch_up(stop)

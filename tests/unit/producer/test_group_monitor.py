@@ -9,9 +9,9 @@ import pytest
 from confluent_kafka import ConsumerGroupState, KafkaException
 from confluent_kafka import KafkaError as Code
 
-from streamapp.kafka import topic_admin
 from streamapp.producer.delivery import View
 from streamapp.producer.group_monitor import GroupMonitor
+from streamapp.protocol import topics
 from tests.fake_kafka import FakeAdmin, FakeConsumer, FakeKafka
 
 
@@ -19,8 +19,8 @@ from tests.fake_kafka import FakeAdmin, FakeConsumer, FakeKafka
 def fake():
     """A Kafka with two records on one partition, and a group that read them."""
     fake = FakeKafka(group="g")
-    fake.logs[topic_admin.DATA_BLOCKS, 0] = [None, None]
-    fake.logs[topic_admin.ACKS, 1] = [None]
+    fake.logs[topics.DATA_BLOCKS, 0] = [None, None]
+    fake.logs[topics.ACKS, 1] = [None]
     return fake
 
 
@@ -109,7 +109,7 @@ def test_acknowledgements_are_behind(fake):
     monitor(FakeAdmin(fake), seen, has_read=lambda ends, _: asked.append(ends)).look()
 
     assert [] == seen
-    assert [{(topic_admin.ACKS, 0): 0, (topic_admin.ACKS, 1): 1, (topic_admin.ACKS, 2): 0}] == asked
+    assert [{(topics.ACKS, 0): 0, (topics.ACKS, 1): 1, (topics.ACKS, 2): 0}] == asked
 
 
 def test_look_that_fails(fake):

@@ -6,8 +6,7 @@ from aiokafka.partitioner import DefaultPartitioner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamapp.kafka import topic_admin
-from streamapp.protocol import routing
+from streamapp.protocol import routing, topics
 
 
 # Kafka's own vectors (UtilsTest.testMurmur2), which librdkafka's murmur2_random passes too.
@@ -24,12 +23,12 @@ KNOWN = {
 @pytest.mark.parametrize("key", KNOWN)
 def test_known_vectors(key):
     """The hash is Java's, its sign cut off."""
-    assert (KNOWN[key] & 0x7FFFFFFF) % topic_admin.FILE_PARTITIONS == routing.partition_of(key)
+    assert (KNOWN[key] & 0x7FFFFFFF) % topics.FILE_PARTITIONS == routing.partition_of(key)
 
 
 @given(st.binary(max_size=100))
 def test_as_faust(key):
     """Faust's producer, and with it its tables, route the same."""
-    every = list(range(topic_admin.FILE_PARTITIONS))
+    every = list(range(topics.FILE_PARTITIONS))
 
     assert DefaultPartitioner()(key, every, every) == routing.partition_of(key)

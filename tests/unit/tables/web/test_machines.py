@@ -5,7 +5,7 @@ import pytest
 
 from streamapp.integrity import inventory, machines, reacknowledge
 from streamapp.kafka import clients, topic_admin
-from streamapp.protocol import messages, routing
+from streamapp.protocol import messages, routing, topics
 from streamapp.protocol.messages import Heartbeat
 from streamapp.settings import Settings
 from tests.fake_kafka import FakeConsumer, FakeKafka, Message
@@ -31,8 +31,8 @@ def settings():
 
 def write(fake, value, key):
     """Write a status record under *key* where machine m's are."""
-    log = fake.log(topic_admin.STATUS, PLACE)
-    log.append(Message(topic_admin.STATUS, PLACE, len(log), value=value, key=key))
+    log = fake.log(topics.STATUS, PLACE)
+    log.append(Message(topics.STATUS, PLACE, len(log), value=value, key=key))
 
 
 def beat(fake, group="g", key=None, **fields):
@@ -122,7 +122,7 @@ def test_forget(fake, settings, monkeypatch, old_group, removed):
     monkeypatch.setattr(machines, "LOOK_BACK", 2)
 
     assert 0 == machines.forget(settings, "m", force=False)
-    assert [(topic_admin.STATUS, key, None, PLACE) for key in removed] == produced
+    assert [(topics.STATUS, key, None, PLACE) for key in removed] == produced
 
 
 def test_is_of(settings):
