@@ -5,6 +5,7 @@ import collections
 import errno
 import itertools
 import os
+import threading
 
 import msgspec
 import pytest
@@ -91,6 +92,52 @@ async def test_waits_for_kafka(partition, context):
     context.gate.set()
     await task
     assert [0, 1, 2, 3] == context.done
+
+
+async def test_commit_before_the_outcome(partition, context, monkeypatch):
+    """While the disk does not have a block, its outcome is not published."""
+    began, may_end = threading.Event(), threading.Event()
+    commit = BlockWriter.commit
+
+    def slow(writer, meta):
+        began.set()
+        assert may_end.wait(30)
+        commit(writer, meta)
+
+    monkeypatch.setattr(BlockWriter, "commit", slow)
+    task = asyncio.create_task(partition.put(*pieces()))
+    try:
+        await eventually(began.is_set)
+        assert not context.asked.is_set()
+    finally:
+        may_end.set()
+    await task
+    assert ["persisted"] == context.outcomes
+
+
+@pytest.mark.parametrize(
+    ("last", "outcome"),
+    [({}, "persisted"), ({"seal": Seal(b"?" * 32, 4)}, "rejected")],
+)
+async def test_partition_is_lost_while_publishing(partition, context, last, outcome):
+    """An attempt whose outcome is being published is no open block any more."""
+    records = changed(pieces(), 3, **last)
+    await partition.put(*records[:3])
+    context.gate.clear()
+    task = asyncio.create_task(partition.put(records[3]))
+    await context.asked.wait()
+    if outcome == "rejected":  # the quarantined record is published first
+        context.gate.set()
+        context.gate.clear()
+        await eventually(lambda: context.stats.rejected)
+
+    partition.receiver.drop()
+    assert 0 == context.stats.open_blocks
+    context.gate.set()
+    await task
+    assert [outcome] == context.outcomes
+    assert 0 == context.stats.open_blocks
+    assert context.persisted == context.begun
 
 
 async def test_order_of_acknowledgement(partition, context):
