@@ -9,7 +9,9 @@ found and what was expected.
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
+import enum
 import functools
 import ipaddress
 import logging
@@ -20,7 +22,7 @@ import stat
 import tomllib
 
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
@@ -47,24 +49,17 @@ from streamapp.settings_errors import expectation, shown, without_passwords
 from streamapp.units import GIB, KIB, MIB, SIZE_WORDS, exact_size, format_size, parse_size
 
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
 ENV_PREFIX: Final = "STREAMAPP_"
 CONFIG_VARIABLE: Final = "STREAMAPP_CONFIG"
 CONFIG_FILE: Final = "streamapp.toml"
-SIZES: Final = frozenset(
-    {
-        "block_size",
-        "frame_size",
-        "send_buffer",
-        "window",
-        "min_free",
-        "scrub_rate",
-        "retention_size",
-    }
-)
-"""Settings in bytes."""
+REPEATED: Final = {"brokers": ",", "data_dir": os.pathsep}
+"""Settings whose flag may be given several times, and what joins the values in the variable."""
 
 OTHER_VARIABLES: Final = frozenset({CONFIG_VARIABLE, "STREAMAPP_DEBUG", "STREAMAPP_JAVA"})
-"""Variables of ours that are no settings."""
+"""Variables that begin with `ENV_PREFIX` and are no settings."""
 
 logger = logging.getLogger(__name__)
 
@@ -159,13 +154,23 @@ def _different(folders: list[Path]) -> list[Path]:
     return folders
 
 
-Size = Annotated[int, BeforeValidator(_size)]
-Rate = Annotated[int, BeforeValidator(_rate)]
+@dataclasses.dataclass(frozen=True)
+class Metavar:
+    """What the help of a flag shows for its value."""
+
+    text: str
+
+
+_IN_BYTES: Final = Metavar("SIZE")
+
+Size = Annotated[int, BeforeValidator(_size), _IN_BYTES]
+Rate = Annotated[int, BeforeValidator(_rate), _IN_BYTES]
 Identifier = Annotated[str, AfterValidator(_identifier)]
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Seconds = Annotated[Positive, Metavar("SECONDS")]
 Token = Annotated[SecretStr, Field(min_length=8)]
-Host = Annotated[str, AfterValidator(_host)]
-Folder = Annotated[Path, BeforeValidator(_folder)]
+Host = Annotated[str, AfterValidator(_host), Metavar("HOST")]
+Folder = Annotated[Path, BeforeValidator(_folder), Metavar("FOLDER")]
 FileMode = Annotated[str, AfterValidator(_mode)]
 
 
@@ -190,9 +195,13 @@ class Settings(BaseSettings):
         "distributed-processors",
         description="Group of machines that share the blocks; each further group gets all of them.",
     )
-    brokers: Annotated[str, NoDecode, BeforeValidator(_brokers), AfterValidator(_addresses)] = (
-        Field("127.0.0.1:9092", description="Kafka brokers, host:port, several with commas.")
-    )
+    brokers: Annotated[
+        str,
+        NoDecode,
+        BeforeValidator(_brokers),
+        AfterValidator(_addresses),
+        Metavar("HOST:PORT"),
+    ] = Field("127.0.0.1:9092", description="Kafka brokers, host:port, several with commas.")
 
     # --- producer
     data_folder: Folder | None = Field(None, description="Folder whose files are sent.")
@@ -289,11 +298,11 @@ class Settings(BaseSettings):
         20 * MIB,  # a TiB in 15 hours, a few per cent of any disk and of one core
         description="Bytes a second at which stored blocks are read again and verified; 0: never.",
     )
-    scrub_every: Annotated[float, Field(ge=0.0001, le=876_000)] = Field(
+    scrub_every: Annotated[float, Field(ge=0.0001, le=876_000), Metavar("HOURS")] = Field(
         24.0, description="Hours between the starts of two readings of all stored blocks."
     )
     web_host: Host = Field("127.0.0.1", description="Address that the web views listen on.")
-    web_port: Annotated[int, Field(ge=1, lt=1 << 16)] = Field(
+    web_port: Annotated[int, Field(ge=1, lt=1 << 16), Metavar("PORT")] = Field(
         6066, description="Port of the web views."
     )
     web_advertise: Host | None = Field(
@@ -310,7 +319,7 @@ class Settings(BaseSettings):
     replication: Annotated[int, Field(ge=1, le=32)] | None = Field(
         None, description="Replicas of new topics; default: 3, or as many as there are brokers."
     )
-    retention_hours: Annotated[Seconds, Field(ge=0.01, le=876_000)] = Field(
+    retention_hours: Annotated[Positive, Field(ge=0.01, le=876_000), Metavar("HOURS")] = Field(
         72.0, description="Hours that new data-blocks topics keep what was sent."
     )
     retention_size: Annotated[Size, Field(ge=1)] | None = Field(
@@ -467,6 +476,60 @@ def label_of(name: str) -> str:
     return f"{name} ({flag}{variable_of(name)})"
 
 
+def metavar_of(name: str) -> str:
+    """Return what the help of the setting's flag shows for its value.
+
+    That is its unit (``SIZE``, ``SECONDS``), its choices (``[fail|skip]``), or its type.
+    """
+    field = Settings.model_fields[name]
+    parts = [*field.metadata, *_parts(field.annotation)]
+    for part in parts:
+        if isinstance(part, Metavar):
+            return part.text
+    if choices := [part for part in parts if isinstance(part, str)]:
+        return f"[{'|'.join(choices)}]"
+    return "INTEGER" if int in parts else "TEXT"
+
+
+def is_size(name: str) -> bool:
+    """Return whether the value of the setting *name* is a number of bytes."""
+    return metavar_of(name) == _IN_BYTES.text
+
+
+def _parts(annotation: Any) -> Iterator[Any]:  # noqa: ANN401 - types have no common type
+    """Yield *annotation*, and at any depth its types, their metadata and their choices."""
+    yield annotation
+    choices = annotation if isinstance(annotation, enum.EnumType) else get_args(annotation)
+    for part in choices:
+        yield from _parts(part)
+
+
+def as_environment(flags: Mapping[str, Any]) -> dict[str, str]:
+    """Return the variables that have the values of *flags*, without those that are not given.
+
+    Raises:
+        SettingsError: the name of a folder cannot stand in a list of folders.
+    """
+    return {
+        variable_of(name): _joined(name, value) if name in REPEATED else _text(value)
+        for name, value in flags.items()
+        if value is not None and value != ()
+    }
+
+
+def _joined(name: str, values: Iterable[object]) -> str:
+    texts = [_text(value) for value in values]
+    for text in texts:
+        if REPEATED[name] == os.pathsep and os.pathsep in text:
+            message = f"{label_of(name)}: {text!r} has {os.pathsep!r} in it, which parts folders"
+            raise SettingsError(message)
+    return REPEATED[name].join(texts)
+
+
+def _text(value: object) -> str:
+    return str(value.resolve()) if isinstance(value, Path) else str(value)
+
+
 def default_text(name: str) -> str:
     """Return the default of the setting *name* as people write it."""
     field = Settings.model_fields[name]
@@ -484,7 +547,7 @@ def _written(name: str, value: object) -> str:
         return ""
     if isinstance(value, list):
         return os.pathsep.join(map(str, value))
-    return exact_size(value) if name in SIZES and isinstance(value, int) else str(value)
+    return exact_size(value) if isinstance(value, int) and is_size(name) else str(value)
 
 
 def is_loopback(host: str) -> bool:
@@ -506,7 +569,7 @@ def _describe(error: ValidationError) -> str:
     lines = []
     for problem in error.errors(include_url=False):
         name = str(problem["loc"][0]) if problem["loc"] else ""
-        text = expectation(problem, is_size=name in SIZES)
+        text = expectation(problem, is_size=name in Settings.model_fields and is_size(name))
         if not name:
             lines.append(text)
         elif name not in Settings.model_fields:

@@ -1,42 +1,20 @@
-"""Command line options made from the settings, so that a flag is written down once."""
+"""Makes command line options of the settings, and says which command takes which."""
 
 from __future__ import annotations
 
-import os
-
-from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
 import click
 
-from streamapp.errors import SettingsError
-from streamapp.settings import SIZES, Settings, default_text, flag_of, label_of, variable_of
+from streamapp.settings import REPEATED, Settings, default_text, flag_of, metavar_of
 
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
-REPEATED: Final = {"brokers": ",", "data_dir": os.pathsep}
-"""Settings whose flag may be given several times, and what joins them in the variable."""
-
-_METAVARS: Final = {
-    "brokers": "HOST:PORT",
-    "data_dir": "FOLDER",
-    "data_folder": "FOLDER",
-    "state_dir": "FOLDER",
-    "web_host": "HOST",
-    "web_advertise": "HOST",
-    "web_port": "PORT",
-    "scrub_every": "HOURS",
-    "retention_hours": "HOURS",
-    **dict.fromkeys(SIZES, "SIZE"),
-    **dict.fromkeys(("max_attempts", "readers", "max_blocks", "replication"), "NUMBER"),
-    **dict.fromkeys(("ack_grace", "retry_base", "block_timeout", "heartbeat"), "SECONDS"),
-    **dict.fromkeys(("session_timeout", "watchdog_patience", "recovery_patience"), "SECONDS"),
-}
-
 COMMON: Final = ("machine_id", "group_id", "brokers", "topic_prefix")
-TOPICS: Final = ("brokers", "topic_prefix", "replication", "retention_hours", "retention_size")
+_NEW_TOPICS: Final = ("replication", "retention_hours", "retention_size")
+TOPICS: Final = ("brokers", "topic_prefix", *_NEW_TOPICS)
 PRODUCER: Final = (
     *COMMON,
     "data_folder",
@@ -54,6 +32,7 @@ PRODUCER: Final = (
     "ignore_retention",
     "links",
     "special",
+    *_NEW_TOPICS,
 )
 MACHINES: Final = ("group_id", "brokers", "topic_prefix")
 VERIFY: Final = ("machine_id", "data_dir", "group_id", "brokers")
@@ -74,52 +53,32 @@ WORKER: Final = (
     "web_host",
     "web_port",
     "web_advertise",
+    *_NEW_TOPICS,
 )
+
+JSON: Final = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 
 
 def settings_options(*names: str) -> Callable[[_Command], _Command]:
-    """Return a decorator that adds the flags of the settings *names* to a command."""
+    """Return a decorator that adds the flags of the settings *names* to a command.
+
+    The values are not converted: `Settings.load` does that, and reports what is wrong.
+    """
 
     def decorate(command: _Command) -> _Command:
         for name in reversed(names):
-            default = default_text(name)
-            is_switch = Settings.model_fields[name].annotation is bool
+            field, default = Settings.model_fields[name], default_text(name)
+            is_switch = field.annotation is bool
             command = click.option(
                 flag_of(name),
                 name,
                 default=None,
                 is_flag=is_switch,
                 multiple=name in REPEATED,
-                metavar=_METAVARS.get(name),
-                help=f"{Settings.model_fields[name].description}"
+                metavar=None if is_switch else metavar_of(name),
+                help=f"{field.description}"
                 + (f"  [default: {default}]" if default and not is_switch else ""),
             )(command)
         return command
 
     return decorate
-
-
-def as_environment(flags: Mapping[str, Any]) -> dict[str, str]:
-    """Return the variables that say what *flags* say; flags that were not given are left out.
-
-    Raises:
-        SettingsError: a folder's name cannot be said in a list of folders.
-    """
-    return {
-        variable_of(name): _joined(name, value) if name in REPEATED else _text(value)
-        for name, value in flags.items()
-        if value is not None and value != ()
-    }
-
-
-def _joined(name: str, values: Iterable[object]) -> str:
-    texts = [_text(value) for value in values]
-    for text in texts:
-        if REPEATED[name] == os.pathsep and os.pathsep in text:
-            message = f"{label_of(name)}: {text!r} has {os.pathsep!r} in it, which parts folders"
-            raise SettingsError(message)
-    return REPEATED[name].join(texts)
-
-
-def _text(value: object) -> str:
-    return str(value.resolve()) if isinstance(value, Path) else str(value)

@@ -20,9 +20,8 @@ from typing import Any, Final
 
 import streamapp
 
-from streamapp.cli.options import as_environment
 from streamapp.errors import StreamAppError
-from streamapp.settings import ENV_PREFIX
+from streamapp.settings import ENV_PREFIX, as_environment
 
 
 HOST: Final = "127.0.0.1"

@@ -47,7 +47,8 @@ async def all_files(view: View, request: Request) -> Response:
         asked = wanted.for_others()
         held = held_here().intersection(own.partitions)
         others, silent = await ask_others("/progress/", asked, read_files, own=held)
-        return json_of(view, merged([own, *others], wanted) | _completeness(silent))
+        completeness = {"partial": bool(silent), "silent": silent}
+        return json_of(view, merged([own, *others], wanted) | completeness)
 
 
 @app.page("/progress/{file_id}/")
@@ -89,45 +90,3 @@ async def _elsewhere(view: View, request: Request, file_id: str) -> Response | N
 
 def _unknown(view: View, file_id: str) -> Response:
     return view.json({"error": f"no file {file_id[:64]!r} is known"}, status=404)
-
-
-@app.page("/health/live/")
-async def live(view: View, request: Request) -> Response:  # noqa: ARG001
-    """Answer 200 as long as the worker answers at all: when it does not, restart it."""
-    return view.json({"live": True})
-
-
-@app.page("/health/ready/")
-async def ready(view: View, request: Request) -> Response:  # noqa: ARG001
-    """Answer 200 when the worker serves, 503 while it does not: send it no questions then."""
-    answer = health_json()
-    return view.json(answer, status=200 if answer["ready"] else 503)
-
-
-@app.page("/health/")
-async def health(view: View, request: Request) -> Response:  # noqa: ARG001
-    """Answer 200 when the worker serves, 503 while it does not; the body says why."""
-    answer = health_json()
-    return view.json(answer, status=200 if answer["ready"] else 503)
-
-
-def health_json() -> dict[str, Any]:
-    """Return how this worker is: *live* it runs, *ready* it can do its work.
-
-    It can while it has its tables and partitions, a cluster, and nothing that it waits for.
-    """
-    recovered = readiness.is_ready(app)
-    state = app.stats.state
-    return {
-        "live": True,
-        "ready": readiness.can_work(app),
-        "machine": app.settings.machine_id,
-        "group": app.settings.group_id,
-        "state": state if recovered or state == "stopping" else "recovering",
-        "reason": app.stats.reason or ("" if recovered else readiness.RESTORING),
-        "partitions": readiness.block_partitions(app),
-    }
-
-
-def _completeness(silent: list[str]) -> dict[str, Any]:
-    return {"partial": bool(silent), "silent": silent}

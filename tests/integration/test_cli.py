@@ -12,12 +12,12 @@ import pytest
 from click.testing import CliRunner
 
 from streamapp import errors, settings
-from streamapp.cli import options, status
+from streamapp.cli.groups import DEBUG_VARIABLE, ReportingGroup
 from streamapp.cli.main import cli
-from streamapp.click_errors import DEBUG_VARIABLE, ReportingGroup
 from streamapp.errors import SettingsError, StreamAppError
 from streamapp.integrity import machines
 from streamapp.settings import Settings, flag_of
+from streamapp.ui import status_view
 
 
 CLASSES = [
@@ -245,7 +245,7 @@ def test_status_in_a_file(monkeypatch, columns, width):
     if columns:
         monkeypatch.setenv("COLUMNS", columns)
     widths = []
-    monkeypatch.setattr(status, "show", lambda _, console, __: widths.append(console.width))
+    monkeypatch.setattr(status_view, "show", lambda _, console, __: widths.append(console.width))
     assert 0 == invoke("status").exit_code
 
     assert [width] == widths
@@ -267,8 +267,8 @@ def test_environment():
         "STREAMAPP_BROKERS": "a:1,b:2,c:3",
         "STREAMAPP_DATA_DIR": f"x{os.pathsep}y",
         "STREAMAPP_STATE_DIR": str(Path("z").resolve()),
-    } == options.as_environment(flags)
-    assert {} == options.as_environment({"brokers": (), "machine_id": None})
+    } == settings.as_environment(flags)
+    assert {} == settings.as_environment({"brokers": (), "machine_id": None})
 
 
 def test_environment_says_what_the_flags_say(monkeypatch):
@@ -280,7 +280,7 @@ def test_environment_says_what_the_flags_say(monkeypatch):
         "min_free": "1GiB",
         "max_blocks": "3",
     }
-    for name, value in options.as_environment(flags).items():
+    for name, value in settings.as_environment(flags).items():
         monkeypatch.setenv(name, value)
 
     assert Settings.load(**flags).model_dump() == Settings.load().model_dump()
@@ -289,7 +289,7 @@ def test_environment_says_what_the_flags_say(monkeypatch):
 def test_folder_with_a_separator():
     """A folder that would become two in the variable is refused, not taken for two."""
     with pytest.raises(SettingsError, match="STREAMAPP_DATA_DIR"):
-        options.as_environment({"data_dir": (f"a{os.pathsep}b",)})
+        settings.as_environment({"data_dir": (f"a{os.pathsep}b",)})
 
 
 # --- errors

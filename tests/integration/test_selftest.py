@@ -25,9 +25,10 @@ from streamapp.protocol.messages import BlockAck
 from streamapp.receiver.assembly import Assembly, Step
 from streamapp.settings import Settings
 from streamapp.store import BlockStore
-from streamapp.trials import selftest
 from streamapp.trials.selftest import disk_check, faults, results, spoiled_frames
+from streamapp.trials.selftest import run as selftest
 from streamapp.trials.selftest.report import Report
+from streamapp.worker import shutdown
 from tests.integration.blocks import file_id_of, flip, keep_block
 
 
@@ -269,7 +270,7 @@ def cluster(machines, monkeypatch, tmp_path):
     monkeypatch.setattr(topic_admin, "ensure", lambda *_, **__: {})
     monkeypatch.setattr(topic_admin, "delete", lambda _, doomed: asked.append(doomed))
     monkeypatch.setattr(groups, "delete", lambda _, group: asked.append(group))
-    monkeypatch.setattr(main.shutdown, "event_of_signals", lambda **_: None)
+    monkeypatch.setattr(shutdown, "event_of_signals", lambda **_: None)
     return asked
 
 

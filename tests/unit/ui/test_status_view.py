@@ -12,9 +12,9 @@ import pytest
 
 from rich.console import Console
 
-from streamapp.cli import status
 from streamapp.errors import ViewError
 from streamapp.settings import Settings
+from streamapp.ui import status_view as status
 from streamapp.web.client import local_url
 from tests.unit.view_bodies import FILE, MACHINE, NOTHING
 
