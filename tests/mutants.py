@@ -89,8 +89,8 @@ MUTANTS = (
     Mutant(
         "no more bytes than --window are under way",
         "tests/unit/producer/test_window.py",
-        "streamapp/producer/delivery.py",
-        "fits = window is None or self._bytes_open + self._policy.block_size <= window",
+        "streamapp/producer/in_flight.py",
+        "fits = self._window is None or self.bytes + self._block_size <= self._window",
         "fits = True",
     ),
     Mutant(

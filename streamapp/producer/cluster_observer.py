@@ -14,8 +14,8 @@ from streamapp.protocol.presence import Roster
 
 if TYPE_CHECKING:
     from streamapp.kafka.topic_admin import TopicState
-    from streamapp.producer.delivery import View
     from streamapp.producer.progress import ProgressTracker
+    from streamapp.producer.view import View
     from streamapp.protocol.messages import Heartbeat
     from streamapp.protocol.presence import Reason
     from streamapp.settings import Settings

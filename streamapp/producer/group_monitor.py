@@ -15,7 +15,7 @@ from confluent_kafka.admin import OffsetSpec
 
 from streamapp.errors import ClusterError
 from streamapp.kafka import groups, topic_admin
-from streamapp.producer.delivery import View
+from streamapp.producer.view import View
 from streamapp.protocol import topics
 
 

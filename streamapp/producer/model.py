@@ -1,7 +1,7 @@
-"""One file and one block of a delivery, and how many of a file's blocks are where.
+"""One file and one block of a delivery, with their states.
 
-Pure code. Blocks exist only while they are under way, so a file of any size costs what its
-unacknowledged blocks cost, and 32 bytes for each acknowledged one.
+Pure code. A `Block` exists only while the block is queued or in flight, so the memory of a file is
+that of its unacknowledged blocks, and 32 bytes for each acknowledged block.
 """
 
 from __future__ import annotations
@@ -39,55 +39,55 @@ def final_states(*, waits: bool) -> frozenset[FileState]:
 
 
 class File:
-    """One file. *left* and *busy* count blocks, and are for `Delivery` to change."""
+    """One file. Only `Delivery` changes it."""
 
     __slots__ = (
-        "blocks", "busy", "failed", "has_failed", "is_given_up", "is_sent", "left",
+        "blocks", "busy", "failed", "has_failed", "is_failed", "is_sent", "left",
         "others", "reason", "refused", "source", "state", "version",
     )  # fmt: skip
 
     def __init__(self, source: SourceFile, blocks: int) -> None:
         self.source = source
         self.blocks = blocks
-        self.left = blocks  # neither persisted nor given up
-        self.busy = blocks  # those of them that Kafka does not have
+        self.left = blocks  # blocks that are neither persisted nor failed
+        self.busy = blocks  # of these: blocks that Kafka does not have
         self.state: FileState = "waiting"
-        self.failed: dict[int, str] | None = None  # blocks given up, and why
-        self.reason = ""  # why it is failed, changed or unreadable
-        self.has_failed = False  # the status topic says that an earlier run gave it up
-        self.is_given_up = False  # for good, in this run
-        self.is_sent = False  # some of it came to the group in this run
+        self.failed: dict[int, str] | None = None  # reasons by number of the failed block
+        self.reason = ""  # why the file is failed, changed or unreadable
+        self.has_failed = False  # in an earlier run, as the status topic reports
+        self.is_failed = False  # no more attempts in this run
+        self.is_sent = False  # this run sent some of it
         self.version = Version(source.file_id, blocks)
-        self.others: dict[str, Version] | None = None  # versions that are known, by file id
+        self.others: dict[str, Version] | None = None  # by file id, without the current one
         self.refused: set[str] | None = None  # ids whose content is not the source's
 
     @property
     def file_id(self) -> str:
-        """The id that the file is sent under."""
+        """The id under which the file is sent."""
         return self.version.file_id
 
     @property
-    def is_dropped(self) -> bool:
-        """Return whether no more of it is sent: it is not what was found, or was not asked for."""
-        return self.is_given_up or self.state in {"changed", "unreadable", "passed"}
+    def is_aborted(self) -> bool:
+        """Return whether no more of it is sent."""
+        return self.is_failed or self.state in {"changed", "unreadable", "passed"}
 
     @property
     def versions(self) -> list[Version]:
-        """All versions that are known, the first that was seen at the front."""
+        """All known versions, the current one first."""
         return [self.version, *(self.others or {}).values()]
 
     def find(self, file_id: str) -> Version | None:
-        """Return the version with this id, if it is known."""
+        """Return the version with *file_id*, or None if it is unknown."""
         if file_id == self.version.file_id:
             return self.version
         return (self.others or {}).get(file_id)
 
     def add(self, version: Version) -> None:
-        """Note another version of the file."""
+        """Add a known version of the file."""
         self.others = (self.others or {}) | {version.file_id: version}
 
     def choose(self, version: Version) -> None:
-        """Let *version* be the one that is compared and sent."""
+        """Make *version* the current one, which is compared and sent."""
         if version is not self.version:
             self.add(self.version)
             self.version = version
@@ -98,21 +98,37 @@ class File:
         return self.version.is_persisted(block)
 
     def file_digest(self) -> str:
-        """Return the file digest; all blocks must be stored."""
+        """Return the file digest; all blocks must be acknowledged."""
         return self.version.file_digest()
 
 
 class Phase(enum.Enum):
-    """Where a block is."""
+    """The phase of a block, changed by `Delivery` alone.
 
-    RESTING = enum.auto()  # waits for its next attempt, or its first
-    SENDING = enum.auto()  # Kafka does not have all frames of the attempt yet, or it is read
-    SENT = enum.auto()  # Kafka has them, the group has not answered
-    OVER = enum.auto()  # persisted, given up, or not wanted any more
+    ========  ==================================================  ===========================
+    from      event (method of `Delivery`)                        to
+    ========  ==================================================  ===========================
+    QUEUED    a reader takes it (`take`)                          SENDING
+    SENDING   Kafka has all frames (`sent`)                       SENT
+    SENDING   it must be read and compared (`acknowledged`)       QUEUED
+    SENDING   the comparison found the block lost (`checked`)     QUEUED
+    SENDING,  the attempt failed, was rejected or passed over     QUEUED, or OVER after the
+    SENT      (`retry`, `acknowledged`, `look`)                   last attempt
+    any       persisted, or its file or version is not sent any   OVER
+              more (`acknowledged`, `checked`, `abort`)
+    ========  ==================================================  ===========================
+
+    A persisted block that a worker lost is a new `Block`, which is QUEUED.
+    """
+
+    QUEUED = enum.auto()  # waits for its first or next attempt
+    SENDING = enum.auto()  # a reader sends its frames, or reads it to compare it
+    SENT = enum.auto()  # Kafka has all frames, the group has not acknowledged them
+    OVER = enum.auto()  # persisted, failed or not wanted any more
 
 
 class Block:
-    """One block, until it is persisted or given up."""
+    """One block, until it is persisted or failed."""
 
     __slots__ = (
         "attempt", "file", "first_offset", "is_check", "last_offset", "number", "partition",
@@ -124,17 +140,17 @@ class Block:
         self.version = file.version
         self.number = number
         self.partition = partition
-        self.phase = Phase.RESTING
+        self.phase = Phase.QUEUED
         self.attempt = 0
         self.tries = 0
-        self.sha256 = b""  # of the source, once it was read
-        self.is_check = False  # it is acknowledged: read it, and send nothing
-        self.first_offset = self.last_offset = -1  # below 0: Kafka did not say
-        self.passed_at: float | None = None  # since when waiting for it looks hopeless
+        self.sha256 = b""  # of the source; empty until it was read
+        self.is_check = False  # acknowledged: it is read and compared, not sent
+        self.first_offset = self.last_offset = -1  # below 0: unknown
+        self.passed_at: float | None = None  # since when no acknowledgement can come
 
     @property
     def key(self) -> tuple[str, int]:
-        """File id and number."""
+        """File id and block number."""
         return self.version.file_id, self.number
 
     def is_wanted(self, attempt: int) -> bool:

@@ -53,10 +53,10 @@ if TYPE_CHECKING:
     from confluent_kafka import KafkaError as Code
 
     from streamapp.producer.block_proofs import Prover
-    from streamapp.producer.delivery import View
     from streamapp.producer.events import Reporter
     from streamapp.producer.model import Block
     from streamapp.producer.sources.scan import SourceFile
+    from streamapp.producer.view import View
     from streamapp.protocol.messages import BlockAck, FileStatus
     from streamapp.settings import Settings
 

@@ -1,8 +1,7 @@
-"""Which block a reader sends next: one that rested long enough, else the next of the files.
+"""Which block a reader sends next: a scheduled one that is due, else the next of the files.
 
-Pure code. Two readers never send to one partition at once, because the worker at its other
-end would have to hold both blocks open; so a block is sought among the next few whose
-partition is free.
+Pure code. Two readers never send to one partition at once, because the worker would have to
+assemble both blocks at once. So the queue looks at the next few blocks for a free partition.
 """
 
 from __future__ import annotations
@@ -24,41 +23,43 @@ MAX_BACKOFF_SECONDS: Final = 60.0
 
 
 class SendQueue:
-    """Blocks to send; *fresh* ones are planned when they are needed.
+    """Blocks to send; it may return a block that is obsolete, which the caller checks.
 
-    It may return blocks that nobody wants any more: that is for the caller to see.
+    *fresh* yields blocks that no reader took before, when they are needed.
     """
 
     def __init__(self, fresh: Iterator[Block]) -> None:
         self._fresh = deque([fresh])
         self._ahead: deque[Block] = deque()
-        self._resting: list[tuple[float, int, Block]] = []
+        self._scheduled: list[tuple[float, int, Block]] = []
         self._order = itertools.count()
 
     def extend(self, fresh: Iterator[Block]) -> None:
-        """Send *fresh* blocks as well, after all others."""
+        """Add *fresh* blocks after all others."""
         self._fresh.append(fresh)
 
-    def rest(self, block: Block, due: float) -> None:
-        """Keep *block* until *due*."""
-        heapq.heappush(self._resting, (due, next(self._order), block))
+    def schedule(self, block: Block, due: float) -> None:
+        """Return *block* from *due* on (seconds, monotonic)."""
+        heapq.heappush(self._scheduled, (due, next(self._order), block))
 
     def take(self, now: float, busy: Container[int], *, with_fresh: bool) -> Block | None:
         """Return the next block on none of the *busy* partitions; None: not now."""
-        block = self._take_resting(now, busy)
-        return self._take_fresh(busy) if block is None and with_fresh else block
+        block = self._take_scheduled(now, busy)
+        if block is None and with_fresh:
+            block = self._take_fresh(busy)
+        return block
 
-    def _take_resting(self, now: float, busy: Container[int]) -> Block | None:
+    def _take_scheduled(self, now: float, busy: Container[int]) -> Block | None:
         passed: list[tuple[float, int, Block]] = []
         found = None
-        while self._resting and self._resting[0][0] <= now and len(passed) < LOOK_AHEAD:
-            entry = heapq.heappop(self._resting)
+        while self._scheduled and self._scheduled[0][0] <= now and len(passed) < LOOK_AHEAD:
+            entry = heapq.heappop(self._scheduled)
             if entry[2].partition not in busy:
                 found = entry[2]
                 break
             passed.append(entry)
         for entry in passed:
-            heapq.heappush(self._resting, entry)
+            heapq.heappush(self._scheduled, entry)
         return found
 
     def _take_fresh(self, busy: Container[int]) -> Block | None:
@@ -67,17 +68,17 @@ class SendQueue:
             self._ahead.extend(itertools.islice(self._fresh[0], room))
             if len(self._ahead) - before < room:
                 self._fresh.popleft()
-        for place, block in enumerate(self._ahead):
+        for index, block in enumerate(self._ahead):
             if block.partition not in busy:
-                del self._ahead[place]
+                del self._ahead[index]
                 return block
         return None
 
 
 def backoff(tries: int, base: float, chance: float) -> float:
-    """Return the seconds to rest after *tries* attempts: doubled each time, half of it by chance.
+    """Return the seconds to wait after *tries* attempts: doubled each time, half of it random.
 
-    *chance* is in [0, 1); it keeps producers from all coming back at the same moment.
+    *chance* in [0, 1) keeps producers from retrying at the same moment.
     """
     longest = min(MAX_BACKOFF_SECONDS, base * 2.0 ** min(tries - 1, 32))
     return longest * (0.5 + 0.5 * chance)

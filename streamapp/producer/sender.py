@@ -137,9 +137,9 @@ class Sender:
             else:
                 self._send_frames(attempt)
         except SourceChangedError as error:
-            self._drop(block.file, "changed", str(error))
+            self._abort(block.file, "changed", str(error))
         except OSError as error:
-            self._drop(block.file, "unreadable", (error.strerror or str(error)).lower())
+            self._abort(block.file, "unreadable", (error.strerror or str(error)).lower())
         except ClusterError as error:
             with self._context.shared.locked() as (delivery, now):
                 delivery.retry(block, attempt.number, str(error), now)
@@ -153,9 +153,9 @@ class Sender:
                     headers=frames.encode(attempt.end_frame()),
                 )
 
-    def _drop(self, file: File, state: Literal["changed", "unreadable"], reason: str) -> None:
+    def _abort(self, file: File, state: Literal["changed", "unreadable"], reason: str) -> None:
         with self._context.shared.locked() as (delivery, _):
-            delivery.drop(file, state, reason)
+            delivery.abort(file, state, reason)
 
     def _check(self, attempt: Attempt) -> None:
         """Read the block, and send nothing: what is acknowledged is compared with it."""

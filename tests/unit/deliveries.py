@@ -3,8 +3,9 @@
 import itertools
 
 from streamapp.producer.block_proofs import Prover
-from streamapp.producer.delivery import Delivery, Policy, View
+from streamapp.producer.delivery import Delivery, Policy
 from streamapp.producer.sources.scan import SourceFile
+from streamapp.producer.view import View
 from streamapp.protocol import fileplan
 from streamapp.protocol.messages import BlockAck, FileStatus
 

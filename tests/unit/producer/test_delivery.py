@@ -99,7 +99,7 @@ class Chaos:
     def change(self, number):
         """A file changes."""
         if number == 0:
-            self.made.drop(self.files[0], "changed", "it grew")
+            self.made.abort(self.files[0], "changed", "it grew")
 
     def settle(self):
         """From now on everybody behaves: what is sent is stored and acknowledged."""
@@ -109,7 +109,7 @@ class Chaos:
                 self.take(partition)
             for number in range(len(self.attempts)):
                 self.sent(number)
-            for block in list(self.made._blocks.values()):
+            for block in self.made.in_flight:
                 if block.phase is Phase.SENT:
                     self.made.acknowledged(ack(block.file, block.number), self.now)
             self.check()
@@ -119,7 +119,7 @@ class Chaos:
         left = sum(
             not (file.is_persisted(number) or number in (file.failed or ()))
             for file in self.files
-            if not file.is_dropped
+            if not file.is_aborted
             for number in range(file.blocks)
         )
         assert left == self.made._left == sum(file.left for file in self.files)
@@ -146,8 +146,8 @@ def test_any_order_repetition_and_loss(sizes, steps):
 
     for file in chaos.files:
         is_whole = all(file.is_persisted(number) for number in range(file.blocks))
-        assert is_whole == (file.state == "complete") or file.is_dropped
-        assert is_whole or file.failed or file.is_dropped
+        assert is_whole == (file.state == "complete") or file.is_aborted
+        assert is_whole or file.failed or file.is_aborted
 
 
 def test_waiting_is_no_reason():
@@ -395,7 +395,7 @@ def test_changed():
     made = delivery(source("changes", 95), source("stays", 5))
     changes, stays = made.files.values()
     block = made.take(0.0, ())
-    made.drop(changes, "changed", "it grew")
+    made.abort(changes, "changed", "it grew")
 
     assert not block.is_wanted(block.attempt)
     assert 5 == made.bytes_wanted
@@ -437,13 +437,13 @@ def test_huge_file():
     for _ in range(3):
         send(made)
 
-    assert 3 == len(made._blocks)
+    assert 3 == len(made.in_flight)
     assert len(made._queue._ahead) <= 32
 
 
 def test_unacknowledged_blocks_are_bounded(monkeypatch):
     """When that many blocks are unanswered no fresh ones are sent, but old ones again."""
-    monkeypatch.setattr("streamapp.producer.delivery.MAX_UNACKNOWLEDGED", 2)
+    monkeypatch.setattr("streamapp.producer.in_flight.MAX_UNACKNOWLEDGED", 2)
     made = delivery(source(size=95))
     first = send(made)
     send(made)

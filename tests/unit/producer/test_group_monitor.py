@@ -9,8 +9,8 @@ import pytest
 from confluent_kafka import ConsumerGroupState, KafkaException
 from confluent_kafka import KafkaError as Code
 
-from streamapp.producer.delivery import View
 from streamapp.producer.group_monitor import GroupMonitor
+from streamapp.producer.view import View
 from streamapp.protocol import topics
 from tests.fake_kafka import FakeAdmin, FakeConsumer, FakeKafka
 

@@ -25,13 +25,13 @@ def test_backoff_is_bounded(tries, base, chance):
     assert longest / 2 <= backoff(tries, base, chance) <= longest
 
 
-def test_rested_first():
-    """A block that rested long enough comes before fresh ones, and not sooner."""
-    fresh, rested = block(0), block(1)
+def test_scheduled_first():
+    """A scheduled block that is due comes before fresh ones, and not sooner."""
+    fresh, scheduled = block(0), block(1)
     queue = SendQueue(iter([fresh]))
-    queue.rest(rested, due=5.0)
+    queue.schedule(scheduled, due=5.0)
 
-    assert [fresh, None, rested, None] == [
+    assert [fresh, None, scheduled, None] == [
         queue.take(now, (), with_fresh=True) for now in (4.9, 4.9, 5.0, 5.0)
     ]
 
@@ -46,16 +46,16 @@ def test_partition_in_use():
     assert first is queue.take(0.0, {2}, with_fresh=True)
 
 
-def test_resting_on_a_partition_in_use():
-    """The same for blocks that rested: none is lost while it is passed over."""
-    rested = [block(n, partition=n % 2) for n in range(4)]
+def test_scheduled_on_a_partition_in_use():
+    """The same for scheduled blocks: none is lost while it is passed over."""
+    scheduled = [block(n, partition=n % 2) for n in range(4)]
     queue = SendQueue(iter([]))
-    for each in rested:
-        queue.rest(each, due=0.0)
+    for each in scheduled:
+        queue.schedule(each, due=0.0)
     taken = [queue.take(1.0, {0}, with_fresh=False) for _ in range(3)]
     taken += [queue.take(1.0, {1}, with_fresh=False) for _ in range(3)]
 
-    assert [rested[1], rested[3], None, rested[0], rested[2], None] == taken
+    assert [scheduled[1], scheduled[3], None, scheduled[0], scheduled[2], None] == taken
 
 
 def test_looks_ahead_a_little():

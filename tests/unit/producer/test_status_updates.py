@@ -70,7 +70,7 @@ def test_failed(updates):
 def test_dropped(updates, state, shown):
     """A file that is not sent any more says why."""
     made = delivery()
-    made.drop(only_file(made), state, "it moved")
+    made.abort(only_file(made), state, "it moved")
     updates.touch(made.touched.values(), now=0.0)
     ((_, status),) = updates.take_due(10.0, wall=7.0)
 

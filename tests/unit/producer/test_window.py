@@ -12,7 +12,7 @@ from tests.unit.deliveries import BLOCK, ack, delivery, digest, only_file, send,
 
 def under_way(made):
     """The bytes of blocks that are taken and not over, counted anew."""
-    return sum(made.size_of(block.file, block.number) for block in made._blocks.values())
+    return sum(made.size_of(block.file, block.number) for block in made.in_flight)
 
 
 def answer(made, what, block, number, now):
@@ -41,19 +41,19 @@ def test_never_more(sizes, window, steps):
         if what == "t":
             taken += filter(None, [made.take(now, ())])
         elif what == "d" and number == 0:
-            made.drop(files[0], "changed", "it grew")
+            made.abort(files[0], "changed", "it grew")
         elif taken:
             answer(made, what, taken[number % len(taken)], number, now)
-        assert under_way(made) == made._bytes_open
+        assert under_way(made) == made.in_flight.bytes
         assert under_way(made) <= max(window, BLOCK)
 
     while not made.is_done:  # and it never stands still
         now += 100.0
-        block = made.take(now, ()) or next(iter(made._blocks.values()))
+        block = made.take(now, ()) or next(iter(made.in_flight))
         if block.phase is Phase.SENDING:
             made.sent(block, block.attempt, (1, 1), digest(block.number))
         made.acknowledged(ack(block.file, block.number), now)
-    assert 0 == made._bytes_open
+    assert 0 == made.in_flight.bytes
 
 
 def test_full_window_waits():
