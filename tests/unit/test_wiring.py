@@ -1,5 +1,6 @@
 """Wiring: promises that no single module can keep."""
 
+import asyncio
 import importlib
 import importlib.metadata
 import json
@@ -8,23 +9,24 @@ import sys
 
 import pytest
 
+from aiokafka.partitioner import DefaultPartitioner
+
 from streamapp.agents import faust_topics
-from streamapp.app import app
 from streamapp.kafka import topic_admin
 from streamapp.protocol import topics
-from streamapp.protocol.messages import BlockAck
-from streamapp.protocol.routing import partition_of
+from streamapp.protocol.messages import Heartbeat
 from streamapp.settings import Settings
 from streamapp.tables import state
+from streamapp.units import MIB
 from streamapp.worker import logs, startup
-from streamapp.worker.application import ROCKSDB_OPTIONS, StreamApp, create_app
+from streamapp.worker.application import StreamApp, create_app
 from streamapp.worker.changelog_table import ChangelogTable
-from streamapp.worker.consumer import OrderedCommitConsumer, OrderedCommitTransport
+from streamapp.worker.consumer import OrderedCommitConsumer
 from streamapp.worker.partition_agent import PartitionAgent
+from tests.frames import FILE_ID
 from tests.unit.rows import ack_of
 
 
-ID = "0123456789abcdef" * 2
 AGENTS = {
     "streamapp.agents.blocks.keep_blocks",
     "streamapp.agents.progress.fold_acks",
@@ -53,33 +55,57 @@ def test_agents_read_what_they_should(faust_app):
     assert {1} == {agent.concurrency for agent in faust_app.agents.values()}
 
 
-@pytest.mark.parametrize("key", ["a", ID, "m1", "x" * 200])
-def test_table_is_routed_where_the_topic_is_written(key):
-    """A table's key is hashed as the bytes it is, so that the right worker is asked."""
-    for table in (state.files, state.block_map, state.machines):
-        for form in (key, key.encode()):
-            assert key.encode() == table.changelog_topic.prepare_key(form, None)[0]
-        assert topics.FILE_PARTITIONS == table.partitions
+@pytest.mark.parametrize(
+    ("record", "table", "key"),
+    [
+        (ack_of(7), state.files, FILE_ID),
+        (Heartbeat(machine="m1", group="g", state="running", at=1.0), state.machines, "m1"),
+        (
+            Heartbeat(machine="x" * 200, group="g", state="running", at=1.0),
+            state.machines,
+            "x" * 200,
+        ),
+    ],
+)
+async def test_record_is_published_where_its_row_is(monkeypatch, record, table, key):
+    """A record goes to the partition in which Faust looks for the row of its table key.
+
+    Faust would write a key that is no bytes as JSON, and look in the partition of another key.
+    """
+    sent = []
+
+    async def send(**record):
+        sent.append(record["partition"])
+        return asyncio.sleep(0)
+
     for topic in (faust_topics.acks, faust_topics.status):
-        assert topics.FILE_PARTITIONS == topic.partitions
-    assert partition_of(key.encode()) in range(topics.FILE_PARTITIONS)
+        monkeypatch.setattr(topic, "send", send)
+    await faust_topics.publish(record)
+
+    partitions = list(range(table.partitions))
+    for form in (key, key.encode()):
+        raw, _ = table.changelog_topic.prepare_key(form, None)
+        assert [DefaultPartitioner()(raw, partitions, partitions)] == sent
 
 
-def test_acks_of_a_file_go_where_its_row_is():
-    """The record's key has the block and the group in it; what routes it is the file id alone."""
-    ack = ack_of(7)
-    assert ack.key.startswith(ack.file_id.encode() + b":7:")
-    assert isinstance(ack, BlockAck)
+def test_partitions():
+    """Tables have as many partitions as the topics that fill them; the blocks' topic has more."""
+    small = (state.files, state.block_map, state.machines, faust_topics.acks, faust_topics.status)
+    assert {topics.FILE_PARTITIONS} == {each.partitions for each in small}
     assert topics.BLOCK_PARTITIONS == faust_topics.data_blocks.partitions
 
 
 def test_tables_are_bounded():
     """RocksDB's default is a cache of 2 GiB for each partition of each table."""
-    for table in (state.files, state.block_map, state.machines):
-        assert table.key_type is bytes
-        assert table.value_type is bytes
-        assert ROCKSDB_OPTIONS == table.options
-        assert table.options is not ROCKSDB_OPTIONS
+    tables = (state.files, state.block_map, state.machines)
+    for table in tables:
+        assert (bytes, bytes) == (table.key_type, table.value_type)
+        options = table.options
+        buffers = options["write_buffer_size"] * options["max_write_buffer_number"]
+        assert options["block_cache_size"] + buffers <= 16 * MIB
+        assert options["max_open_files"] <= 64
+    # Faust's store takes keys out of the options: one object for all would lose them.
+    assert len(tables) == len({id(table.options) for table in tables})
 
 
 @pytest.mark.parametrize("session_timeout", [6.0, 30.0, 600.0])
@@ -112,9 +138,9 @@ def test_application(session_timeout):
     assert conf.broker_heartbeat_interval < session_timeout / 3
 
 
-def test_transport():
-    """Acknowledgements go through the consumer that refuses stale ones."""
-    assert isinstance(app._new_transport(), OrderedCommitTransport)
+def test_transport(faust_app):
+    """Faust reads through the consumer that refuses acknowledgements of stale records."""
+    assert faust_app.transport.Consumer is OrderedCommitConsumer
 
 
 def test_worker_command():

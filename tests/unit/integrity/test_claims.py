@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import inspect
 import threading
 import time
 
@@ -19,9 +20,10 @@ from streamapp.kafka import clients, groups
 from streamapp.protocol import messages, topics
 from streamapp.protocol.messages import BlockAck, Heartbeat
 from streamapp.protocol.presence import Roster
+from streamapp.receiver.context import ClaimLookup
 from streamapp.settings import Settings
 from tests.fake_kafka import FakeKafka, Message
-from tests.fakes import FakeContext
+from tests.fakes import FakeClaims
 from tests.unit.receivers import DATA, FILE_ID, expire, pieces
 from tests.waiting import eventually
 
@@ -253,6 +255,12 @@ async def test_asked_anew_after_a_rebalance(partition, context):
     assert context.claims.catch_ups > before
 
 
-def test_fake_context_has_claims(store):
-    """The worker in memory has none at first."""
-    assert FakeContext(store).claims.of(FILE_ID, 0) is None
+@pytest.mark.parametrize("claims", [Claims, FakeClaims])
+def test_claims_are_what_a_receiver_asks_for(claims):
+    """The claims of a worker, and those of the tests, have the methods of `ClaimLookup`."""
+    wanted = {name: f for name, f in vars(ClaimLookup).items() if name in {"of", "catch_up"}}
+    assert 2 == len(wanted)
+    for name, method in wanted.items():
+        found = getattr(claims, name)
+        assert [*inspect.signature(method).parameters] == [*inspect.signature(found).parameters]
+        assert inspect.iscoroutinefunction(method) == inspect.iscoroutinefunction(found)
