@@ -1,1 +1,1 @@
-"""Clients of Kafka outside Faust, and what they ask for."""
+"""Kafka clients outside of Faust: producers, consumers, topics, groups and their errors."""

@@ -1,7 +1,7 @@
-"""When a broker answered last: the sign by which a process notices that it has no cluster.
+"""The time since a broker answered last, by which a process notices that no broker is reachable.
 
-Kafka's clients keep silent while no broker can be reached, and go on by themselves when one
-can. Pure code: the clock is given. Used by one thread that notes, and any that ask.
+Kafka's clients report nothing while they cannot reach a broker, and reconnect by themselves. Pure
+code: the clock is given. One thread notes answers; any thread may read `reason`.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 SILENT_SECONDS: Final = 4.5
-"""Brokers answer each fetch within 1.5 s, and a worker's heartbeats every 3 s."""
+"""Brokers answer a fetch within 1.5 s and a worker's heartbeat every 3 s."""
 
 STATISTICS_SECONDS: Final = 1.0
-"""How often librdkafka reports on its connections."""
+"""How often librdkafka reports statistics of its connections."""
 
 
 class _Broker(msgspec.Struct):
@@ -33,14 +33,14 @@ class _Statistics(msgspec.Struct):
 
 
 class BrokerContact:
-    """Knows for how long no broker has answered."""
+    """Measures for how long no broker has answered."""
 
     def __init__(
         self, brokers: str, clock: Callable[[], float], *, silent_seconds: float = SILENT_SECONDS
     ) -> None:
-        """*clock* counts seconds and never goes back; fewer than *silent_seconds* are no silence.
+        """*clock* returns monotonic seconds; a shorter silence than *silent_seconds* is ignored.
 
-        *brokers* are the addresses, for people.
+        *brokers* are the addresses to show in `reason`.
         """
         self._brokers = brokers
         self._clock = clock
@@ -52,7 +52,7 @@ class BrokerContact:
         self._answered_at = self._clock()
 
     def note_statistics(self, statistics: str) -> None:
-        """Note what librdkafka's *statistics* (JSON) say of its connections."""
+        """Take the newest answer from librdkafka's *statistics* (JSON)."""
         found = msgspec.json.decode(statistics, type=_Statistics)
         idle = [b.rxidle / 1e6 for b in found.brokers.values() if b.state == "UP" and b.rxidle >= 0]
         if idle:
@@ -60,7 +60,7 @@ class BrokerContact:
 
     @property
     def reason(self) -> str:
-        """That no broker has answered, where, and for how long; empty while one does."""
+        """The brokers that do not answer, and for how long; empty while one answers."""
         seconds = self._clock() - self._answered_at
         if seconds < self._patience:
             return ""

@@ -1,7 +1,7 @@
-"""How we talk to Kafka outside of Faust: clients with our settings, errors in our words.
+"""Makes the Kafka clients outside of Faust, and translates their errors.
 
-confluent-kafka (librdkafka) needs a third of aiokafka's processor time to send, repeats and
-orders by itself, and its memory has a bound. Faust alone uses aiokafka.
+confluent-kafka (librdkafka) needs a third of aiokafka's processor time to send, retries and
+orders records by itself, and bounds its memory. Only Faust uses aiokafka.
 """
 
 from __future__ import annotations
@@ -35,21 +35,20 @@ __all__ = [
 ]
 
 REQUEST_SECONDS: Final = 10.0
-"""How long one request may take before we say that no broker answers (promise: 15 s)."""
+"""How long one request may take before an error says that no broker answers (promise: 15 s)."""
 
 FAILOVER_SECONDS: Final = 60.0
-"""How long a cluster that has answered may be silent: a broker died, and others take over."""
+"""How long a cluster that has answered may be silent while another broker takes over."""
 
 BATCH_BYTES: Final = 4 * MIB + 64 * KIB
-"""Four frames of 1 MiB, with their headers, go to one partition in one request: fewer, larger
-requests spare the brokers."""
+"""Four frames of 1 MiB with their headers: fewer and larger requests save broker time."""
 
 LINGER_MS: Final = 200
-"""How long frames wait for a batch to be full. librdkafka's threads spin while a frame that
-has waited longer cannot be sent yet: at 20 ms that was a third of our processor time."""
+"""How long frames wait for a full batch. librdkafka's threads spin while a frame that has waited
+longer cannot be sent: with 20 ms that was a third of the producer's processor time."""
 
 DELIVERY_SECONDS: Final = 24 * 3600
-"""How long librdkafka repeats a send by itself: longer than any outage one waits out."""
+"""How long librdkafka retries a record: longer than any outage that users wait for."""
 
 _DENIED: Final = frozenset(
     {
@@ -71,7 +70,7 @@ _UNREACHABLE: Final = frozenset(
 
 
 def common(settings: Settings) -> dict[str, Any]:
-    """Return what every client of ours is configured with."""
+    """Return the configuration that all clients share."""
     return {
         "bootstrap.servers": settings.brokers,
         "client.id": f"streamapp-{settings.machine_id}",
@@ -84,7 +83,7 @@ def common(settings: Settings) -> dict[str, Any]:
 
 
 class AdminClient(_admin.AdminClient):
-    """An admin client that can say why it cannot use its brokers."""
+    """An admin client that knows why it cannot use its brokers."""
 
     def __init__(self, settings: Settings) -> None:
         self._trouble = ConnectionErrors()
@@ -92,7 +91,7 @@ class AdminClient(_admin.AdminClient):
 
     @property
     def trouble(self) -> str:
-        """Why no broker can be used; empty when librdkafka does not say."""
+        """Why no broker can be used; empty if that is unknown."""
         self.poll(0)
         return self._trouble.reason
 
@@ -108,9 +107,9 @@ def producer(
     max_message_bytes: int = MIB,
     **extra: Any,  # noqa: ANN401 - librdkafka's settings
 ) -> Producer:
-    """Return a producer: acknowledged by all in-sync replicas, idempotent, bounded in memory.
+    """Return a producer that waits for all in-sync replicas, is idempotent and bounds its memory.
 
-    *max_message_bytes* is the topic's: a produce batch is never larger.
+    *max_message_bytes* is the topic's limit for a produce batch.
     """
     return Producer(
         common(settings)
@@ -124,7 +123,7 @@ def producer(
             "queue.buffering.max.kbytes": settings.send_buffer // KIB,
             "queue.buffering.max.messages": 100_000,
             "compression.type": "none",
-            "partitioner": "murmur2_random",  # as Faust and Java route: tables rely on it
+            "partitioner": "murmur2_random",  # as Faust and Java do; tables rely on it
             "max.in.flight.requests.per.connection": 5,
         }
         | extra
@@ -151,13 +150,13 @@ def brokers(client: AdminClient, settings: Settings) -> int:
     """Return how many brokers the cluster has.
 
     Raises:
-        ClusterError: none answers.
+        ClusterError: no broker answers.
     """
     return len(_metadata(client, settings).brokers)
 
 
 def topics(client: AdminClient, settings: Settings) -> dict[str, list[int]]:
-    """Return the topics of the cluster: for each partition its number of replicas.
+    """Return by topic of the cluster the number of replicas of each partition.
 
     Raises:
         ClusterError: no broker answers.
@@ -174,14 +173,14 @@ def is_already_there(error: KafkaException) -> bool:
 
 
 def is_passing(error: KafkaException) -> bool:
-    """Return whether *error* may be gone as soon as another broker has taken over."""
+    """Return whether *error* may end when another broker has taken over."""
     return error.args[0].code() in _UNREACHABLE
 
 
 def translated(
     error: KafkaException, doing: str, settings: Settings | None = None, *, trouble: str = ""
 ) -> ClusterError:
-    """Return *error* as one of ours: who must act, *doing* what it happened, and its cause."""
+    """Return *error* as a `ClusterError`; *doing* says what failed, *trouble* why."""
     cause = error.args[0]
     code = cause.code()
     if code in _DENIED:

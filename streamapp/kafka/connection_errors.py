@@ -1,8 +1,8 @@
-"""Why no broker can be used, as a sentence.
+"""Remembers why no broker can be used, as a sentence for users.
 
-librdkafka writes a line for each failed connection, many a second, made for its developers.
-They go to the log at DEBUG only. The newest reason that a user can do something about is kept
-here, and is said where a command or a delivery has to wait.
+librdkafka writes many lines a second about failed connections, for its developers. They are logged
+at DEBUG only. The newest error that a user can act on becomes a sentence, which commands and
+deliveries report while they wait.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 FRESH_SECONDS: Final = 30.0
-"""A reason that did not occur again for so long is gone."""
+"""A reason that did not occur again for so long is not reported any more."""
 
 _LINE: Final = re.compile(r"(?:[a-z_]+://)?(?P<address>[^\s/]+)/\w+: (?P<text>.*)", re.DOTALL)
 _LOGIN: Final = frozenset(
@@ -33,7 +33,7 @@ _LOGIN: Final = frozenset(
         Code.ILLEGAL_SASL_STATE,
     }
 )
-# What the text of a broken connection has in it, and what that means; the first counts.
+# A part of the error text, and the sentence for it; the first match counts.
 _MEANINGS: Final = (
     ("security.protocol", "{} ends the connection at once: it may expect TLS or a login"),
     ("SSL", "the TLS connection to {} fails: wrong port, or a certificate that is not trusted"),
@@ -45,36 +45,36 @@ _MEANINGS: Final = (
 
 
 class LibraryLog:
-    """Takes librdkafka's own lines, whatever level they claim: nobody else can use them."""
+    """Logs librdkafka's own lines at DEBUG, whatever their level: users cannot act on them."""
 
     def log(self, _level: int, *message: object) -> None:
-        """Write a line, for who debugs."""
-        logger.debug(*message)  # the format comes first
+        """Log a line."""
+        logger.debug(*message)  # the first one is the format
 
 
 class ConnectionErrors:
-    """Remembers why a client cannot use its brokers; may be asked from any thread."""
+    """Remembers why a client cannot use its brokers; any thread may read `reason`."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        """*clock* counts seconds and never goes back."""
+        """*clock* returns monotonic seconds."""
         self._clock = clock
         self._found = ("", -FRESH_SECONDS)  # a sentence, and when it was noted
 
     def note(self, error: Code) -> None:
-        """Note *error*; librdkafka itself goes on and tries again after it."""
+        """Note *error*; librdkafka retries by itself."""
         logger.debug("kafka: %s", error.str())
         if found := sentence(error):
             self._found = found, self._clock()
 
     @property
     def reason(self) -> str:
-        """The newest reason, without a full stop; empty when there is none."""
+        """The newest reason, without a full stop; empty if there is none."""
         text, noted_at = self._found
         return text if self._clock() - noted_at < FRESH_SECONDS else ""
 
 
 def sentence(error: Code) -> str:
-    """Return what *error* means to a user; empty when it says nothing that is of use."""
+    """Return what *error* means for a user; empty if a user cannot act on it."""
     line = _LINE.match(error.str())
     address = line["address"] if line else "the broker"
     code = error.code()

@@ -1,7 +1,7 @@
-"""Reads topics by assignment up to where they end now; can go on with what comes later.
+"""Reads topics by assignment up to their current ends, and optionally follows new records.
 
-It commits nothing and joins no group. Whoever may write to a topic can spoil it: a batch that
-librdkafka cannot decode, and a record with a forged offset, are skipped.
+A follower commits nothing and joins no group. Anyone who may write to a topic can publish a batch
+that librdkafka cannot decode, or a record with a forged offset: both are skipped.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_BATCH: Final = 500  # records for each call of on_records, at most
-_POLL_SECONDS: Final = 0.2  # how late a stop may be noticed
-_ASK_SECONDS: Final = 3.0  # for one answer; asked again until a broker has failed over
+_BATCH: Final = 500  # records in one call of on_records, at most
+_POLL_SECONDS: Final = 0.2  # a stop is noticed within this time
+_ASK_SECONDS: Final = 3.0  # for one request; it is retried during a failover
 _UNREADABLE: Final = (Code._BAD_MSG, Code._BAD_COMPRESSION, Code._NOT_IMPLEMENTED)  # noqa: SLF001
-"""Errors of a batch that librdkafka cannot decode; it would fetch it again for ever."""
+"""Errors of a batch that librdkafka cannot decode, and would fetch again without end."""
 
 
 class Follower:
@@ -56,7 +56,9 @@ class Follower:
     def begin(
         self, stop: threading.Event, *, look_back: Mapping[Place, int] | None = None
     ) -> dict[Place, int]:
-        """Begin at the beginning, or *look_back* records before the end; return the ends.
+        """Assign the partitions, and return their ends (the offsets of the next records).
+
+        Reading begins at the beginning, or *look_back* records before the end.
 
         Raises:
             ClusterError: the topics cannot be read.
@@ -71,7 +73,7 @@ class Follower:
         return ends
 
     def read_to(self, ends: dict[Place, int], stop: threading.Event) -> None:
-        """Read until everything before *ends* was read, or *stop*.
+        """Read until all records before *ends* are read, or *stop* is set.
 
         Raises:
             ClusterError: the topics cannot be read any more.
@@ -80,7 +82,7 @@ class Follower:
             self.read_some()
 
     def follow(self, stop: threading.Event) -> None:
-        """Go on reading until *stop*; a thread's whole life.
+        """Read until *stop* is set; runs in a thread of its own.
 
         Raises:
             ClusterError: the topics cannot be read any more.
@@ -89,7 +91,7 @@ class Follower:
             self.read_some()
 
     def read_some(self) -> None:
-        """Read what is there; wait a moment where nothing is.
+        """Read one batch of records; wait up to `_POLL_SECONDS` for the first one.
 
         Raises:
             ClusterError: the topics cannot be read any more.
@@ -109,12 +111,12 @@ class Follower:
 
     @property
     def positions(self) -> dict[Place, int]:
-        """Up to where each partition was read."""
+        """The next offset to read, by partition."""
         with self._moved:
             return dict(self._positions)
 
     def wait_until(self, ends: dict[Place, int], within: float) -> bool:
-        """Wait until everything before *ends* was read; return whether it was *within* seconds."""
+        """Wait up to *within* seconds until all before *ends* is read; return whether it is."""
         deadline = time.monotonic() + within
         with self._moved:
             while not self._has_reached(ends):
@@ -125,14 +127,14 @@ class Follower:
             return True
 
     def close(self) -> None:
-        """Close the consumer, when no thread reads any more."""
+        """Close the consumer; no thread may be reading."""
         self._consumer.close()
 
     def _has_reached(self, ends: dict[Place, int]) -> bool:
         return all(self._positions[place] >= end for place, end in ends.items())
 
     def _bounds(self, place: Place, stop: threading.Event, deadline: float) -> tuple[int, int]:
-        """Return where *place* begins and ends. A new topic may have no leader for a moment."""
+        """Return the first and the next offset of *place*, retrying while it has no leader."""
         while True:
             try:
                 return self._consumer.get_watermark_offsets(
@@ -159,22 +161,22 @@ class Follower:
             self._pass_by(place, max(offset, self._positions[place]))
 
     def _is_forged(self, place: Place, offset: int) -> bool:
-        """Whether *offset* is behind the end of *place*: librdkafka takes it from the record."""
+        """Return whether *offset*, which librdkafka takes from the record, is beyond the end."""
         if offset <= self._positions[place]:
             return False
         _, end = self._consumer.get_watermark_offsets(TopicPartition(*place), cached=True)
         return bool(offset >= end)
 
     def _pass_by(self, place: Place, offset: int) -> None:
-        """Continue after *offset*, where librdkafka would not by itself."""
+        """Continue after *offset*: librdkafka would not skip it by itself."""
         self._positions[place] = offset + 1
-        with contextlib.suppress(KafkaException):  # not assigned any more; or it is met again
+        with contextlib.suppress(KafkaException):  # not assigned any more
             self._consumer.seek(TopicPartition(*place, offset + 1))
 
     @staticmethod
     def _check(error: Code) -> None:
         if error.code() == Code.GROUP_AUTHORIZATION_FAILED:
-            return  # librdkafka asks for its group, which reading by assignment does not need
+            return  # librdkafka looks up its group, which reading by assignment does not need
         translated = clients.translated(KafkaException(error), "cannot read what workers publish")
         if isinstance(translated, BrokerDeniedError):
             raise translated

@@ -1,6 +1,6 @@
-"""What Kafka says of a group and its topics: commits, where logs begin and end, who is up.
+"""Asks Kafka for a group's commits and members, and for the bounds of logs; changes groups.
 
-Offsets are by place: a topic and a partition.
+Offsets are by topic and partition (`Place`).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from streamapp.settings import Settings
 
 COORDINATOR_SECONDS: Final = 30.0
-"""How long a group's coordinator may take to load; on a new cluster it takes seconds."""
+"""How long a group's coordinator may load; on a new cluster it takes seconds."""
 
 _COORDINATOR_MOVES: Final = frozenset(
     {
@@ -41,9 +41,9 @@ _LEADER_MOVES: Final = frozenset(
     {
         Code.LEADER_NOT_AVAILABLE,
         Code.NOT_LEADER_FOR_PARTITION,
-        Code.FENCED_LEADER_EPOCH,  # asked with what was known of a topic before it moved,
-        Code.UNKNOWN_LEADER_EPOCH,  # or before it was made anew
-        Code.UNKNOWN_TOPIC_OR_PART,  # made a moment ago, and not known to every broker yet
+        Code.FENCED_LEADER_EPOCH,  # the leader is older than the client's metadata, or newer,
+        Code.UNKNOWN_LEADER_EPOCH,  # or the topic was created again
+        Code.UNKNOWN_TOPIC_OR_PART,  # a new topic that not every broker knows yet
         Code._UNKNOWN_PARTITION,  # noqa: SLF001 - librdkafka's own names for the same
         Code._NOENT,  # noqa: SLF001
     }
@@ -54,17 +54,17 @@ _NO_ANSWER: Final = f"no answer from Kafka within {2 * clients.REQUEST_SECONDS:.
 
 
 def reader(settings: Settings, group: str) -> Consumer:
-    """Return a client that asks and tells Kafka about *group* without being in it.
+    """Return a client that reads and sets the commits of *group* without joining it.
 
-    A consumer, and not the admin client: while a coordinator is still loading (a new cluster,
-    a broker that just came up) librdkafka's admin request for commits fails, and has crashed
-    the process; a consumer's own request waits and goes on.
+    It is a consumer, because librdkafka's admin request for commits fails while a coordinator is
+    loading (a new cluster, a broker that just started), and has crashed the process. A consumer's
+    request waits instead.
     """
     return clients.consumer(settings, **{"group.id": group})
 
 
 def committed(client: Consumer, places: Iterable[Place]) -> dict[Place, int]:
-    """Return the group's committed offsets; places without one are left out.
+    """Return the group's committed offsets; partitions without one are left out.
 
     Raises:
         ClusterError: the broker does not answer, or refuses.
@@ -86,7 +86,7 @@ def names(admin: AdminClient) -> list[str]:
     """Return the names of all groups of the cluster.
 
     Raises:
-        ClusterError: a broker does not answer, or refuses: the groups that it leads are unknown.
+        ClusterError: a broker does not answer, or refuses; its groups are unknown.
     """
     found, errors = _listed(admin, "cannot list groups", clients.REQUEST_SECONDS)
     if errors:
@@ -95,7 +95,7 @@ def names(admin: AdminClient) -> list[str]:
 
 
 def rewind(client: Consumer, admin: AdminClient, places: Iterable[Place]) -> None:
-    """Have the group read the *places* from their beginning.
+    """Set the group's commits to the beginning of the partitions *places*.
 
     Raises:
         ClusterError: the broker does not answer, or members of the group are up.
@@ -108,7 +108,7 @@ def rewind(client: Consumer, admin: AdminClient, places: Iterable[Place]) -> Non
 
 
 def starts(admin: AdminClient, places: Iterable[Place]) -> dict[Place, int]:
-    """Return where the logs begin.
+    """Return the first offsets of the logs.
 
     Raises:
         ClusterError: the broker does not answer, or refuses.
@@ -117,7 +117,7 @@ def starts(admin: AdminClient, places: Iterable[Place]) -> dict[Place, int]:
 
 
 def ends(admin: AdminClient, places: Iterable[Place]) -> dict[Place, int]:
-    """Return where the logs end: the offset of the next record.
+    """Return the ends of the logs: the offsets of the next records.
 
     Raises:
         ClusterError: the broker does not answer, or refuses.
@@ -134,8 +134,8 @@ def is_up(
 ) -> bool:
     """Return whether members of *group* are up.
 
-    All brokers are asked which groups they lead, and not the group's coordinator how it is:
-    while that one is gone or loading, librdkafka's requests to it have aborted the process
+    All brokers are asked for their groups, instead of the group's coordinator for its state.
+    While the coordinator is down or loading, librdkafka's requests to it have aborted the process
     (``Assertion `eonce->refcnt > 0' failed``).
 
     Raises:
@@ -156,7 +156,7 @@ def is_up(
 
 
 def delete(admin: AdminClient, group: str) -> None:
-    """Delete *group*, whose members were stopped: Kafka may wait for one that was killed.
+    """Delete *group*; wait while Kafka still counts a killed member.
 
     Raises:
         ClusterError: the broker does not answer, or refuses, or members are still up.
@@ -179,10 +179,10 @@ def delete(admin: AdminClient, group: str) -> None:
 
 
 def result(future: Any, doing: str) -> Any:  # noqa: ANN401 - confluent-kafka's futures have no type
-    """Return what *future* brings.
+    """Return the result of *future*.
 
     Raises:
-        ClusterError: it failed; *doing* says what.
+        ClusterError: the request failed; *doing* says which.
     """
     try:
         return future.result(timeout=2 * clients.REQUEST_SECONDS)
@@ -197,7 +197,7 @@ def _listed(
 ) -> tuple[list[ConsumerGroupListing], list[KafkaException]]:
     """Return the groups of the brokers that answer, and the errors of those that do not."""
     listed = result(admin.list_consumer_groups(request_timeout=timeout), doing)
-    # They are no exceptions, other than confluent-kafka's documentation says.
+    # The errors are no exceptions, unlike in confluent-kafka's documentation.
     return listed.valid, [KafkaException(code) for code in listed.errors]
 
 
@@ -215,7 +215,7 @@ def _bounds(admin: AdminClient, places: Iterable[Place], which: OffsetSpec) -> d
             if error.args[0].code() not in _LEADER_MOVES or time.monotonic() > deadline:
                 raise clients.translated(error, "cannot ask where logs begin and end") from error
             time.sleep(_POLL_SECONDS)
-            # A topic that it once found unknown librdkafka does not ask for again by itself.
+            # librdkafka does not look up a topic again that it once found unknown.
             with contextlib.suppress(KafkaException):
                 admin.list_topics(timeout=clients.REQUEST_SECONDS)
         except TimeoutError as error:

@@ -1,7 +1,7 @@
-"""What a group without a position will read first: all that Kafka still holds.
+"""Finds the records that a group without commits will read before a new delivery.
 
-A group that is new, was away until Kafka forgot its commits, or whose name is mistyped begins
-at the beginning. That may be days of other deliveries, so it is said before it begins.
+A group that is new, was away until Kafka deleted its commits, or whose name is mistyped begins at
+the beginning of the log. That may be days of other deliveries, so the producer reports it first.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ logger = logging.getLogger(__name__)
 
 
 def ahead_of(settings: Settings, data_blocks: TopicState) -> str:
-    """Return what the group will read of *data_blocks* before anything new; empty: nothing.
+    """Return a sentence about the old records that the group will read; empty if none.
 
-    It is only of use, so Kafka that does not say is no error.
+    An error of Kafka is only logged: the delivery does not need the answer.
     """
     try:
         records = _unread_by_new_group(settings, data_blocks)
@@ -45,7 +45,7 @@ def ahead_of(settings: Settings, data_blocks: TopicState) -> str:
 
 
 def _unread_by_new_group(settings: Settings, data_blocks: TopicState) -> int:
-    """Return how many records the topic holds; 0 when the group has a position in it.
+    """Return how many records the topic has; 0 if the group has a commit on it.
 
     Raises:
         ClusterError: the brokers do not answer, or refuse.
@@ -54,7 +54,7 @@ def _unread_by_new_group(settings: Settings, data_blocks: TopicState) -> int:
     admin = clients.admin(settings)
     starts, ends = groups.starts(admin, places), groups.ends(admin, places)
     records = sum(ends[place] - starts[place] for place in places)
-    if not records:  # then the group's coordinator, which may still be loading, is not asked
+    if not records:  # the group's coordinator, which may be loading, need not be asked
         return 0
     with contextlib.closing(groups.reader(settings, settings.group_id)) as reader:
         return 0 if groups.committed(reader, places) else records

@@ -42,12 +42,12 @@ _T = TypeVar("_T")
 
 WANTED_REPLICAS: Final = 3
 MAX_MESSAGE_BYTES: Final = 8 * MIB
-"""Several 1 MiB frames to a produce batch: a third less processor time in the brokers."""
+"""Several 1 MiB frames fit into a produce batch: the brokers need a third less processor time."""
 
 SEGMENT_BYTES: Final = 256 * MIB
 _MIN_FRAME_BYTES: Final = 1024
 SPREAD_SECONDS: Final = 10.0
-"""How long a broker may not know a topic that another one has just made."""
+"""How long a broker may not know a topic that another broker has just created."""
 
 _HOUR_MS: Final = 3_600_000
 
@@ -70,7 +70,7 @@ def file_places(topic: str) -> list[Place]:
 
 
 class TopicSpec(msgspec.Struct, frozen=True):
-    """What a topic must be: *config* holds Kafka's own setting names."""
+    """How a topic must be configured; *config* has Kafka's setting names."""
 
     name: str
     partitions: int
@@ -78,7 +78,7 @@ class TopicSpec(msgspec.Struct, frozen=True):
 
 
 def specs(settings: Settings) -> tuple[TopicSpec, ...]:
-    """Return all topics as *settings* wants new ones to be."""
+    """Return the specifications of all topics."""
     compacted = {"cleanup.policy": "compact", "compression.type": "producer"}
     retention = -1 if settings.retention_size is None else settings.retention_size
     called = names(settings)
@@ -110,7 +110,7 @@ def changelogs(settings: Settings) -> tuple[TopicSpec, ...]:
 
 
 class TopicState(msgspec.Struct, frozen=True):
-    """What a topic is on the cluster."""
+    """How a topic is configured on the cluster."""
 
     name: str
     partitions: int
@@ -119,30 +119,30 @@ class TopicState(msgspec.Struct, frozen=True):
 
     @property
     def max_message_bytes(self) -> int:
-        """The largest batch of records that the topic takes."""
+        """The largest batch of records that the topic accepts, in bytes."""
         return int(self.config["max.message.bytes"])
 
     @property
     def retention_bytes(self) -> int | None:
-        """How many bytes a partition keeps, read or not; None without a limit."""
+        """The bytes that a partition retains, read or not; None without a limit."""
         size = int(self.config.get("retention.bytes", -1))
         return None if size < 0 else size
 
     @property
     def retention_seconds(self) -> float | None:
-        """How long a record is kept, read or not; None without a limit."""
+        """The time that a record is retained, read or not; None without a limit."""
         milliseconds = int(self.config.get("retention.ms", -1))
         return None if milliseconds < 0 else milliseconds / 1000
 
 
 def ensure(settings: Settings, *, with_changelogs: bool = False) -> dict[str, TopicState]:
-    """Create the topics that are missing, check all, and return what they are, by full name.
+    """Create the missing topics, check all topics, and return their states by full name.
 
-    A worker also needs the changelogs of its group's tables: *with_changelogs*.
+    A worker also needs the changelogs of its group's tables (*with_changelogs*).
 
     Raises:
-        ClusterError: no broker answers, or it does not allow it.
-        TopicError: a topic is not as it must be; the message has the command that mends it.
+        ClusterError: no broker answers, or the user has no right to create topics.
+        TopicError: a topic has a wrong setting; the message has the command that corrects it.
     """
     admin = clients.admin(settings)
     brokers = clients.brokers(admin, settings)
@@ -151,17 +151,17 @@ def ensure(settings: Settings, *, with_changelogs: bool = False) -> dict[str, To
     missing = [spec for spec in wanted if spec.name not in found]
     if missing:
         _create(admin, missing, replicas=settings.replication or min(WANTED_REPLICAS, brokers))
-    # Patience also with what was there: another worker may have made it a moment ago, and each
-    # question may go to another broker.
+    # Existing topics may be new as well: another worker may have created them a moment ago, and
+    # each request may go to another broker.
     return check(settings, patience=SPREAD_SECONDS)
 
 
 def check(settings: Settings, *, patience: float = 0.0) -> dict[str, TopicState]:
-    """Return what the topics are on the cluster; missing ones may appear within *patience*.
+    """Return the topics' states by full name; wait up to *patience* seconds for missing topics.
 
     Raises:
-        ClusterError: no broker answers, or it does not allow it.
-        TopicError: a topic is missing, or not as it must be.
+        ClusterError: no broker answers, or refuses.
+        TopicError: a topic is missing, or has a wrong setting.
     """
     admin = clients.admin(settings)
     deadline = time.monotonic() + patience
@@ -190,10 +190,11 @@ def check(settings: Settings, *, patience: float = 0.0) -> dict[str, TopicState]
 
 
 def delete(settings: Settings, names: list[str]) -> None:
-    """Delete the topics *names*; return when the cluster has forgotten them.
+    """Delete the topics *names*; return when no broker lists them.
 
     Raises:
-        ClusterError: no broker answers, it does not allow it, or it takes too long.
+        ClusterError: no broker answers, or refuses.
+        TopicError: the deletion takes too long.
     """
     admin = clients.admin(settings)
     doomed = [name for name in names if name in clients.topics(admin, settings)]
@@ -214,10 +215,10 @@ def delete(settings: Settings, names: list[str]) -> None:
 
 
 def frame_bytes(settings: Settings, data_blocks: TopicState) -> int:
-    """Return how many bytes of a block fit in one record of *data_blocks*.
+    """Return how many bytes of a block fit into one record of *data_blocks*.
 
     Raises:
-        TopicError: a block would have more frames than a worker takes.
+        TopicError: a block would have more frames than a worker accepts.
     """
     size = min(settings.frame_size, data_blocks.max_message_bytes - OVERHEAD_BYTES)
     if settings.block_size > MAX_FRAMES * size:
@@ -249,7 +250,7 @@ def _create(admin: clients.AdminClient, wanted: list[TopicSpec], *, replicas: in
             try:
                 future.result()
             except KafkaException as error:
-                if not clients.is_already_there(error):  # another of us was quicker
+                if not clients.is_already_there(error):  # another process was faster
                     raise
 
     _persistently(create, f"cannot create the topics {', '.join(spec.name for spec in wanted)}")
@@ -266,33 +267,34 @@ def _config(admin: clients.AdminClient, name: str) -> dict[str, str]:
 
 
 def _persistently(ask: Callable[[], _T], doing: str) -> _T:
-    """Return what *ask* returns; again, while a topic or a leader is too new to be known.
+    """Return the result of *ask*; retry while a topic is new or a broker fails over.
 
     Raises:
-        ClusterError: it cannot be had; *doing* says what.
+        ClusterError: *ask* fails; *doing* says which request failed.
     """
     began = time.monotonic()
     while True:
         try:
             return ask()
         except KafkaException as error:
-            is_new = error.args[0].code() == KafkaCode.UNKNOWN_TOPIC_OR_PART
-            patience = (
-                SPREAD_SECONDS if is_new else clients.FAILOVER_SECONDS * clients.is_passing(error)
-            )
+            patience = 0.0
+            if error.args[0].code() == KafkaCode.UNKNOWN_TOPIC_OR_PART:
+                patience = SPREAD_SECONDS
+            elif clients.is_passing(error):
+                patience = clients.FAILOVER_SECONDS
             if time.monotonic() - began >= patience:
                 raise clients.translated(error, doing) from error
             time.sleep(_POLL_SECONDS)
 
 
 def _create_command(settings: Settings) -> str:
-    """Return the command that makes the topics, on these brokers and under this prefix."""
+    """Return the command that creates the topics on these brokers and with this prefix."""
     prefix = f" --topic-prefix {settings.topic_prefix}" if settings.topic_prefix else ""
     return f"streamapp topics create --brokers {settings.brokers}{prefix}"
 
 
 def _wrong_width(spec: TopicSpec, state: TopicState, settings: Settings) -> str:
-    """Return what is wrong with the topic's width, and how to mend it without losing data."""
+    """Return the wrong number of partitions, and how to correct it without losing data."""
     at = f"--bootstrap-server {settings.brokers}"
     found = (
         f"topic {spec.name} has {counted(state.partitions, 'partition')}, "
@@ -317,35 +319,36 @@ def _wrong_width(spec: TopicSpec, state: TopicState, settings: Settings) -> str:
 
 
 def _problems(spec: TopicSpec, state: TopicState, settings: Settings) -> list[str]:
-    at = f"--bootstrap-server {settings.brokers}"
-    blocks = names(settings).data_blocks
+    """Return what is wrong with a topic, each with the command that corrects it."""
+
+    def alter(config: str) -> str:
+        return (
+            f"kafka-configs.sh --bootstrap-server {settings.brokers} --alter --entity-type topics "
+            f"--entity-name {spec.name} --add-config {config}"
+        )
+
     problems = []
     if state.partitions != spec.partitions:
         problems.append(_wrong_width(spec, state, settings))
+    is_blocks = spec.name == names(settings).data_blocks
     smallest = _MIN_FRAME_BYTES + OVERHEAD_BYTES
-    if spec.name == blocks and state.max_message_bytes < smallest:
+    if is_blocks and state.max_message_bytes < smallest:
         problems.append(
             f"topic {spec.name} takes records of {state.max_message_bytes} bytes, expected "
-            f"{smallest} or more: kafka-configs.sh {at} --alter --entity-type topics "
-            f"--entity-name {spec.name} --add-config max.message.bytes={MAX_MESSAGE_BYTES}"
+            f"{smallest} or more: {alter(f'max.message.bytes={MAX_MESSAGE_BYTES}')}"
         )
-    if spec.name == blocks and "compact" in state.config["cleanup.policy"]:
-        # All frames of a block have one key: compaction would keep the last of them.
+    # All frames of a block have one key: compaction would delete all but the last.
+    must_compact = not is_blocks
+    found = state.config["cleanup.policy"]
+    if ("compact" in found) != must_compact:
+        wanted = "compact" if must_compact else "delete"
         problems.append(
-            f"topic {spec.name} has cleanup.policy={state.config['cleanup.policy']}, expected "
-            f"delete: kafka-configs.sh {at} --alter --entity-type topics "
-            f"--entity-name {spec.name} --add-config cleanup.policy=delete"
-        )
-    if spec.name != blocks and "compact" not in state.config["cleanup.policy"]:
-        problems.append(
-            f"topic {spec.name} has cleanup.policy={state.config['cleanup.policy']}, expected "
-            f"compact: kafka-configs.sh {at} --alter --entity-type topics "
-            f"--entity-name {spec.name} --add-config cleanup.policy=compact"
+            f"topic {spec.name} has cleanup.policy={found}, expected {wanted}: "
+            f"{alter(f'cleanup.policy={wanted}')}"
         )
     if (compression := state.config["compression.type"]) in _UNREAD_COMPRESSION:
         problems.append(
             f"topic {spec.name} has compression.type={compression}, which workers do not read, "
-            f"expected producer: kafka-configs.sh {at} --alter --entity-type topics "
-            f"--entity-name {spec.name} --add-config compression.type=producer"
+            f"expected producer: {alter('compression.type=producer')}"
         )
     return problems

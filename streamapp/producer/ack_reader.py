@@ -1,8 +1,8 @@
-"""Reads what the workers of the group have answered, from the first record on, and goes on.
+"""Reads the acknowledgements of the group and the status topic, from the first record on.
 
-The acknowledgements are the record of what is delivered: a second run learns from them what
-is missing, without opening a file. The status topic is read as well: up to the present, to
-learn which files are recorded there as complete, and from then on for the workers' heartbeats.
+The acknowledgements record what is delivered: a second run reads from them which blocks are
+missing, without opening a file. The status topic names the files that earlier runs recorded as
+complete, and carries the workers' heartbeats.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ logger = logging.getLogger(__name__)
 
 
 class AckReader:
-    """Follows both topics with *consumer*, and hands on what it reads.
+    """Follows both topics with *consumer*, and passes the decoded records to callbacks.
 
-    *on_status* is given the files' status records until `catch_up` has returned, and the
-    heartbeats of workers, of any group, all the time.
+    *on_acks* receives the acknowledgements of *group*. *on_status* receives the files' status
+    records until `catch_up` has returned, and the heartbeats of any group at all times.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class AckReader:
         self._follower = Follower(consumer, places, self._take)
 
     def catch_up(self, stop: threading.Event) -> None:
-        """Read what is there now.
+        """Read every record that the topics have now.
 
         Raises:
             ClusterError: the topics cannot be read.
@@ -66,7 +66,7 @@ class AckReader:
         self._is_caught_up = True
 
     def follow(self, stop: threading.Event) -> None:
-        """Go on reading until *stop*; a thread's whole life.
+        """Read until *stop* is set; runs in a thread of its own.
 
         Raises:
             ClusterError: the topics cannot be read any more.
@@ -74,11 +74,11 @@ class AckReader:
         self._follower.follow(stop)
 
     def wait_until(self, ends: dict[Place, int], within: float) -> bool:
-        """Wait until everything before *ends* was read; return whether it was *within* seconds."""
+        """Wait up to *within* seconds until all before *ends* is read; return whether it is."""
         return self._follower.wait_until(ends, within)
 
     def close(self) -> None:
-        """Close the consumer, when no thread reads any more."""
+        """Close the consumer; no thread may be reading."""
         self._follower.close()
 
     def _take(self, messages: list[Message]) -> None:
@@ -86,7 +86,7 @@ class AckReader:
             self._on_acks(acks)
 
     def _acks_among(self, messages: Iterable[Message]) -> Iterable[BlockAck]:
-        """Yield the group's acknowledgements among *messages*; hand on the status records."""
+        """Yield the group's acknowledgements among *messages*; pass on the status records."""
         for message in messages:
             try:
                 if message.topic() == self._names.acks:

@@ -1,12 +1,11 @@
-"""Makes and checks the proofs by which a producer recognizes its own work.
+"""The proofs by which a producer recognizes blocks and files that it hashed itself.
 
-An acknowledgement says which SHA-256 is stored. Whether that is the file's, its producer knows
-without reading only if it can prove that it hashed these bytes itself, while the file had the
-inode and the status change time that it has now: a file's id, times and name can be read or
-guessed by whoever may write to the topics. So each block, and each whole file, has a keyed
-digest (HMAC) of its id, its content, that inode and that time; the key does not leave the
-producer's machine. The time alone would not do: files that are written within one tick of the
-file system's clock share it, and their folders may change places.
+An acknowledgement names the SHA-256 that is stored. It does not prove that this is the content of
+the source: anyone who may write to the topics can read or guess a file's id, times and name. So a
+producer adds a proof to each block and each complete file: a keyed digest (HMAC) of its id, its
+content, and the inode and the status change time of the source. The key stays on the producer's
+machine. With a valid proof, an unchanged file needs no reading. The inode is needed as well as the
+time, because files written within one tick of the file system's clock have the same time.
 """
 
 from __future__ import annotations
@@ -36,32 +35,32 @@ _OTHERS: Final = 0o077
 
 
 class Prover:
-    """Makes the proofs of one key; equal proofs were made with the same key."""
+    """Makes proofs with one key."""
 
     def __init__(self, key: bytes) -> None:
         self._key = key
 
     def of_block(self, file_id: str, block: int, source: SourceFile, sha256: bytes) -> bytes:
-        """Return the proof that *block* of *source* has this *sha256*; empty for a fresh one."""
+        """Return the proof that *block* of *source* has *sha256*; empty if the file is fresh."""
         return self._proof(source, "block", file_id, block, sha256.hex())
 
     def of_file(self, file_id: str, source: SourceFile, digest: str) -> bytes:
-        """Return the proof that *source* has this file *digest*; empty for a fresh one."""
+        """Return the proof that *source* has the file *digest*; empty if the file is fresh."""
         return self._proof(source, "file", file_id, digest)
 
     def _proof(self, source: SourceFile, *fields: object) -> bytes:
         if source.is_fresh:
-            return b""  # one more change might leave the state that is proven
-        # None of the fields can have a space.
+            return b""  # one more change might not change the times
+        # The separator is unambiguous: no field contains a space.
         *first, content = fields
         text = " ".join(map(str, (*first, *_state(source), content))).encode()
         return hmac.digest(self._key, text, "sha256")[:PROOF_BYTES]
 
 
 def _state(source: SourceFile) -> tuple[int, int | None]:
-    """Return what shows that *source* is the file that was hashed, and as it was then.
+    """Return what changes when *source* is written or replaced.
 
-    Not its device: that number may be another one after each start of the machine.
+    The device is left out: its number may change at each start of the machine.
     """
     return source.inode, source.ctime_ns
 
@@ -85,10 +84,10 @@ def load_prover(state_dir: Path | None) -> tuple[Prover, str]:
 
 
 def own_key(folder: Path) -> bytes:
-    """Return the key that is kept in *folder*; make one when there is none.
+    """Return the key in *folder*; make one if there is none.
 
     Raises:
-        OSError: it can be neither read nor made, or others may have it.
+        OSError: the key can be neither read nor made, or other users may read it.
     """
     path = folder / KEY_FILE
     if (key := _read(path)) is None:
@@ -103,7 +102,7 @@ def own_key(folder: Path) -> bytes:
 
 def _read(path: Path) -> bytes | None:
     try:
-        # Without O_NONBLOCK, a pipe in its place would be waited for.
+        # Without O_NONBLOCK, opening a pipe of this name would block.
         fd = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except FileNotFoundError:
         return None
@@ -113,7 +112,7 @@ def _read(path: Path) -> bytes | None:
 
 
 def _check(path: Path, found: os.stat_result) -> None:
-    """Prove that the key is one, and that nobody else has it: whoever has it makes proofs."""
+    """Raise OSError unless this is a key that no other user can read: a reader could forge."""
     mode = stat.S_IMODE(found.st_mode)
     wrong = ""
     if not stat.S_ISREG(found.st_mode):
@@ -130,7 +129,7 @@ def _check(path: Path, found: os.stat_result) -> None:
 
 
 def _make(path: Path) -> None:
-    """Write a new key, whole or not at all; the one of a producer that was faster stays."""
+    """Write a new key atomically; the key of a producer that was faster stays."""
     fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=KEY_FILE)  # mode 0600
     try:
         with os.fdopen(fd, "wb") as file:

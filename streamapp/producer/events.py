@@ -1,8 +1,8 @@
-"""What a delivery tells whoever watches it: the person at the terminal, or a program.
+"""The events that a delivery reports, and the reporter that receives them.
 
-Pure code. Each is one line of ``--json``; the field ``kind`` says which. Sizes are bytes,
-rates bytes per second, times seconds. Names are shown as they are in JSON, and escaped on a
-terminal (`report`).
+Pure code. Each event is one line of ``--json``, with its class in the field ``kind``. Sizes are in
+bytes, rates in bytes per second, times in seconds. Names are unchanged in JSON, and escaped on a
+terminal.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
 
 
 class FileEvent(Event, frozen=True, kw_only=True, tag="file"):
-    """A file reached a state, or something that lies among the files is not sent.
+    """A file reached a state, or an entry of the folder is not sent.
 
-    What is *special* is no file, or a link that is not followed: by the settings it is not sent.
+    A *special* entry is not a file, or is a link that is not followed: the settings exclude it.
     """
 
     name: str
@@ -32,26 +32,27 @@ class FileEvent(Event, frozen=True, kw_only=True, tag="file"):
 
     @property
     def is_problem(self) -> bool:
-        """Return whether the file is not delivered, and will not be in this run."""
+        """Return whether this run cannot deliver the file."""
         return self.state in {"failed", "changed", "unreadable"}
 
 
 class Waiting(Event, frozen=True, kw_only=True, tag="waiting"):
-    """Nothing can be done now; the delivery goes on by itself when it can."""
+    """The delivery waits for brokers or workers; it resumes by itself."""
 
     reason: str
 
 
 class Notice(Event, frozen=True, kw_only=True, tag="notice"):
-    """Something that people should know before it matters."""
+    """A warning, or a fact that the user needs."""
 
     text: str
 
 
 class Progress(Event, frozen=True, kw_only=True, tag="progress"):
-    """How far it is. *waits*: until all is persisted; *waiting*: why it cannot go on now.
+    """How far the delivery is.
 
-    *eta* is None while that cannot be told: nothing moves, or something is waited for.
+    *waits*: the run waits until the blocks are persisted. *waiting*: the reason why the delivery
+    waits now, or empty. *eta*: the seconds left, or None while they cannot be estimated.
     """
 
     files: int
@@ -66,7 +67,7 @@ class Progress(Event, frozen=True, kw_only=True, tag="progress"):
 
 
 class BlockResent(Event, frozen=True, kw_only=True, tag="block_resent"):
-    """A block will be sent again; *tries* is how often it was sent."""
+    """A block will be sent again after *tries* attempts."""
 
     name: str
     file_id: str
@@ -76,7 +77,7 @@ class BlockResent(Event, frozen=True, kw_only=True, tag="block_resent"):
 
 
 class BlockFailed(Event, frozen=True, kw_only=True, tag="block_failed"):
-    """A block was given up after the last attempt."""
+    """A block failed in its last attempt."""
 
     name: str
     file_id: str
@@ -86,11 +87,11 @@ class BlockFailed(Event, frozen=True, kw_only=True, tag="block_failed"):
 
 
 class Summary(Event, frozen=True, kw_only=True, tag="summary"):
-    """What came of it: *files* in all, and how many of them ended how.
+    """The result of a run: *files* in all, and how many of them ended in each state.
 
-    *sent* are those that Kafka has and the group has not answered. *special* are no files,
-    or links that are not followed, and are not among *files*. *rate* is that of the bytes
-    persisted; of those sent, when nobody waited.
+    Kafka has the *sent* files, and the group has not acknowledged all of their blocks. *special*
+    entries are not counted in *files*. *rate* is that of the persisted bytes, or that of the sent
+    bytes if the run does not wait.
     """
 
     files: int

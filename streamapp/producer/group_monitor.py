@@ -1,7 +1,7 @@
-"""Looks at Kafka every few seconds: how far the group is, what the log still has, who is up.
+"""Observes the group's commits, the bounds of the log and the group's state every few seconds.
 
-It only helps to decide whether waiting has become hopeless, so a look that fails is skipped:
-librdkafka comes back by itself when a broker does.
+The delivery uses them only to find blocks whose acknowledgement cannot come any more. So a failed
+observation is skipped: librdkafka reconnects by itself.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LOOK_SECONDS: Final = 3.0
-_REQUEST_SECONDS: Final = 5.0  # short: the next look is near, and Ctrl-C waits for this one
+_REQUEST_SECONDS: Final = 5.0  # short, because Ctrl-C waits for the request
 _CATCH_UP_SECONDS: Final = 2.0
 # confluent-kafka gives these two no types.
 _EARLIEST: Final[OffsetSpec] = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
@@ -40,9 +40,9 @@ _LATEST: Final[OffsetSpec] = OffsetSpec.latest()  # type: ignore[no-untyped-call
 
 
 class GroupMonitor:
-    """Shows each new `View` to *on_view*."""
+    """Passes each new `View` to *on_view*."""
 
-    def __init__(  # noqa: PLR0913 - all of it is needed, and has a name
+    def __init__(  # noqa: PLR0913 - every argument is needed
         self,
         admin: AdminClient,
         reader: Consumer,
@@ -53,9 +53,10 @@ class GroupMonitor:
         on_view: Callable[[View], None],
         names: topics.Names = topics.PLAIN_NAMES,
     ) -> None:
-        """*reader* asks for the group's commits; see `groups.reader` why the admin does not.
+        """*reader* reads the group's commits; `groups.reader` says why *admin* does not.
 
-        *has_read* tells whether acknowledgements were read up to there, and may wait for it.
+        *has_read* returns whether the acknowledgements are read up to the given offsets; it may
+        wait for the given seconds.
         """
         self._admin = admin
         self._reader = reader
@@ -66,7 +67,7 @@ class GroupMonitor:
         self._on_view = on_view
 
     def watch(self, stop: threading.Event) -> None:
-        """Look until *stop*; a thread's whole life."""
+        """Observe until *stop* is set; runs in a thread of its own."""
         while not stop.is_set():
             try:
                 self.look()
@@ -75,10 +76,14 @@ class GroupMonitor:
             stop.wait(LOOK_SECONDS)
 
     def look(self) -> None:
-        """Look once.
+        """Observe once.
 
-        The group's commits are read first and the acknowledgements up to now after them; so
-        one that came before a commit is never missed.
+        The commits are read before the ends of the acknowledgements. So an acknowledgement that
+        was published before a commit is never missed.
+
+        Raises:
+            ClusterError: Kafka does not answer, or refuses.
+            KafkaException: the offsets cannot be listed.
         """
         committed = self._committed()
         places = [(self._names.data_blocks, n) for n in range(self._partitions)]

@@ -1,10 +1,10 @@
-"""The Kafka producer of a run: bounded, polled by a thread of its own, replaced when it dies.
+"""The Kafka producer of a run: bounded, polled by a thread of its own, replaced when it fails.
 
-librdkafka copies a record's bytes into each delivery report, so the frames in the middle of
-a block have none. That is safe because nothing can be missing between two records of one
-partition that have been acknowledged: records are repeated without end, and any other error
-that would leave a gap is fatal (``enable.gapless.guarantee``). A producer that had a fatal
-error takes nothing any more; `renew` puts another in its place.
+librdkafka copies a record's bytes into each delivery report, so only the first and the last frame
+of a block have one. That is safe: between two acknowledged records of a partition, no record can be
+missing. librdkafka retries records without end, and any other error that would leave a gap is fatal
+(``enable.gapless.guarantee``). After a fatal error a producer refuses all records; `renew` replaces
+it.
 """
 
 from __future__ import annotations
@@ -32,33 +32,33 @@ logger = logging.getLogger(__name__)
 
 POLL_SECONDS: Final = 0.1
 FULL_SECONDS: Final = 0.05
-"""How long a full buffer is left to empty: at 32 MiB it is still half full at 320 MiB/s."""
+"""How long a full buffer may drain: 32 MiB are still half full after that at 320 MiB/s."""
 
 _PURGE_SECONDS: Final = 2.0
 
 
 class BoundedProducer:
-    """Takes records for Kafka; *make* returns a producer."""
+    """Passes records to a Kafka producer; *make* returns a new one."""
 
     def __init__(self, make: Callable[[], Producer]) -> None:
         self._make = make
         self._producer = make()
-        self._pause = threading.Event()  # never set: waiting on it is a sleep
-        self.is_broken = False  # it takes nothing any more
-        self.reason = ""  # why, the last time
+        self._pause = threading.Event()  # never set: `wait` is a sleep
+        self.is_broken = False  # the producer had a fatal error
+        self.reason = ""  # of the last fatal error
 
     @classmethod
     def for_topic(cls, settings: Settings, *, max_message_bytes: int) -> BoundedProducer:
-        """Return an outbox with a producer for the blocks' topic, which takes such batches."""
+        """Return one for the topic of the blocks, which accepts batches of *max_message_bytes*."""
         extra: dict[str, Any] = {
             "enable.gapless.guarantee": True,
-            "delivery.timeout.ms": 0,  # no end
+            "delivery.timeout.ms": 0,  # retry without end
         }
         return cls(lambda: clients.producer(settings, max_message_bytes=max_message_bytes, **extra))
 
     @property
     def producer(self) -> Producer:
-        """The one in use. All frames of an attempt go to one: nothing is missing between them."""
+        """The producer in use. All frames of an attempt must go to the same one."""
         return self._producer
 
     def send(
@@ -70,12 +70,12 @@ class BoundedProducer:
         is_wanted: Callable[[], bool],
         **how: Any,  # noqa: ANN401 - confluent's arguments
     ) -> bool:
-        """Hand a record to *producer*, waiting for room while it *is_wanted*.
+        """Pass a record to *producer*; wait for room in the buffer while the record *is_wanted*.
 
-        Returns whether it was.
+        Return whether the record was passed.
 
         Raises:
-            ClusterError: the producer does not take it; it may have been replaced since.
+            ClusterError: *producer* refuses the record; it may have been replaced meanwhile.
         """
         while is_wanted():
             if self._hand_over(producer, topic, value, **how):
@@ -84,20 +84,20 @@ class BoundedProducer:
         return False
 
     def post(self, topic: str, value: bytes, **how: Any) -> bool:  # noqa: ANN401 - confluent's arguments
-        """Hand over a record if there is room; return whether there was.
+        """Pass a record to the producer if its buffer has room; return whether it had.
 
         Raises:
-            ClusterError: the producer does not take it.
+            ClusterError: the producer refuses the record.
         """
         return self._hand_over(self._producer, topic, value, **how)
 
     def serve(self, stop: threading.Event) -> None:
-        """Call back for what Kafka acknowledged, until *stop*; a thread's whole life."""
+        """Serve delivery reports until *stop* is set; runs in a thread of its own."""
         while not stop.is_set():
             self._poll(self._producer)
 
     def renew(self) -> None:
-        """Put a new producer in place of a broken one, whose records all come back failed."""
+        """Replace the broken producer, whose records are all reported as failed."""
         old = self._producer
         self._producer = self._make()
         self.is_broken = False
@@ -106,7 +106,7 @@ class BoundedProducer:
         logger.warning("the Kafka producer failed and was replaced: %s", self.reason)
 
     def flush(self, seconds: float) -> bool:
-        """Wait until Kafka has everything; return whether it has after *seconds*."""
+        """Wait until Kafka has every record; return whether it has within *seconds*."""
         return self._flush(self._producer, seconds)
 
     def _hand_over(self, producer: Producer, topic: str, value: bytes, **how: Any) -> bool:  # noqa: ANN401 - confluent's arguments
@@ -120,13 +120,14 @@ class BoundedProducer:
         return True
 
     def _note(self, error: KafkaException, producer: Producer) -> None:
-        """Note what happened to *producer*, which may have been replaced since."""
+        """Note an error of *producer*, which may have been replaced meanwhile."""
         cause = error.args[0]
         was_fatal_before = cause.code() == Code._FATAL  # noqa: SLF001 - librdkafka's own name
         if not (cause.fatal() or was_fatal_before):
             logger.debug("kafka: %s", cause.str())
             return
-        self.is_broken |= producer is self._producer
+        if producer is self._producer:
+            self.is_broken = True
         if not (was_fatal_before and self.reason):
             self.reason = cause.str()
 
@@ -138,7 +139,7 @@ class BoundedProducer:
             self._pause.wait(POLL_SECONDS)
 
     def _flush(self, producer: Producer, seconds: float) -> bool:
-        """Poll instead of `Producer.flush`, which a fatal error turns into a SystemError."""
+        """Poll until *producer* is empty: `Producer.flush` raises SystemError on a fatal error."""
         deadline = time.monotonic() + seconds
         while len(producer) and time.monotonic() < deadline:
             self._poll(producer)

@@ -1,8 +1,7 @@
-"""Has Kafka delete what everybody has: ``--release``, so that its disks hold little.
+"""Deletes records that every group has committed (``--release``), to save space on the brokers.
 
-A record is deleted when every group that ever committed on the topic is past it. Groups
-commit only what is persisted, so nothing is deleted that a machine still needs. A group that
-has not read yet is not known to Kafka: start its machines before the producer.
+Groups commit only persisted blocks, so no record is deleted that a worker still needs. Kafka does
+not know a group that has never committed: its workers must be started before the producer.
 """
 
 from __future__ import annotations
@@ -32,22 +31,22 @@ _POLL_SECONDS: Final = 0.5
 
 
 class RecordPurger:
-    """Deletes, every few seconds, what all groups have."""
+    """Deletes the records that all groups have committed, every few seconds."""
 
     def __init__(self, settings: Settings, places: list[Place]) -> None:
-        """*places* are the partitions of the topic that the blocks travel on."""
+        """*places* are the partitions of the topic of the blocks."""
         self._settings = settings
         self._admin = clients.admin(settings)
         self._places = places
         self.released = 0  # records, in this run
 
     def watch(self, stop: threading.Event) -> None:
-        """Release until *stop*; a thread's whole life."""
+        """Delete records until *stop* is set; runs in a thread of its own."""
         while not stop.wait(RELEASE_SECONDS):
             self._try()
 
     def finish(self, stop: threading.Event) -> None:
-        """Release the rest, when all is persisted: groups commit a moment after that."""
+        """Delete the last records: groups commit a moment after they acknowledge."""
         deadline = time.monotonic() + FINISH_SECONDS
         while not (self._try() or stop.is_set() or time.monotonic() > deadline):
             stop.wait(_POLL_SECONDS)
@@ -60,7 +59,7 @@ class RecordPurger:
             return False
 
     def release(self) -> bool:
-        """Delete what every group that ever read the topic has; return whether none is left.
+        """Delete what every group has committed; return whether no record is left.
 
         Raises:
             ClusterError: Kafka does not answer, or refuses.
@@ -68,7 +67,7 @@ class RecordPurger:
         finished = self._finished()
         starts = groups.starts(self._admin, self._places)
         ends = groups.ends(self._admin, self._places)
-        # A commit beyond the end is from another life of the topic: it says nothing.
+        # A commit beyond the end belongs to a topic that was deleted and created again.
         doomed = {p: done for p, done in finished.items() if starts[p] < done <= ends[p]}
         is_all = all(finished.get(place) == end for place, end in ends.items() if end)
         if not doomed:
@@ -83,7 +82,7 @@ class RecordPurger:
         return is_all
 
     def _finished(self) -> dict[Place, int]:
-        """Return for each place the smallest commit of all groups that read the topic."""
+        """Return by partition the smallest commit of all groups that committed on the topic."""
         commits: list[dict[Place, int]] = []
         for group in groups.names(self._admin):
             client = groups.reader(self._settings, group)

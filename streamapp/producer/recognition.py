@@ -1,8 +1,8 @@
-"""Decides whether a record on Kafka counts for the file of this producer that it names.
+"""Decides whether an acknowledgement or a status record counts for a file of this producer.
 
-Pure code. A record counts only when all that it says of the file is the file's own, and its id
-is the digest of that. Whether the content that it names is the source's is another question:
-it is answered by a proof of this producer, or by reading.
+Pure code. A record counts only if it names the same name, size, time and block size as the file,
+and if its id is the digest of these. This does not prove that the stored content is that of the
+source: a proof of this producer does, or reading the source.
 """
 
 from __future__ import annotations
@@ -20,14 +20,11 @@ if TYPE_CHECKING:
     from streamapp.protocol.messages import BlockAck
 
 MAX_VERSIONS: Final = 16
-"""Versions of a file that are remembered: the topics may name any number."""
+"""Known versions of a file, at most: the topics may name any number."""
 
 
 class Recognition:
-    """Judges acknowledgements and status records for the producer *machine*.
-
-    With *verify* no proof counts.
-    """
+    """Validates records for the producer *machine*; with *verify*, no proof counts."""
 
     def __init__(self, machine: str, block_size: int, prover: Prover, *, verify: bool) -> None:
         self._machine = machine
@@ -36,7 +33,7 @@ class Recognition:
         self._verify = verify
 
     def version(self, file: File, record: BlockAck | FileStatus) -> Version | None:
-        """Return the version of *file* that *record* is about; None if it is about no such file."""
+        """Return the version of *file* that *record* names; None if the record does not count."""
         if not self._is_about(file, record):
             return None
         version = file.find(record.file_id)
@@ -60,7 +57,7 @@ class Recognition:
         )
 
     def is_proven(self, file: File, ack: BlockAck) -> bool:
-        """Return whether a run of ours has hashed what *ack* says that is stored."""
+        """Return whether this producer has hashed the content that *ack* names."""
         if self._verify or not ack.proof:
             return False
         sha256 = bytes.fromhex(ack.sha256)
@@ -68,7 +65,7 @@ class Recognition:
         return proof.hex() == ack.proof
 
     def is_recorded(self, file: File, status: FileStatus) -> bool:
-        """Return whether a run of ours has hashed all of *file*, and recorded it in *status*."""
+        """Return whether this producer hashed all of *file*, and published *status* then."""
         if status.state != "complete" or not status.proof:
             return False
         proof = self._prover.of_file(status.file_id, file.source, status.digest)

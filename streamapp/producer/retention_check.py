@@ -1,7 +1,7 @@
-"""What Kafka's retention would take before it is read: said before sending, not found after.
+"""Checks before sending whether Kafka's retention could delete blocks before they are read.
 
-Pure code. Kafka deletes what is old or too much, read or not. Between the producer and the
-slowest machine lies at most the window, or else all that is to be sent.
+Pure code. Kafka deletes records by age and size, read or not. At most the window is unread, or
+without a window all missing bytes.
 """
 
 from __future__ import annotations
@@ -16,17 +16,19 @@ if TYPE_CHECKING:
     from streamapp.kafka.topic_admin import TopicState
 
 SHORT_SECONDS: Final = 3600.0
-"""Retention below an hour: a machine that is down for a coffee may miss what was sent."""
+"""With a shorter retention, a worker that is down for a moment may miss records."""
 
 
 def check(bytes_wanted: int, topic: TopicState, *, block_size: int, window: int | None) -> str:
-    """Return a warning about the topic's retention; empty when there is none to give.
+    """Return a warning about the retention of *topic*; empty if there is none. Sizes in bytes.
 
     Raises:
-        RetentionError: Kafka may delete what is sent before anybody could read it.
+        RetentionError: Kafka may delete blocks before they are read.
     """
     unread = bytes_wanted if window is None else min(bytes_wanted, max(window, block_size))
-    rows = -(-unread // (block_size * topic.partitions))  # a block is in one partition, whole
+    # All of a block is in one partition, so a partition holds whole blocks: round up.
+    row_bytes = block_size * topic.partitions
+    rows = (unread + row_bytes - 1) // row_bytes
     share = min(unread, rows * block_size)
     limit = topic.retention_bytes
     if limit is not None and share > limit:

@@ -1,9 +1,8 @@
-"""Sends blocks: reads, hashes, compresses and hands over their frames, in one pass.
+"""Sends blocks: reads, hashes, compresses and publishes their frames, in one pass.
 
-There is one for each reader thread; reading, hashing and compressing let the others run. The
-last frame, which makes a block whole, is only sent when the file is still what was found.
-Otherwise, and when the block is not wanted any more, an abort frame tells the worker to drop
-what it has.
+Each reader thread has a sender; reading, hashing and compressing release the GIL. The last frame,
+which completes a block, is published only if the file is unchanged since the scan. Otherwise, and
+if the block is not wanted any more, an abort frame ends the attempt at the worker.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class SendContext:
-    """What all senders share; *on_refused* gets what Kafka answered to a frame."""
+    """What all senders share; *on_refused* receives Kafka's error for a frame."""
 
     topic: str = topics.DATA_BLOCKS
     folder: Path
@@ -53,7 +52,7 @@ class SendContext:
 
 
 class Attempt:
-    """One attempt at one block, and what has become of it."""
+    """One attempt to send one block, with the number of bytes and frames published so far."""
 
     def __init__(self, block: Block, block_size: int, producer: Producer) -> None:
         source = block.file.source
@@ -84,8 +83,8 @@ class Attempt:
             seal=self._seal(context.prover) if self.bytes + length == self.size else None,
         )
 
-    def end_frame(self) -> frames.Frame:
-        """Return the header of the frame that drops the attempt; there must be one before it."""
+    def abort_frame(self) -> frames.Frame:
+        """Return the header of the abort frame; at least one frame must have been published."""
         return frames.Frame(
             file_id=self.file_id,
             block=self.block.number,
@@ -120,7 +119,7 @@ class Attempt:
 
 
 class Sender:
-    """Sends or checks one block after the other, and counts: first attempts apart from others."""
+    """Sends or checks blocks one by one; counts the bytes of first and later attempts."""
 
     def __init__(self, context: SendContext) -> None:
         self._context = context
@@ -129,7 +128,7 @@ class Sender:
         self.bytes_checked = 0
 
     def send(self, block: Block) -> None:
-        """Send *block*, or check it; or report at the desk why that cannot be."""
+        """Send or check *block*; report a failure to the shared delivery."""
         attempt = Attempt(block, self._context.block_size, self._context.writer.producer)
         try:
             if block.is_check:
@@ -144,13 +143,13 @@ class Sender:
             with self._context.shared.locked() as (delivery, now):
                 delivery.retry(block, attempt.number, str(error), now)
         if attempt.frames and attempt.bytes < attempt.size:
-            with contextlib.suppress(ClusterError):  # then the worker finds out by itself
+            with contextlib.suppress(ClusterError):  # then the worker expires the attempt
                 self._context.writer.post(
                     self._context.topic,
                     b"",
                     key=attempt.key,
                     partition=block.partition,
-                    headers=frames.encode(attempt.end_frame()),
+                    headers=frames.encode(attempt.abort_frame()),
                 )
 
     def _abort(self, file: File, state: Literal["changed", "unreadable"], reason: str) -> None:
@@ -158,7 +157,7 @@ class Sender:
             delivery.abort(file, state, reason)
 
     def _check(self, attempt: Attempt) -> None:
-        """Read the block, and send nothing: what is acknowledged is compared with it."""
+        """Hash the source's block to compare it with the acknowledged one; send nothing."""
         context, block = self._context, attempt.block
         span = (attempt.start, attempt.size)
         for chunk in reader.chunks(context.folder, block.file.source, span, context.frame_bytes):
@@ -181,7 +180,7 @@ class Sender:
                 self.bytes_resent += len(chunk)
 
     def _send_frame(self, attempt: Attempt, chunk: bytes) -> bool:
-        """Send *chunk* as the next frame; return False when the block is not wanted any more."""
+        """Publish *chunk* as the next frame; return False if the block is not wanted any more."""
         context = self._context
         attempt.digest.update(chunk)
         if attempt.codec is None:
@@ -190,7 +189,7 @@ class Sender:
         if len(value) >= len(chunk):
             value, frame_codec = chunk, frames.Codec.NONE
         frame = attempt.frame(len(chunk), frame_codec, context)
-        if frame.seal is not None:  # known before anybody can answer
+        if frame.seal is not None:  # set before an acknowledgement can arrive
             attempt.block.sha256 = frame.seal.sha256
         was_sent = context.writer.send(
             attempt.producer,
@@ -210,7 +209,7 @@ class Sender:
     def _report_for(
         self, attempt: Attempt, frame: frames.Frame
     ) -> Callable[[Code | None, Message], None] | None:
-        """Return who wants to hear that Kafka has *frame*: the first and last one only."""
+        """Return the callback for *frame*: the first and the last frame have one."""
         if frame.seal is not None:
             return functools.partial(self._note, attempt, frame.seal.sha256)
         return functools.partial(self._note, attempt, b"") if frame.meta is not None else None

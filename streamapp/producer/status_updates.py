@@ -1,7 +1,7 @@
-"""What the status topic is told of each file: at most one record a second.
+"""The status records of files: at most one record a second for each file.
 
-Pure code. A file that is announced, sent and complete within a second costs one record, so
-that a folder of many small files does not keep the workers busy with news.
+Pure code. A file that is announced, sent and complete within a second causes one record, so many
+small files do not flood the status topic.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ HOLD_SECONDS: Final = 1.0
 
 
 class StatusUpdates:
-    """Files whose status is to be sent, in the order in which they are due."""
+    """Files whose status must be published, in the order in which they are due."""
 
     def __init__(
         self,
@@ -33,9 +33,9 @@ class StatusUpdates:
         prover: Prover,
         earlier: EarlierVersions,
     ) -> None:
-        """*run_at* is when the run began, seconds since 1970: all its files are known by it.
+        """*run_at* is the start of the run in seconds since 1970; it identifies the run.
 
-        *earlier* knows which versions of a file are superseded when it is complete.
+        *earlier* has the versions that a complete file supersedes.
         """
         self._earlier = earlier
         self._prover = prover
@@ -45,12 +45,12 @@ class StatusUpdates:
         self._due: dict[str, tuple[float, File]] = {}
 
     def touch(self, files: Iterable[File], now: float) -> None:
-        """Note that something changed about *files*."""
+        """Schedule a status record for each of *files*, due `HOLD_SECONDS` after *now*."""
         for file in files:
             self._due.setdefault(file.file_id, (now + HOLD_SECONDS, file))
 
     def take_due(self, now: float, wall: float) -> list[tuple[File, FileStatus]]:
-        """Return what is to be sent *now* (monotonic); *wall* is the time that is written."""
+        """Return the records due *now* (monotonic), with the time *wall* (since 1970)."""
         taken = []
         while self._due:
             file_id, (due, file) = next(iter(self._due.items()))
@@ -96,4 +96,6 @@ def _state(file: File) -> Literal["announced", "sent", "complete", "failed", "ch
         return "failed"
     if file.state in {"complete", "skipped"}:
         return "complete"
-    return "sent" if file.state == "sent" else "announced"
+    if file.state == "sent":
+        return "sent"
+    return "announced"

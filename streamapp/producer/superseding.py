@@ -1,7 +1,7 @@
-"""Which earlier versions of a delivered file are superseded, and how that is published.
+"""Finds the earlier versions that a delivered file supersedes, and makes their status records.
 
-Pure code. Files of one source and name are versions of one file: a changed file has another id.
-Once the version that is on the source's disk is complete, the others are superseded by it
+Pure code. A changed file has another id, so one name of a source may have several versions. When
+the version on the source's disk is complete, it supersedes the others
 (`docs/adr/0020-which-version-is-current.md`).
 """
 
@@ -23,12 +23,11 @@ if TYPE_CHECKING:
     from streamapp.protocol.messages import FileStatus
 
 MAX_EARLIER: Final = 16
-"""Earlier versions of a name that are remembered; the next run finds those beyond, when these
-are recorded as superseded."""
+"""Earlier versions of a name in one run; the next run finds further ones."""
 
 
 class EarlierVersions:
-    """The versions of the files *sources* of *machine* that have another size, time or cut."""
+    """Versions of *sources* of *machine* with another size, time or block size."""
 
     def __init__(self, machine: str, sources: Iterable[SourceFile]) -> None:
         self._machine = machine
@@ -36,9 +35,9 @@ class EarlierVersions:
         self._found: dict[str, dict[str, FileStatus]] = {}  # by name and file id
 
     def note(self, status: FileStatus) -> None:
-        """Take the status of a file id that none of the files has now; the newest comes last.
+        """Take the status of a file id that none of the sources has; the newest comes last.
 
-        It counts only if the id is the digest of a file of this machine with one of the names.
+        It counts only if the id is the digest of a file of this machine with a source's name.
         """
         source = self._sources.get(status.name)
         if source is None or not self._is_version(source, status):
@@ -50,11 +49,11 @@ class EarlierVersions:
             found[status.file_id] = status
 
     def exist(self, file: File) -> bool:
-        """Return whether a version of *file* is to be recorded as superseded."""
+        """Return whether a version of *file* must be published as superseded."""
         return bool(self._found.get(file.source.name)) or any(_replaced(file))
 
     def superseded(self, file: File, current: FileStatus) -> list[FileStatus]:
-        """Return what is to be published with *current*, which says that *file* is complete."""
+        """Return the records to publish with *current*, the status of the complete *file*."""
         same_cut = [
             msgspec.structs.replace(
                 current,
@@ -93,7 +92,7 @@ class EarlierVersions:
 
 
 def _replaced(file: File) -> Iterator[Version]:
-    """Yield the versions with the size and time of *file* whose content it does not have now."""
+    """Yield the other versions with the size and time of *file*."""
     for version in file.versions:
         is_known = version.acknowledged or version.state or version.file_id in (file.refused or ())
         if version is not file.version and is_known and version.state != "superseded":

@@ -1,4 +1,4 @@
-"""The threads of a run: whatever ends one of them ends the run, with its error."""
+"""The threads of a run: an error in one of them ends the run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class ThreadGroup:
-    """Threads that end when *closing* is set. They are daemons: a stuck one holds nobody."""
+    """Threads that end when `closing` is set; daemons, so a stuck one does not block the exit."""
 
     def __init__(self) -> None:
         self.closing = threading.Event()
@@ -21,17 +21,17 @@ class ThreadGroup:
         self._threads: list[threading.Thread] = []
 
     def start(self, name: str, work: Callable[[], None]) -> None:
-        """Start a thread that does *work*."""
+        """Start a thread that runs *work*."""
         thread = threading.Thread(target=self._run, args=(work,), name=name, daemon=True)
         self._threads.append(thread)
         thread.start()
 
     def fail(self, error: BaseException) -> None:
-        """End the run with *error*, unless another was first."""
+        """Store *error* as the failure of the run, unless it has one."""
         self.failure = self.failure or error
 
     def close(self, within: float) -> None:
-        """End all threads, and wait for them, but no longer than *within* seconds."""
+        """End all threads; wait for them up to *within* seconds."""
         self.closing.set()
         deadline = time.monotonic() + within
         for thread in self._threads:
@@ -40,5 +40,5 @@ class ThreadGroup:
     def _run(self, work: Callable[[], None]) -> None:
         try:
             work()
-        except BaseException as error:  # noqa: BLE001 - raised again by the thread that steers
+        except BaseException as error:  # noqa: BLE001 - the steering thread raises it again
             self.fail(error)

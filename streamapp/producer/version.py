@@ -1,8 +1,8 @@
-"""One content of a file, and what the group says that it has of it.
+"""One version of a file, with the blocks that the group has acknowledged.
 
-Pure code. A file has one version, under the file id of its name, size and times. Another
-content with the same name, size and times (a restored backup, a machine with the same id) is
-another version, with an id of its own.
+Pure code. The first version has the file id of its name, size and times. Another content with the
+same name, size and times (a restored backup, a machine with the same id) is another version, with
+an id of its own.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ NO_DIGEST: Final = bytes(DIGEST_BYTES)
 
 
 class Version:
-    """What is acknowledged under one file id: 32 bytes for each block, once there is one.
+    """The acknowledged blocks of one file id: 32 bytes for each block after the first one.
 
-    *unchecked* are blocks whose content nobody has compared with the source yet.
+    *unchecked* are acknowledged blocks whose content is not compared with the source yet.
     """
 
     __slots__ = (
@@ -30,12 +30,12 @@ class Version:
     def __init__(self, file_id: str, blocks: int, mark: str = "") -> None:
         self.file_id = file_id
         self.blocks = blocks
-        self.mark = mark  # what its id has beyond the first version's
-        self.acknowledged = 0  # how many blocks
+        self.mark = mark  # part of the file id; empty for the first version
+        self.acknowledged = 0  # number of blocks
         self.unchecked: set[int] | None = None
-        self.is_recorded = False  # the status topic's newest says so
-        self.state = ""  # what that says; empty when there is none
-        self.recorded = ""  # the file digest that this producer has recorded and proven
+        self.is_recorded = False  # the newest status record of this producer says complete
+        self.state = ""  # of the newest status record; empty if there is none
+        self.recorded = ""  # the file digest of a proven status record
         self._digests: bytearray | None = None
 
     @property
@@ -45,7 +45,7 @@ class Version:
 
     @property
     def is_all_acknowledged(self) -> bool:
-        """Return whether the group says that it has all of it, with whatever content."""
+        """Return whether all blocks are acknowledged, with any content."""
         return self.acknowledged == self.blocks
 
     def is_persisted(self, block: int) -> bool:
@@ -57,7 +57,7 @@ class Version:
         return self.unchecked is not None and block in self.unchecked
 
     def digest(self, block: int) -> bytes:
-        """Return the SHA-256 that is acknowledged for *block*, `NO_DIGEST` if none is."""
+        """Return the acknowledged SHA-256 of *block*, or `NO_DIGEST`."""
         if self._digests is None:
             return NO_DIGEST
         return bytes(self._digests[block * DIGEST_BYTES : (block + 1) * DIGEST_BYTES])
@@ -67,13 +67,13 @@ class Version:
         return fileplan.file_digest(self.digest(block) for block in range(self.blocks))
 
     def acknowledge(self, block: int, digest: bytes, *, is_checked: bool) -> None:
-        """Note that *block* is stored with *digest*. What is persisted stays as it is."""
+        """Note that *block* is stored with *digest*; a persisted block does not change."""
         if self.is_persisted(block) or digest == NO_DIGEST:
             return
         if self.digest(block) == NO_DIGEST:
             self.acknowledged += 1
         elif not is_checked:
-            return  # the first of two claims is looked at
+            return  # the first of two acknowledgements is compared
         self._set(block, digest)
         if is_checked:
             self.confirm(block)
@@ -82,16 +82,16 @@ class Version:
             self.unchecked.add(block)
 
     def confirm(self, block: int) -> None:
-        """Note that *block* has been compared with the source, and is the same."""
+        """Note that *block* is equal to the source."""
         if self.unchecked is not None:
             self.unchecked.discard(block)
 
     def confirm_all(self) -> None:
-        """Note that every acknowledged block is the same as in the source."""
+        """Note that every acknowledged block is equal to the source."""
         self.unchecked = None
 
     def lose(self, block: int) -> None:
-        """Note that *block* is not stored any more."""
+        """Note that a worker lost *block*."""
         if self.digest(block) != NO_DIGEST:
             self.acknowledged -= 1
             self._set(block, NO_DIGEST)

@@ -1,6 +1,6 @@
-"""Why a delivery waits: the first cause that is known, and Kafka's backlog only without one.
+"""Decides why a delivery waits: a known cause, or the group's backlog if none is known.
 
-Pure code: what was seen is given, and the clock too.
+Pure code: the caller gives the observations and the time.
 """
 
 from __future__ import annotations
@@ -15,20 +15,21 @@ from streamapp.units import counted, format_duration
 
 
 IDLE_SECONDS: Final = 5.0
-"""Neither sent nor persisted for so long: the delivery waits."""
+"""The delivery waits if nothing was sent or persisted for so long."""
 
 SLOW_SECONDS: Final = 30.0
-"""Not persisted for so long, though blocks are still being sent: the group is behind."""
+"""The group is behind if nothing was persisted for so long, while blocks are sent."""
 
 REMIND_SECONDS: Final = 30.0
 
 
 class GroupSnapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """What a delivery sees of Kafka and the group at one moment; durations in seconds.
+    """What a delivery observes of Kafka and the group at one moment; durations in seconds.
 
-    *no_broker* is the reason of a `BrokerContact`, empty while a broker answers. *is_group_up*
-    and *unread* (records before the group) are None while Kafka does not report them.
-    *now* is the clock by which the heartbeats of *machines* were received.
+    *no_broker* says that no broker answers; it is empty while one does. *is_group_up* and *unread*
+    (records that the group has not read) are None while they are unknown. *unsent* and
+    *unpersisted* are the seconds since a block was sent or persisted. *waits*: the run waits for
+    acknowledgements. *now* is by the clock of the heartbeats of *machines*.
     """
 
     no_broker: str
@@ -45,7 +46,7 @@ class GroupSnapshot(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def reason(snapshot: GroupSnapshot) -> Reason | None:
-    """Return why nothing, or less than there could be, is done; None while all goes well."""
+    """Return why the delivery waits or is slow; None if it does not and is not."""
     if snapshot.no_broker:
         return Reason("brokers", snapshot.no_broker)
     found = reasons_to_wait(snapshot.machines, partitions=snapshot.partitions, now=snapshot.now)
@@ -77,14 +78,14 @@ def _backlog(snapshot: GroupSnapshot) -> Reason | None:
 
 
 class Reminder:
-    """Decides when a reason is said: at once when it is new, and then every half minute."""
+    """Decides when a reason is reported: at once if it is new, then every `REMIND_SECONDS`."""
 
     def __init__(self) -> None:
         self._key: str | None = None
         self._due = 0.0
 
     def is_due(self, found: Reason | None, now: float) -> bool:
-        """Return whether *found* is to be said *now* (seconds, monotonic)."""
+        """Return whether *found* must be reported *now* (seconds, monotonic)."""
         is_new = found is not None and found.key != self._key
         self._key = found.key if found is not None else None
         if found is None or not (is_new or now >= self._due):

@@ -1,1 +1,1 @@
-"""Where the files that are sent come from."""
+"""Sources of the files to send: scanning a folder, and reading its files."""

@@ -1,10 +1,9 @@
-"""Opens what lies below a folder part by part, and follows no link on the way.
+"""Opens files and folders below a folder without following links.
 
-A path is looked up again each time that it is used: whoever may write to the folder can put
-a link in the place of one of its parts, and the same path leads out of the folder. So each
-part is opened in the folder before it by descriptor (``openat`` with ``O_NOFOLLOW``). Windows
-has no such calls: there each part is looked at by its path before it is used, which leaves a
-moment between the two.
+The system resolves a path each time that it is used. Anyone who may write to the folder can
+replace a part of the path by a link that leads out of the folder. So each part is opened by a
+descriptor of its parent (``openat`` with ``O_NOFOLLOW``). Windows has no such calls: there each
+part is checked by its path before it is used, which leaves a moment between the two.
 """
 
 from __future__ import annotations
@@ -27,9 +26,9 @@ HAS_DESCRIPTORS: Final = (
     and hasattr(os, "O_NOFOLLOW")
 )
 _FOLDER_FLAGS: Final = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0)
-# Whoever only passes through a folder need not be allowed to list it.
+# To enter a folder, the right to list it is not needed.
 _PASSING_FLAGS: Final = _FOLDER_FLAGS | getattr(os, "O_PATH", 0)
-# A pipe that took the file's place must not hold the reader for ever.
+# With O_NONBLOCK, a pipe that replaced the file does not block the reader.
 _FILE_FLAGS: Final = (
     os.O_RDONLY
     | getattr(os, "O_NOFOLLOW", 0)
@@ -37,26 +36,28 @@ _FILE_FLAGS: Final = (
     | getattr(os, "O_CLOEXEC", 0)
     | getattr(os, "O_BINARY", 0)
 )
-_JUNCTION: Final = getattr(stat, "IO_REPARSE_TAG_MOUNT_POINT", None)  # Windows' other link
+_JUNCTION: Final = getattr(
+    stat, "IO_REPARSE_TAG_MOUNT_POINT", None
+)  # a second kind of link on Windows
 
 
 class Directory:
-    """An open folder. Its names are looked up in it, wherever its path leads by now."""
+    """An open folder. Names are resolved in it, even if its path now leads elsewhere."""
 
     def __init__(self, path: str, fd: int, flags: int = _FOLDER_FLAGS) -> None:
-        """*fd* is a descriptor of the folder at *path*; below 0 where there are none."""
+        """*fd* is a descriptor of the folder at *path*; below 0 on systems without them."""
         self.path = path
         self._fd = fd
         self._flags = flags
 
     @classmethod
     def at(cls, path: str | Path, *, in_passing: bool = False) -> Directory:
-        """Open the folder at *path*, which may be a link to one.
+        """Open the folder at *path*, which may be a link.
 
-        *in_passing*: neither it nor what is entered from it will be listed.
+        *in_passing*: the caller lists neither this folder nor a folder that it enters from it.
 
         Raises:
-            OSError: it is missing, no folder, or may not be read.
+            OSError: it is missing, is not a folder, or may not be read.
         """
         path = os.fspath(path)
         flags = _PASSING_FLAGS if in_passing else _FOLDER_FLAGS
@@ -79,7 +80,7 @@ class Directory:
         return sorted(os.listdir(self.path if self._fd < 0 else self._fd))  # noqa: PTH208 - 100,000 Paths cost 50 MiB
 
     def look(self, name: str) -> os.stat_result:
-        """Return what *name* in it is; a link is not followed."""
+        """Return the status of the entry *name*; a link is not followed."""
         if self._fd < 0:
             return os.lstat(self._path_of(name))
         return os.stat(name, dir_fd=self._fd, follow_symlinks=False)
@@ -88,7 +89,7 @@ class Directory:
         """Open the folder *name* in it.
 
         Raises:
-            OSError: it is no folder (a link is none), or may not be read.
+            OSError: it is a link or not a folder, or may not be read.
         """
         if self._fd >= 0:
             fd = os.open(name, self._flags | os.O_NOFOLLOW, dir_fd=self._fd)
@@ -99,7 +100,7 @@ class Directory:
         return Directory(self._path_of(name), -1, self._flags)
 
     def open(self, name: str) -> int:
-        """Return a descriptor of the file *name* in it, for reading.
+        """Return a descriptor to read the file *name* in it.
 
         Raises:
             OSError: it is a link, or cannot be opened.
@@ -116,13 +117,13 @@ class Directory:
 
 @contextlib.contextmanager
 def parent(folder: str | Path, place: str) -> Iterator[tuple[Directory, str]]:
-    """Open what holds *place*, a path below *folder*; give it with the last part's name.
+    """Open the parent of *place*, a path below *folder*; give it with the last part's name.
 
-    An absolute *place* lies where a link led that was to be followed: what it led to has no
-    link in its path, and the folder that holds it is opened as it is named.
+    An absolute *place* is the resolved target of a link that the settings follow: its path has no
+    link, and its parent is opened by that path.
 
     Raises:
-        OSError: a part is missing, is no folder (a link is none), or may not be read.
+        OSError: a part is missing, is a link or not a folder, or may not be read.
     """
     if os.path.isabs(place):  # noqa: PTH117 - bytes that are no text
         first, name = os.path.split(place)
@@ -142,7 +143,7 @@ def parent(folder: str | Path, place: str) -> Iterator[tuple[Directory, str]]:
 
 
 def is_link(found: os.stat_result) -> bool:
-    """Return whether *found*, which was not followed, is a link, or a junction of Windows."""
+    """Return whether *found*, a status that follows no link, is a link or a Windows junction."""
     return stat.S_ISLNK(found.st_mode) or (
         _JUNCTION is not None and getattr(found, "st_reparse_tag", 0) == _JUNCTION
     )

@@ -1,10 +1,10 @@
-"""Reads one block of a file, and notices when the file is not what it was.
+"""Reads one block of a file, and raises an error if the file changed since the scan.
 
-A file that is written while it is read would arrive as a mixture that never existed, and a
-folder that was replaced by a link would give the bytes of a file that nobody meant to send.
-So the path is opened part by part without following a link, and both the open file and what
-the path names are compared with the scan (device, inode, size and times), before the first
-byte is read and after the last; and the last piece is given out only after that.
+A file that is written while it is read would be sent as a mixture that never existed. A folder
+that was replaced by a link would lead to a file that must not be sent. So the path is opened part
+by part without following links. The open file and the path's entry are compared with the scan
+(device, inode, size and times) before the first byte is read and after the last byte. The last
+chunk is yielded only after that.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ _REPLACED: Final = frozenset({errno.ENOTDIR, errno.ELOOP})  # a part of the path
 def chunks(
     folder: str | Path, source: SourceFile, span: tuple[int, int], size: int
 ) -> Iterator[bytes]:
-    """Yield the bytes of *span* (start, length) of *source* below *folder*, *size* at once.
+    """Yield the bytes of *span* (start, length) of *source* below *folder*, *size* bytes each.
 
-    An empty span yields one empty piece.
+    An empty span yields one empty chunk.
 
     Raises:
-        SourceChangedError: it is not, or no longer, the file that was scanned.
-        OSError: it cannot be opened or read.
+        SourceChangedError: the file changed since the scan, or was replaced.
+        OSError: the file cannot be opened or read.
     """
     start, left = span
     with _open(folder, source) as (held, name, file):
@@ -57,12 +57,12 @@ def chunks(
 
 @contextlib.contextmanager
 def _open(folder: str | Path, source: SourceFile) -> Iterator[tuple[Directory, str, FileIO]]:
-    """Open *source*; give the folder that holds it, its name there, and the file."""
+    """Open *source*; give its parent folder, its name there, and the file."""
     with contextlib.ExitStack() as stack:
         try:
             place = source.place or source.relative
             held, name = stack.enter_context(directory.parent(folder, place))
-            _check(source, _look(held, name))  # what is another file is not even opened
+            _check(source, _look(held, name))  # another file is not even opened
             file = stack.enter_context(open(held.open(name), "rb", buffering=0))  # noqa: PTH123
         except FileNotFoundError as error:
             raise SourceChangedError("it was removed since it was found") from error
@@ -77,7 +77,7 @@ def _open(folder: str | Path, source: SourceFile) -> Iterator[tuple[Directory, s
 
 
 def _read(file: FileIO, size: int) -> bytes:
-    """Return *size* bytes. A file system may give fewer at once; only none is the end."""
+    """Return *size* bytes. A file system may return fewer; no byte at all is the end."""
     chunk = file.read(size)
     while chunk is not None and len(chunk) < size:
         more = file.read(size - len(chunk))

@@ -1,11 +1,11 @@
-"""Finds what is to be sent: every regular file below a folder, in an order that stays.
+"""Finds the files to send: every regular file below a folder, in a stable order.
 
-No file is opened here, and the walk goes from folder to folder by descriptors
+No file is opened here. The walk opens folders by descriptors
 (`streamapp.producer.sources.directory`), so it does not leave the folder. A link to a file inside
 is sent as a file. A link to a file outside is sent only with ``links="follow"``. A link to a folder
-is never followed: it may lead in circles. What is no file (sockets, pipes, devices, links to
-folders, links to nothing) is special: it is reported, and by default does not keep the delivery
-from being complete. What cannot be read, and names that no receiver takes, do.
+is never followed, because it may form a circle. Sockets, pipes, devices, links to folders and
+dangling links are special: they are reported, and by default the delivery can be complete without
+them. It cannot be complete with entries that cannot be read or with names that no worker accepts.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Links = Literal["fail", "skip", "follow"]
 Special = Literal["skip", "fail"]
 
 FRESH_NS: Final = 2_000_000_000
-"""How long a file system's clock may take for one tick: FAT's has 2 seconds."""
+"""The longest tick of a file system's clock: FAT has 2 seconds."""
 
 _MAX_NAME_JSON: Final = MAX_HEADER_BYTES // 2
 _NOWHERE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
@@ -43,11 +43,11 @@ _WORKERS_LOCK: Final = ".lock"
 
 
 class SourceFile(msgspec.Struct, frozen=True, gc=False):
-    """A file to send, as it was found; *relative* is its path below the folder.
+    """A file to send, as the scan found it; *relative* is its path below the folder.
 
-    *place* is where its bytes are when a link of that path leads elsewhere: a path below the
-    folder, or an absolute one. *device* and *inode* say which file it is. *is_fresh*: it had been
-    changed so shortly before that one more change might leave the same times.
+    *place* is set if that path is a link: the target's path below the folder, or its absolute path.
+    *device* and *inode* identify the file. *is_fresh*: it was changed so shortly before the scan
+    that one more change might not change its times. Times are in nanoseconds since 1970.
     """
 
     relative: str
@@ -67,16 +67,16 @@ class SourceFile(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def name(self) -> str:
-        """The name that travels."""
+        """The name that is published."""
         return filenames.portable_name(_parts(self.relative))
 
     @property
     def raw_name(self) -> bytes:
-        """The bytes of the name, where `name` is another one."""
+        """The bytes of the name, if `name` differs from them; otherwise empty."""
         return filenames.raw_name(_parts(self.relative))
 
     def is_same(self, found: os.stat_result) -> bool:
-        """Return whether *found* is the same file, and is what it was when it was scanned."""
+        """Return whether *found* is the same file, unchanged since the scan."""
         return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns) == (
             self.device,
             self.inode,
@@ -86,7 +86,7 @@ class SourceFile(msgspec.Struct, frozen=True, gc=False):
 
 
 class Problem(msgspec.Struct, frozen=True):
-    """Something among the files that is not sent, and why; *is_special* if that is as wanted."""
+    """An entry that is not sent, and why; *is_special* if the settings exclude it."""
 
     name: str
     reason: str
@@ -94,10 +94,10 @@ class Problem(msgspec.Struct, frozen=True):
 
 
 def check_folder(folder: Path) -> None:
-    """Look whether *folder* can be listed.
+    """Check that *folder* can be listed.
 
     Raises:
-        SourceError: it is missing, no folder, or may not be read.
+        SourceError: it is missing, is not a folder, or may not be read.
     """
     try:
         with os.scandir(folder):
@@ -118,17 +118,17 @@ def scan(
     links: Links = "fail",
     special: Special = "skip",
 ) -> Iterator[SourceFile | Problem]:
-    """Yield what lies below *folder*, sorted by name within each folder.
+    """Yield the entries below *folder*, sorted by name within each folder.
 
     Args:
-        folder: Where to look.
+        folder: The folder to walk through.
         machine: This machine's id, a part of each file's id.
-        block_size: How the files will be cut, likewise.
-        links: What becomes of links to files outside.
-        special: What becomes of all that is no file.
+        block_size: The bytes of a block, a part of each file's id.
+        links: What to do with links to files outside of *folder*.
+        special: Whether special entries are skipped or fail the delivery.
 
     Raises:
-        SourceError: a worker stores what it receives below the folder.
+        SourceError: a worker stores its blocks below *folder*.
     """
     walk = _Walk(folder, machine=machine, block_size=block_size, links=links, special=special)
     with Directory.at(folder) as directory:
@@ -148,7 +148,7 @@ class _Walk:
         self._special = special
 
     def below(self, directory: Directory, relative: str) -> Iterator[SourceFile | Problem]:
-        """Yield what lies in *directory*, which is *relative* below the folder."""
+        """Yield the entries of *directory*, which has the path *relative* below the folder."""
         listed = directory.names()
         _refuse_workers_folder(directory, listed)
         for name in listed:
@@ -168,7 +168,7 @@ class _Walk:
                 yield _problem(path, (error.strerror or str(error)).lower())
 
     def _linked(self, relative: str) -> SourceFile | Problem:
-        """Return what the link at *relative* leads to, as far as it is sent."""
+        """Return the file to which the link at *relative* leads, or why it is not sent."""
         try:
             target, is_inside = self._target(relative)
         except OSError as error:
@@ -186,12 +186,12 @@ class _Walk:
         return _problem(relative, reason, is_special=self._links == "skip")
 
     def _target(self, relative: str) -> tuple[str, bool]:
-        """Return where the link leads, and whether that is inside the folder.
+        """Return the path of the link's target, and whether it is inside the folder.
 
-        This only proposes a place: what lies there is looked at part by part, without links.
+        The caller opens that path part by part without following links.
 
         Raises:
-            OSError: it leads to nothing.
+            OSError: the link is dangling.
         """
         top = os.path.realpath(self._folder)
         target = os.path.realpath(os.path.join(top, relative), strict=True)  # noqa: PTH118
@@ -215,7 +215,7 @@ class _Walk:
                 mtime_ns=found.st_mtime_ns,
                 block_size=self._block_size,
             )
-        except UnicodeEncodeError:  # half a character, which Windows allows in names
+        except UnicodeEncodeError:  # an unpaired surrogate, which Windows allows in names
             return _problem(relative, "a name that is no text")
         return SourceFile(
             relative,
@@ -234,20 +234,20 @@ class _Walk:
 
 
 def is_fresh(found: os.stat_result, *, now_ns: int) -> bool:
-    """Return whether a file that was changed after *now_ns* might have the times of *found*.
+    """Return whether a change after *now_ns* might leave the times of *found* unchanged.
 
-    Every change sets the status change time; on Windows that is the creation time, and the
-    modification time is the one to look at. A time to come counts as well: clocks differ.
+    Every change sets the status change time. On Windows that field is the creation time, so the
+    modification time is used. A time in the future counts as fresh: clocks differ.
     """
     changed_ns = found.st_mtime_ns if os.name == "nt" else found.st_ctime_ns
     return now_ns - changed_ns < FRESH_NS
 
 
 def _refuse_workers_folder(directory: Directory, listed: list[str]) -> None:
-    """Refuse a worker's data folder: what was stored there would be sent, and stored again.
+    """Refuse a worker's data folder: its blocks would be sent and stored again without end.
 
     Raises:
-        SourceError: it is one.
+        SourceError: *directory* is a worker's data folder.
     """
     if _WORKERS_LOCK not in listed:
         return
@@ -260,7 +260,7 @@ def _refuse_workers_folder(directory: Directory, listed: list[str]) -> None:
 
 
 def _refusal(name: str, size: int, block_size: int) -> str | None:
-    """Return why no receiver would take the file; better said here than by each of them."""
+    """Return why every worker would reject the file; None if none would."""
     try:
         filenames.folder_parts(name)
     except BlockMalformedError as error:
