@@ -1,13 +1,13 @@
-# Everything a developer types. `make demo` and `make test` need Python 3.11 to 3.13 and
-# nothing else: each makes .venv first. Works with GNU make 3.81, which macOS still has.
+# The commands for developers. `make demo` and `make test` need only Python 3.11 to 3.13: each
+# creates .venv first. The file works with GNU make 3.81, which macOS still has.
 
 VENV := .venv
 BIN := $(VENV)/bin
-# Of this folder: scripts in an environment that was moved or copied run the old one.
+# The stamp names this folder: scripts of a moved or copied environment run the old one.
 STAMP := $(VENV)/installed-$(shell pwd | cksum | cut -d ' ' -f 1)
-# One whose Python has gone, with an upgrade of the system, counts as not made.
+# An environment whose Python was removed by a system upgrade is created again.
 $(shell test -x $(BIN)/python || rm -f $(VENV)/installed-*)
-# The first of these that can make a virtual environment is taken: `make PYTHON=… install`.
+# The first of these that can create a virtual environment is used: `make PYTHON=… install`.
 PYTHON ?= python3.13 python3.12 python3.11 python3 python
 
 .DEFAULT_GOAL := help
@@ -16,7 +16,7 @@ PYTHON ?= python3.13 python3.12 python3.11 python3 python
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
-install: $(STAMP) ## Make .venv with the exact versions of constraints.txt
+install: $(STAMP) ## Create .venv with the exact versions of constraints.txt
 
 check: $(STAMP) ## Lint, format, types, import contracts, spelling: what CI runs
 	$(BIN)/ruff check
@@ -25,11 +25,11 @@ check: $(STAMP) ## Lint, format, types, import contracts, spelling: what CI runs
 	$(BIN)/lint-imports
 	$(BIN)/codespell
 
-fix: $(STAMP) ## Mend what ruff can mend, and format
+fix: $(STAMP) ## Let ruff fix and format
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-demo: $(STAMP) ## Send a folder through a real Kafka and verify it: DATA=folder for your own
+demo: $(STAMP) ## Send a folder through a real Kafka and verify it; DATA=folder sends your own
 	@$(BIN)/streamapp demo $(if $(DATA),--data '$(DATA)')
 
 test: $(STAMP) ## Run all tests but the long ones, on brokers they start themselves
@@ -38,7 +38,7 @@ test: $(STAMP) ## Run all tests but the long ones, on brokers they start themsel
 test-long: $(STAMP) ## Run only the long tests (power loss, thousands of kills)
 	$(BIN)/python -m pytest -m long
 
-test-compose: $(STAMP) ## Run docker-compose.yml for real: Docker, or root on Debian
+test-compose: $(STAMP) ## Test docker-compose.yml: needs Docker, or root on Debian
 	$(BIN)/python -m pytest -m compose -rs tests/compose
 
 bench: $(STAMP) ## Measure against Kafka's own perf test (docs/benchmarks.md)
@@ -47,7 +47,7 @@ bench: $(STAMP) ## Measure against Kafka's own perf test (docs/benchmarks.md)
 up: ## Start three brokers, Kafka UI and two workers in Docker
 	docker compose up --detach --build --wait
 
-down: ## Stop them; their volumes stay
+down: ## Stop them; their volumes remain
 	docker compose down
 
 clean: ## Remove .venv, caches and build results; no data
@@ -55,7 +55,7 @@ clean: ## Remove .venv, caches and build results; no data
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# One shell command, so that the Python that was found is at hand to its end.
+# One shell command, so that the Python that was found is known until its end.
 $(STAMP): setup.cfg pyproject.toml constraints.txt
 	@old=; bare=; found=; \
 	for python in $(PYTHON); do \
