@@ -1,10 +1,10 @@
-"""Every setting, once: its name, type, default and what it means.
+"""Every setting with its name, type, default and meaning.
 
 A setting is a flag (``--machine-id``; secrets have none), a variable
 (``STREAMAPP_MACHINE_ID``) and a key of the config file (``machine_id``), in that order of
 precedence. The config file is TOML, at ``STREAMAPP_CONFIG`` or ``streamapp.toml`` in the
-current folder. All are read once, checked and frozen; an error names the setting, what was
-found and what was expected.
+current folder. Settings are read once, validated and frozen. An error names the setting, the
+value and what was expected.
 """
 
 from __future__ import annotations
@@ -84,14 +84,14 @@ def _rate(value: object) -> int:
 
 
 def _folders(value: object) -> object:
-    """A list of folders travels in one variable as a path list does: ``A:B`` (``A;B``)."""
+    """Split the list of folders that a variable has: ``A:B``, on Windows ``A;B``."""
     if isinstance(value, str):
         return [part for part in value.split(os.pathsep) if part]
     return [value] if isinstance(value, Path) else value
 
 
 def _folder(value: object) -> object:
-    """No folder is "", which Python takes for the current one; and each can be written as JSON."""
+    """Refuse "", which Python takes for the current folder, and what JSON cannot represent."""
     if not str(value) or re.search("[\0\ud800-\udfff]", str(value)):
         message = "a folder's name must be there, and be Unicode without NUL"
         raise ValueError(message)
@@ -99,7 +99,7 @@ def _folder(value: object) -> object:
 
 
 def _brokers(value: object) -> object:
-    """Brokers come as one list with commas, or as several flags that may have commas."""
+    """Join the values of several flags, each of which may be a list with commas."""
     parts = value if isinstance(value, (list, tuple)) else [value]
     return ",".join(p.strip() for part in parts for p in str(part).split(",") if p.strip())
 
@@ -175,7 +175,7 @@ FileMode = Annotated[str, AfterValidator(_mode)]
 
 
 class Settings(BaseSettings):
-    """What is in force, read once and frozen."""
+    """The settings in force, read once and frozen."""
 
     model_config = SettingsConfigDict(
         env_prefix=ENV_PREFIX,
@@ -337,7 +337,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic's signature
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic's signature
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Flags before variables before the config file."""
+        """Return the sources in their precedence: flags, variables, config file."""
         toml = TomlConfigSettingsSource(settings_cls, toml_file=config_file())
         return init_settings, env_settings, toml
 
@@ -372,10 +372,10 @@ class Settings(BaseSettings):
         """Return the settings in force; *flags* that are None or empty count as not given.
 
         Raises:
-            SettingsError: a setting is missing or impossible.
+            SettingsError: a setting is missing or invalid.
         """
         for warning in warnings():
-            _say_once(warning)
+            _warn_once(warning)
         given = {name: value for name, value in flags.items() if value not in _NOT_GIVEN}
         if os.environ.get(CONFIG_VARIABLE) and not config_file().is_file():
             message = f"{CONFIG_VARIABLE}: there is no file {config_file()}"
@@ -402,11 +402,11 @@ class Settings(BaseSettings):
 
     @property
     def tables_dir(self) -> Path:
-        """Where the tables' RocksDB databases live, one folder for each worker."""
+        """The folder of this worker's RocksDB databases."""
         return self.state_dir or self.data_roots[0] / ".streamapp"
 
     def origins(self) -> dict[str, tuple[str, str]]:
-        """Return every setting's value as text, secrets hidden, and where it came from."""
+        """Return the value of every setting as text, secrets hidden, and its source."""
         in_file = _keys_of(config_file())
         variables = {name.upper() for name, value in os.environ.items() if value}
         found = {}
@@ -423,7 +423,7 @@ class Settings(BaseSettings):
 
 
 def warnings() -> list[str]:
-    """Return what is wrong around the settings, and keeps nothing from running."""
+    """Return warnings about variables and the config file; none of them is an error."""
     known = {variable_of(name) for name in Settings.model_fields} | OTHER_VARIABLES
     found = []
     for name in sorted(os.environ):
@@ -444,7 +444,7 @@ def warnings() -> list[str]:
 
 
 @functools.lru_cache(maxsize=100)
-def _say_once(warning: str) -> None:
+def _warn_once(warning: str) -> None:
     """Log *warning*; settings are read several times in a process."""
     logger.warning("%s", warning)
 

@@ -1,6 +1,6 @@
-"""What is said of a value that cannot be taken: in plain words, and without passwords.
+"""Messages about invalid settings, in plain words and without passwords.
 
-Pure code. pydantic's own messages show regular expressions and sizes in plain bytes.
+Pure code. pydantic's own messages show regular expressions, and sizes in bytes.
 """
 
 from __future__ import annotations
@@ -38,20 +38,20 @@ _KINDS: Final = {
 
 
 def without_passwords(text: str) -> str:
-    """Return *text* with who logs in, and with what password, hidden in each URL."""
+    """Return *text* with user and password hidden in each URL."""
     return _IN_URL.sub(r"\1***@", text)
 
 
 def shown(value: object) -> str:
-    """Return *value*, which was given for a setting, as a message may show it."""
+    """Return the *value* of a setting as a message may show it: short, without passwords."""
     if isinstance(value, (list, tuple)):
         return ", ".join(map(shown, value)) or "nothing"
     text = _IN_ADDRESS.sub("***@", without_passwords(str(value)))
-    return f"{text if not isinstance(value, str) else repr(text)}"[:MAX_SHOWN]
+    return (repr(text) if isinstance(value, str) else text)[:MAX_SHOWN]
 
 
 def expectation(problem: Mapping[str, Any], *, is_size: bool) -> str:
-    """Return what pydantic's *problem* comes to; *is_size*: its limits are bytes."""
+    """Return what was expected by pydantic's *problem*; *is_size*: its limits are bytes."""
     kind, context = problem["type"], problem.get("ctx", {})
     if kind in _LIMITS:
         name, text = _LIMITS[kind]

@@ -1,7 +1,7 @@
-"""Folds records into the tables: what the agents on the two small topics do.
+"""Folds the records of the two small topics into the tables.
 
-A fold reads and writes without waiting in between, so no other fold can come between. Each
-is called with the event's stream current, which decides the partition that is written.
+A fold has no await between reading and writing, so no other fold can run in between. Faust
+takes the partition to write from the current event of the stream.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def fold_ack(ack: BlockAck) -> None:
     run_key = rows.run_key(ack.file_id, ack.block)
     run = rows.with_bit(block_map.get(run_key, b""), ack)
     after = before.with_ack(ack, run)
-    # Also what was here before: a crash may have kept it from the changelog, or one of the two.
+    # Written even if unchanged: a crash may have lost one of the two changelog records.
     block_map[run_key] = run
     files[key] = rows.encode(after)
     if after.is_complete and not before.is_complete:
@@ -50,7 +50,7 @@ def fold_ack(ack: BlockAck) -> None:
 
 
 def fold_status(status: Status) -> None:
-    """Fold what a producer or a worker says into its row."""
+    """Fold the report of a producer or the heartbeat of a worker into its row."""
     if isinstance(status, FileStatus):
         key = status.file_id.encode()
         before = file_row(key) or rows.FileRow()
@@ -63,27 +63,27 @@ def fold_status(status: Status) -> None:
 
 
 def forget_machine(key: bytes) -> None:
-    """Remove the row of a machine that was forgotten, if it is here."""
+    """Remove the row of a forgotten machine, if this worker has it."""
     if key in machines:
         del machines[key]
 
 
 def file_row(key: bytes) -> rows.FileRow | None:
-    """Return the row of the file with the id *key*; None when it is not known here."""
+    """Return the row of the file with the id *key*; None if this worker has none."""
     raw = files.get(key)
     return readable(files, key, raw, rows.FileRow) if raw else None
 
 
 def machine_row(key: bytes) -> Presence | None:
-    """Return the row of the machine *key*; None when it is not known here."""
+    """Return the row of the machine *key*; None if this worker has none."""
     raw = machines.get(key)
     return readable(machines, key, raw, Presence) if raw else None
 
 
 def readable(table: TableT[Any, Any], key: bytes, raw: bytes, row_type: type[_T]) -> _T | None:
-    """Return the row in *raw*; None, with a warning, when it is damaged.
+    """Return the row in *raw*; None, with a warning, if it is damaged.
 
-    A table is a cache: one bad row hides no other one, and is made anew when a record comes.
+    A table is a cache: the next record replaces a damaged row, and the other rows are shown.
     """
     try:
         key.decode()

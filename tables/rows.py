@@ -1,12 +1,12 @@
-"""What the tables hold, and how a record changes it.
+"""The rows of the tables, and how a record changes them.
 
-Pure code. A row is a value that is replaced whole. Folding is idempotent: a record that is
-delivered twice changes nothing the second time. `docs/state.md` is normative.
+Pure code. A row is an immutable value that is replaced whole. Folding is idempotent: a record
+that is delivered twice changes nothing the second time. `docs/state.md` is normative.
 
-The counters of a file live in its row, the bits of its blocks in runs of 1,024. Two tables
-have two changelogs and no common transaction, so a crash may keep one write of two. The row
-therefore holds the count of *each run*, taken from the run's bits at every acknowledgement,
-also a repeated one: what a crash tore apart, the next delivery joins again.
+The counters of a file are in its row, the bits of its blocks in runs of 1,024. The two tables
+have two changelogs and no common transaction, so a crash may persist only one of two writes.
+Therefore the row has a count for *each run*. Every acknowledgement, also a repeated one, sets
+that count from the run's bits, which makes the two tables consistent again.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from streamapp.protocol.messages import (
 
 
 RUN_BLOCKS: Final = 1024
-"""Blocks whose bits share one row: 128 bytes to write for one acknowledgement."""
+"""Blocks whose bits share one row: an acknowledgement writes 128 bytes."""
 
 SHORTEST_SECONDS: Final = 1.0
-"""A rate is not taken over less time than this."""
+"""Least time over which a rate is computed."""
 
 STALLED_SECONDS: Final = 30.0
-"""A file of which nothing came for so long has no rate now."""
+"""A file that received no block for so long is shown with rate 0."""
 
 ORDERS: Final = ("name", "activity")
 """Orders in which files can be listed."""
@@ -48,10 +48,9 @@ _T = TypeVar("_T", bound=msgspec.Struct)
 
 
 class FileRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What is known of one file. Sizes in bytes, times in seconds since 1970.
+    """What is known about one file. Sizes in bytes, times in seconds since 1970.
 
-    Numbers have ceilings, as in `streamapp.protocol.messages`: what a damaged row says is computed
-    with.
+    Numbers have limits, as in `streamapp.protocol.messages`, because a row may be damaged.
     """
 
     name: str = ""
@@ -77,7 +76,7 @@ class FileRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def persisted_bytes(self) -> int:
-        """How many bytes they have."""
+        """How many bytes the persisted blocks have."""
         if not self.has_last:
             return self.persisted_blocks * self.block_size
         plan = fileplan.FilePlan(file_size=self.size, block_size=self.block_size)
@@ -90,9 +89,9 @@ class FileRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def state(self) -> str:
-        """``complete`` by the acknowledgements alone; else what the producer said last.
+        """``complete`` by the acknowledgements alone; otherwise the last reported state.
 
-        But one that was superseded is so however much of it is persisted.
+        A superseded file is ``superseded``, however many of its blocks are persisted.
         """
         if self.is_superseded:
             return self.announced
@@ -106,18 +105,17 @@ class FileRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def is_superseded(self) -> bool:
-        """Whether another version of the file is the current one, or none is any more.
+        """Whether another version of the file is current, or the file was deleted at its source.
 
-        One that none took the place of is a file like others again when it is complete.
+        A deleted file that has no successor counts as a normal file once it is complete.
         """
         return self.announced == "superseded" and bool(self.superseded_by or not self.is_complete)
 
     @property
     def rate(self) -> float:
-        """Bytes per second from the first block that was persisted to the last; 0: not known.
+        """Bytes per second between the first and the last persisted block; 0: not known.
 
-        What came within a second is a burst, and no rate. The first block came before the time
-        that is looked at began.
+        The first block is not counted: it was received before that time began.
         """
         seconds, blocks = self.last_at - self.first_at, self.persisted_blocks
         if seconds < SHORTEST_SECONDS or not blocks:
@@ -126,11 +124,14 @@ class FileRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def is_acknowledged(self) -> bool:
-        """Whether a worker has spoken of it: what the row says of the file is from there then."""
+        """Whether a worker has acknowledged a block: name and sizes are then the worker's."""
         return bool(self.run_counts)
 
     def is_about(self, *, size: int, blocks: int, block_size: int) -> bool:
-        """Return whether a record of such a file can speak of this one: an id says its cut."""
+        """Return whether a record with these sizes can be about this file.
+
+        The file id determines the sizes, so other sizes mean a wrong record.
+        """
         return not self.blocks or (self.size, self.blocks, self.block_size) == (
             size,
             blocks,
@@ -138,9 +139,9 @@ class FileRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         )
 
     def with_ack(self, ack: BlockAck, run: bytes) -> FileRow:
-        """Return the row after *ack*; *run* has the bits of its run, the ack's included.
+        """Return the row after *ack*; *run* has the bits of its run, including the bit of *ack*.
 
-        Until the first one the row is what a producer, or a stranger, says of the file.
+        Until the first acknowledgement, the row has what any producer reported.
         """
         base = self if self.is_acknowledged else self._described_by(ack)
         number = ack.block // RUN_BLOCKS
@@ -160,26 +161,26 @@ class FileRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         )
 
     def _described_by(self, ack: BlockAck) -> FileRow:
-        """Return the row as *ack* describes the file; what was said of another one is dropped."""
+        """Return the row with the name and sizes of *ack*, and no report about another file."""
         is_same = self.is_about(size=ack.file_size, blocks=ack.blocks, block_size=ack.block_size)
         if self.is_superseded:
             is_named = ack.name in {"", self.name} and ack.source in {"", self.source}
             is_same = is_same and is_named
-        said = self if is_same else FileRow()
+        reported = self if is_same else FileRow()
         return msgspec.structs.replace(
-            said,
-            name=ack.name or said.name,
+            reported,
+            name=ack.name or reported.name,
             size=ack.file_size,
             blocks=ack.blocks,
             block_size=ack.block_size,
-            source=ack.source or said.source,
+            source=ack.source or reported.source,
         )
 
     def with_status(self, status: FileStatus) -> FileRow:
-        """Return the row after what the producer said; of another file it changes nothing.
+        """Return the row after a producer's report; a report about another file changes nothing.
 
-        What a worker has said of the file stays. Only a record that names it as workers do can
-        call it superseded.
+        Name and source that a worker acknowledged stay. Only a report with the same name and
+        source can declare an acknowledged file superseded.
         """
         if not self.is_about(size=status.size, blocks=status.blocks, block_size=status.block_size):
             return self
@@ -203,16 +204,18 @@ class FileRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def order_key(order: str, *, name: str, state: str, last_at: float) -> tuple[int, float, str]:
-    """Return by what a file is sorted.
+    """Return the sort key of a file.
 
-    By *activity*: files that arrive or fail, then those that are announced, each by name, and
-    then the complete ones and in the end those that are superseded, the newest first.
+    By *activity*: first arriving and failed files by name, then announced files by name, then
+    complete files and last superseded files, the newest first.
     """
     if order == "name":
         return 0, 0.0, name
-    if state in {"complete", "superseded"}:
-        return 2 + (state == "superseded"), -last_at, name
-    return int(state not in _ACTIVE), 0.0, name
+    if state == "superseded":
+        return 3, -last_at, name
+    if state == "complete":
+        return 2, -last_at, name
+    return (0 if state in _ACTIVE else 1), 0.0, name
 
 
 def run_key(file_id: str, block: int) -> bytes:
@@ -253,7 +256,7 @@ def missing_blocks(run: bytes, *, first: int, blocks: int, limit: int) -> list[i
 
 
 def encode(row: msgspec.Struct) -> bytes:
-    """Return *row* as JSON, as the tables keep it."""
+    """Return *row* as JSON, the format of the tables."""
     return msgspec.json.encode(row)
 
 
@@ -261,7 +264,7 @@ def decode(raw: bytes, row_type: type[_T]) -> _T:
     """Return the row in *raw*.
 
     Raises:
-        BlockMalformedError: it is none (a table of another version).
+        BlockMalformedError: *raw* is not such a row (it may be of another version).
     """
     try:
         return msgspec.json.decode(raw, type=row_type)

@@ -1,8 +1,8 @@
-"""The three tables, kept in RocksDB and rebuilt from their changelogs.
+"""The three tables, stored in RocksDB and rebuilt from their changelogs.
 
-Keys are raw bytes: Faust serializes any other table key as JSON, so ``table_route`` would
-hash the id with its quotes and ask the wrong worker. Rows are raw bytes, encoded by
-`streamapp.tables.rows`: replaced whole, because a change in place never reaches the changelog.
+Keys are raw bytes: Faust serializes any other key as JSON, and would hash an id with its quotes
+and ask the wrong worker. Rows are raw bytes, encoded by `streamapp.tables.rows`, and replaced
+whole, because a change in place does not reach the changelog.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The newest run of each producer, apart from all history: its files, and how far they are.
+"""The progress of each producer's newest run.
 
-Pure code. A run is known by its producer's machine id and by when it began; every file that
-it announces is of it.
+Pure code. A run is identified by the producer's machine id and the time of its start. Each file
+that the run announces belongs to it.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from streamapp.tables.rows import FileRow
 
 MAX_DELIVERIES: Final = 100
-"""Producers whose newest run is told apart: anybody may write any number of names."""
+"""Most producers that are listed: a record may have any name."""
 
 
 class Delivery(msgspec.Struct, kw_only=True):
-    """The files of one run. *failed* are those that it gave up, or that changed meanwhile."""
+    """The files of one run. *failed* counts failed and changed files."""
 
     source: Label
     run_at: Seconds
@@ -51,7 +51,7 @@ class Deliveries:
         self._found: dict[str, Delivery] = {}
 
     def note(self, row: FileRow) -> None:
-        """Count the file of *row*, if a run has announced it, and nothing has superseded it."""
+        """Count the file of *row*, if a run has announced it and it is not superseded."""
         if row.is_superseded:
             return
         newest = self._found.get(row.source)
@@ -66,7 +66,7 @@ class Deliveries:
         newest.persisted_bytes += row.persisted_bytes
 
     def merge(self, part: Iterable[Delivery]) -> None:
-        """Add what another worker knows; an older run of a producer is passed over."""
+        """Add another worker's *part*; an older run of a producer is ignored."""
         for delivery in part:
             known = self._found.get(delivery.source)
             if known is None or known.run_at < delivery.run_at:

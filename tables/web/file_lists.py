@@ -1,6 +1,6 @@
-"""The list of the group's files: which are asked for, what this worker has of them, all in one.
+"""The list of the group's files: its query, this worker's part, and the merged page.
 
-Each worker sorts its own part. A page is merged from the first rows of every part.
+Each worker sorts its own part. A page is merged from the first rows of all parts.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ if TYPE_CHECKING:
 PAGE_ROWS: Final = 100
 MAX_PAGE_ROWS: Final = 1000
 MAX_OFFSET: Final = 10_000
-"""A page behind that many files is asked for by ``after``: every worker sorts up to there."""
+"""Largest offset: every worker sorts that many rows. Later pages are requested by ``after``."""
 
 FILE_ID: Final = re.compile(r"[0-9a-f]{32}")
 BY_NAME: Final = rows.ORDERS[0]
 
 TOTALS: Final = ("files", "complete", "bytes", "persisted_bytes", "superseded")
-"""What is counted of the current versions of all files; of the others only how many they are."""
+"""Totals over all files. Superseded versions count in ``superseded`` alone."""
 
 _Place = tuple[tuple[int, float, str], str]
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
-    """Which files a list is to have: those behind *after* (name and file id), in *order*."""
+    """The query of a list: files that come after *after* (name and file id), in *order*."""
 
     offset: int = 0
     limit: int = PAGE_ROWS
@@ -52,9 +52,9 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     order: str = BY_NAME
 
     def for_others(self) -> dict[str, str]:
-        """Return the query that has other workers answer with their part of it.
+        """Return the query for the other workers' parts.
 
-        One row more than the page, so that it is known whether others follow.
+        It asks for one row more than the page, which shows whether another page follows.
         """
         name, file_id = self.after
         return {
@@ -67,10 +67,10 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def wanted_by(query: Mapping[str, str]) -> Wanted:
-    """Return what *query* asks for.
+    """Return the parsed and validated *query*.
 
     Raises:
-        ValueError: it cannot be; the message says what was found and expected.
+        ValueError: a value is invalid; the message has the value and what was expected.
     """
     order = _one_of(query.get("order", BY_NAME), "order", rows.ORDERS)
     after = query.get("after", "")
@@ -90,9 +90,9 @@ def wanted_by(query: Mapping[str, str]) -> Wanted:
 
 
 async def local_files(wanted: Wanted, *, is_local: bool = False) -> FilesAnswer:
-    """Return this worker's part: the first files that are *wanted*, and the totals of all.
+    """Return this worker's part: the first *wanted* files, and the totals of all its files.
 
-    *is_local*: another worker asks. Then *wanted* has the row more than the page already.
+    *is_local*: another worker asks, and its query already includes the additional row.
     """
     found: list[tuple[_Place, rows.FileRow]] = []
     deliveries = Deliveries()
@@ -128,7 +128,7 @@ async def local_files(wanted: Wanted, *, is_local: bool = False) -> FilesAnswer:
 
 
 def merged(answers: list[FilesAnswer], wanted: Wanted) -> dict[str, Any]:
-    """Return the page that is *wanted*, of all workers' parts, and where the next one begins."""
+    """Return the *wanted* page of all workers' parts, and where the next page begins."""
 
     def place(file: dict[str, Any]) -> _Place:
         by = rows.order_key(wanted.order, **{f: file[f] for f in ("name", "state", "last_at")})
@@ -152,7 +152,7 @@ def merged(answers: list[FilesAnswer], wanted: Wanted) -> dict[str, Any]:
 
 
 def file_json(file_id: str, row: rows.FileRow) -> dict[str, Any]:
-    """Return what the views say of one file. Sizes in bytes, rate in bytes per second."""
+    """Return one file as the views show it. Sizes in bytes, rate in bytes per second."""
     return {
         "file_id": file_id,
         "name": row.name,

@@ -15,28 +15,28 @@ if TYPE_CHECKING:
 
 @app.page("/health/live/")
 async def live(view: View, request: Request) -> Response:  # noqa: ARG001
-    """Answer 200 as long as the worker answers at all: when it does not, restart it."""
+    """Answer 200 as long as the process answers; if it does not answer, restart it."""
     return view.json({"live": True})
 
 
 @app.page("/health/ready/")
 async def ready(view: View, request: Request) -> Response:  # noqa: ARG001
-    """Answer 200 when the worker serves, 503 while it does not: send it no questions then."""
+    """Answer 200 if the worker can do its work, otherwise 503: send it no requests then."""
     answer = health_json()
     return view.json(answer, status=200 if answer["ready"] else 503)
 
 
 @app.page("/health/")
 async def health(view: View, request: Request) -> Response:  # noqa: ARG001
-    """Answer 200 when the worker serves, 503 while it does not; the body says why."""
+    """Answer 200 if the worker can do its work, otherwise 503; the body has the reason."""
     answer = health_json()
     return view.json(answer, status=200 if answer["ready"] else 503)
 
 
 def health_json() -> dict[str, Any]:
-    """Return how this worker is: *live* the worker runs, *ready* it can do its work.
+    """Return the health of this worker: *live* (it runs) and *ready* (it can do its work).
 
-    It can while it has its tables and partitions, a cluster, and nothing that it waits for.
+    It is ready if it has its tables and partitions, reaches Kafka, and waits for nothing.
     """
     recovered = readiness.is_ready(app)
     state = app.stats.state

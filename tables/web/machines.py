@@ -1,7 +1,7 @@
-"""The view of the group's machines: who is up, what each one does, and what keeps them from it.
+"""The view of the group's machines: which are up, and what each one does or waits for.
 
-A worker answers for itself first, and then from what it hears of the others: the row of a
-machine may be in a partition of the table that a silent worker holds, or nobody.
+The answer has this worker's own state, the machines whose heartbeats it received, and the rows
+of the table. A row may be missing: its partition may belong to a silent worker, or to none.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ async def all_machines(view: View, request: Request) -> Response:
 
 
 async def local_machines(*, is_local: bool = False) -> list[Presence]:
-    """Return this worker, and the machines of its partitions of the table."""
+    """Return this worker and the machines in its partitions of the table."""
     own = await own_heartbeat(app)
     keys = table_reader.gate(is_local=is_local).rows(machines)
     async with contextlib.aclosing(keys) as read:
@@ -78,16 +78,16 @@ async def local_machines(*, is_local: bool = False) -> list[Presence]:
 
 
 def machine_json(machine: Presence, *, now: float) -> dict[str, Any]:
-    """Return what the view says of one machine: its last heartbeat, and what came of it since.
+    """Return one machine as the view shows it: its last heartbeat and what follows from its age.
 
-    One that is silent or stopped has no rate. Its clock is judged only while it is heard.
+    A silent or stopped machine has rate 0 and no difference of clocks.
     """
     is_stopped = machine.heartbeat.state == "stopped"
     is_silent = not is_stopped and machine.is_silent(now)
     is_ahead = not (is_silent or is_stopped) and abs(machine.ahead) > AGREE_SECONDS
-    said: dict[str, Any] = msgspec.to_builtins(machine.heartbeat)
-    return said | {
-        "rate": 0.0 if is_silent or is_stopped else said["rate"],
+    heartbeat: dict[str, Any] = msgspec.to_builtins(machine.heartbeat)
+    return heartbeat | {
+        "rate": 0.0 if is_silent or is_stopped else heartbeat["rate"],
         "up": machine.is_up(now),
         "silent": is_silent,
         "silent_seconds": round(machine.silent_seconds(now), 1),
@@ -96,7 +96,7 @@ def machine_json(machine: Presence, *, now: float) -> dict[str, Any]:
 
 
 def merged(answers: Iterable[Iterable[Presence]], *, now: float) -> list[Presence]:
-    """Return all machines by name, each as the worker knows it that heard it last."""
+    """Return all machines by name, each from the answer with its newest heartbeat."""
     found: dict[str, Presence] = {}
     for machine in (machine for answer in answers for machine in answer):
         name = machine.heartbeat.machine

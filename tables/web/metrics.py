@@ -1,6 +1,6 @@
-"""What Prometheus reads at ``/metrics``: this worker's counters, under names that keep its rules.
+"""This worker's metrics for Prometheus, at ``/metrics``.
 
-No file and no file id is a label: there may be millions. Those are in the progress views.
+File names and ids are no labels, because there may be millions; the progress view has them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _LIBRARIES: Final = {
 
 
 class WorkerCollector:
-    """Reads the worker's vitals when it is asked."""
+    """Reads the worker's counters at each request."""
 
     def collect(self) -> Iterator[Metric]:
         """Yield every metric."""

@@ -1,7 +1,7 @@
-"""What another worker may answer: anything else counts as no answer.
+"""Types of other workers' answers; an answer of any other shape is ignored.
 
-A worker that proves itself may still be of another version, or broken. Fields that are not
-known here are handed on; those that are read here have their types and limits.
+An authenticated worker may be of another version, or broken. Unknown fields are passed on;
+fields that are read here have types and limits.
 """
 
 from __future__ import annotations
@@ -77,10 +77,10 @@ class _Error(msgspec.Struct):
 
 
 def read_files(body: bytes) -> FilesAnswer:
-    """Return a worker's files.
+    """Decode a worker's part of the files.
 
     Raises:
-        ValueError: it is no such answer.
+        ValueError: *body* has another shape.
     """
     answer = msgspec.json.decode(body, type=FilesAnswer)
     for file in answer.files:
@@ -89,10 +89,10 @@ def read_files(body: bytes) -> FilesAnswer:
 
 
 def read_machines(body: bytes) -> MachinesAnswer:
-    """Return a worker's machines.
+    """Decode a worker's part of the machines.
 
     Raises:
-        ValueError: it is no such answer.
+        ValueError: *body* has another shape.
     """
     answer = msgspec.json.decode(body, type=MachinesAnswer)
     for machine in answer.machines:
@@ -102,10 +102,10 @@ def read_machines(body: bytes) -> MachinesAnswer:
 
 
 def read_file(body: bytes) -> Any:  # noqa: ANN401 - it is JSON
-    """Return what a worker says of one file, of its blocks, or why it says nothing.
+    """Decode a worker's answer about one file, about its blocks, or an error.
 
     Raises:
-        ValueError: it is no such answer.
+        ValueError: *body* has another shape.
     """
     found = msgspec.json.decode(body)
     shapes: list[type[msgspec.Struct]] = [_Error, _Blocks, _File]

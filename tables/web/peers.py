@@ -1,11 +1,11 @@
-"""Asks the workers of the group, because each holds part of the tables.
+"""Asks the other workers of the group, because each worker has part of the tables.
 
-Faust knows the holders by the addresses that they give. Whoever joins the group can give
-any, so an address gets no token, and what it answers counts only with a proof, within limits
-of time and size, and in the shape that a worker's answer has. Without a token there are only
-loopback addresses. Workers on several machines that all give a loopback address cannot be
-told apart, nor reached. Whatever does not answer is named as silent, and so are the
-partitions of which no answer came: they are never taken for nothing.
+Faust knows the workers by the addresses that they advertise. A member of the group can advertise
+any address. Therefore the token is never sent to a peer, and an answer counts only if it has a
+proof, arrives within limits of time and size, and has the shape of a worker's answer. Without a
+token only loopback addresses are asked. Workers on several machines that all advertise a loopback
+address cannot be distinguished or reached. Workers that do not answer, and partitions without
+any answer, are reported as silent.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ ANSWER_SECONDS: Final = 8.0
 """How long another worker may take; `streamapp status` waits for 10 s."""
 
 ANSWER_BYTES: Final = 32 * MIB
-"""What another worker may answer."""
+"""Largest answer of another worker."""
 
 MAX_PEERS: Final = 100
-"""How many addresses are asked for one list."""
+"""Most addresses that are asked for one list."""
 
 _UNREACHABLE: Final = "a worker that gives no address of its own: set its --web-advertise"
 _FAILURES: Final = (PeerError, aiohttp.ClientError, OSError, TimeoutError, ValueError)
@@ -67,10 +67,10 @@ async def ask_others(
     own: set[int],
     everyone: bool = False,
 ) -> tuple[list[_Answer], list[str]]:
-    """Return the other workers' answers, as *read* takes them, and who did not answer.
+    """Return the other workers' answers, decoded by *read*, and the names of silent workers.
 
-    *own*: the partitions of the tables that this worker's own part of the answer is of;
-    *everyone*: ask the workers that are said to hold none as well.
+    *own*: the partitions of the tables that this worker's own part covers; *everyone*: also ask
+    workers that have no partitions.
     """
     holders = _holders()
     asked = [url for url, those in holders.items() if everyone or those]
@@ -99,15 +99,15 @@ async def ask_others(
 
 
 async def ask_holder(view: View, request: Request, key: str) -> Response | None:
-    """Return the answer of the worker that holds *key*; None when it is this one.
+    """Return the answer of the worker that has the row *key*; None if it is this worker.
 
-    One that restores its tables, or is told to give partitions away, knows less than there is.
+    A worker that recovers its tables cannot answer.
     """
     if routing.partition_of(key.encode()) in held_here():
         return None if readiness.is_ready(app) else not_ready(view)
     try:
         url = _url_of_holder(key)
-        if not url or LOCAL in request.query:  # who asks knows less than we do: no circles
+        if not url or LOCAL in request.query:  # a forwarded request is not forwarded again
             reason = _UNREACHABLE if not url else "no worker holds it now, ask again"
         else:
             status, body = await _ask(url, request.url.path, {})
@@ -119,18 +119,18 @@ async def ask_holder(view: View, request: Request, key: str) -> Response | None:
 
 
 def not_ready(view: View) -> Response:
-    """Return the answer of a worker that does not have its tables now."""
+    """Return the answer while this worker recovers its tables."""
     return view.json({"error": f"{readiness.RESTORING}, ask again"}, status=503)
 
 
 def held_here() -> set[int]:
-    """Return the partitions of the tables that this worker holds."""
+    """Return the partitions of the tables that are assigned to this worker."""
     name = files.changelog_topic.get_topic_name()
     return {tp.partition for tp in app.assignor.assigned_actives() if tp.topic == name}
 
 
 def _url_of_holder(key: str) -> str:
-    """The URL of the worker that Faust says to hold *key*; empty when that cannot be told."""
+    """Return the URL of the worker that has *key*; empty if unknown, or if it is this worker."""
     try:
         url = str(app.router.key_store(files.name, key)).rstrip("/")
     except KeyError:
@@ -143,7 +143,7 @@ def _own_url() -> str:
 
 
 def _holders() -> dict[str, set[int]]:
-    """The other workers' addresses, with the partitions of the tables that each is said to hold."""
+    """Return the other workers' addresses, each with its partitions of the tables."""
     name = files.changelog_topic.get_topic_name()
     everyone = app.router.tables_metadata()
     held = {str(url).rstrip("/"): set(tps.get(name, ())) for url, tps in everyone.items()}
@@ -156,7 +156,7 @@ async def _ask_part(
     """Return a worker's part of a list.
 
     Raises:
-        ValueError, PeerError, aiohttp.ClientError, OSError: it gives none that counts.
+        ValueError, PeerError, aiohttp.ClientError, OSError: there is no valid answer.
     """
     status, body = await _ask(url, path, query)
     if status != HTTPStatus.OK:
@@ -166,7 +166,7 @@ async def _ask_part(
 
 
 async def _ask(url: str, path: str, query: Mapping[str, str]) -> tuple[int, bytes]:
-    """Return status and body of what the worker at *url* answers, once it is proved."""
+    """Return status and body of the answer of the worker at *url*, after its proof is checked."""
     key = peer_key(app.settings)
     target = URL(url).with_path(path).with_query(dict(query) | {LOCAL: "1"})
     if key is None and not is_loopback(target.host or ""):

@@ -1,8 +1,8 @@
-"""Read-only HTTP views of the tables. Whichever worker is asked answers for the group.
+"""Read-only HTTP views of the files table. Each worker answers for the whole group.
 
-One file is routed to the worker that holds it; lists ask every worker and merge. A worker
-that does not answer, or is restoring its tables, is named in ``silent``: a short list is never
-taken for whole.
+A request for one file is forwarded to the worker that has its row. A list is merged from the
+answers of all workers; a worker that does not answer, or recovers its tables, is named in
+``silent``, and the list is marked as partial.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ async def one_file(view: View, request: Request, file_id: str) -> Response:
 
 @app.page("/progress/{file_id}/blocks/")
 async def file_blocks(view: View, request: Request, file_id: str) -> Response:
-    """Answer with which blocks of a file are persisted, and the first that are missing."""
+    """Answer with the persisted blocks of a file, as bits, and its first missing blocks."""
     answer = await _elsewhere(view, request, file_id)
     if answer is not None:
         return answer
@@ -82,7 +82,7 @@ async def file_blocks(view: View, request: Request, file_id: str) -> Response:
 
 
 async def _elsewhere(view: View, request: Request, file_id: str) -> Response | None:
-    """Return the answer where it is not this worker's to look into its tables."""
+    """Return the answer if it does not come from this worker's tables; otherwise None."""
     if not FILE_ID.fullmatch(file_id):
         return _unknown(view, file_id)
     return await ask_holder(view, request, file_id)

@@ -1,8 +1,8 @@
-"""Reads a table for a list without holding up the streams, which share the event loop.
+"""Reads a table for a list without blocking the streams, which share the event loop.
 
-A list reads every row. It does so in short slices and leaves the event loop to the streams
-in between, one list at a time, and only so many lists wait: whoever comes then is told to
-ask again. So blocks go on at half their speed at worst, however many ask.
+A list reads every row. It reads in short slices and leaves the event loop to the streams in
+between. One list is read at a time, and the number of waiting lists is limited; further requests
+get an error that asks to retry. So blocks are received at half their speed at worst.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
     from faust.web import View
 
 SLICE_SECONDS: Final = 0.002
-"""How long a list may keep the event loop at once."""
+"""Longest slice in which a list occupies the event loop."""
 
 PAUSE_SECONDS: Final = 0.003
-"""How long it leaves the event loop alone then."""
+"""Pause between two slices."""
 
 ROWS_BETWEEN_LOOKS: Final = 32
 
 LISTS_AT_ONCE: Final = 4
-"""Lists that are answered or wait; more for the other workers, whose lists ask for one here."""
+"""Most lists that are answered or wait. Requests of other workers have a larger limit."""
 
 RETRY_SECONDS: Final = 2
 
@@ -42,19 +42,19 @@ _T = TypeVar("_T")
 
 
 class ListGate:
-    """Lets in so many lists, and one of them at a time to the rows."""
+    """Limits the number of lists, and lets one of them read the rows at a time."""
 
     def __init__(self, at_once: int) -> None:
         self._at_once = at_once
         self._inside = 0
-        self._turn = asyncio.Lock()
+        self._lock = asyncio.Lock()
 
     @contextlib.contextmanager
     def enter(self) -> Iterator[None]:
-        """Count one list in for as long as the body runs.
+        """Count one list while the body runs.
 
         Raises:
-            RequestRefusedError: there are enough.
+            RequestRefusedError: the limit is reached.
         """
         if self._inside >= self._at_once:
             message = f"{self._inside} lists are asked for already, ask again"
@@ -66,17 +66,17 @@ class ListGate:
             self._inside -= 1
 
     async def rows(self, table: Iterable[_T]) -> AsyncGenerator[_T, None]:
-        """Yield what is in *table*, in slices, when no other list reads.
+        """Yield the rows of *table* in slices, while no other list reads.
 
         Raises:
-            RequestRefusedError: the table was taken away meanwhile.
+            RequestRefusedError: the table was closed or changed meanwhile.
         """
-        async with self._turn:
+        async with self._lock:
             try:
                 async with contextlib.aclosing(in_slices(table)) as found:
                     async for row in found:
                         yield row
-            except Exception as error:  # what a store raises that is closed, or changed
+            except Exception as error:  # a store that was closed or changed raises any error
                 message = f"{RESTORING}, ask again"
                 raise RequestRefusedError(message, status=503) from error
 
@@ -85,19 +85,19 @@ _gates: Final = {False: ListGate(LISTS_AT_ONCE), True: ListGate(4 * LISTS_AT_ONC
 
 
 def gate(*, is_local: bool) -> ListGate:
-    """Return what a list passes; those that other workers ask for have their own."""
+    """Return the gate of users' requests, or of other workers' requests (*is_local*)."""
     return _gates[is_local]
 
 
 def json_of(view: View, answer: Any) -> Response:  # noqa: ANN401 - whatever becomes JSON
-    """Return *answer* as JSON, made in a tenth of the time that the library needs."""
+    """Return *answer* as JSON; msgspec needs a tenth of the time of ``view.json``."""
     return view.bytes(
         msgspec.json.encode(answer), headers={"Content-Type": "application/json; charset=utf-8"}
     )
 
 
 async def in_slices(items: Iterable[_T]) -> AsyncGenerator[_T, None]:
-    """Yield *items*, and leave the event loop alone after each slice of them."""
+    """Yield *items*, with a pause after each slice."""
     began = time.perf_counter()
     for number, item in enumerate(items, 1):
         yield item
