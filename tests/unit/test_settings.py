@@ -182,7 +182,7 @@ def test_expectation(name, value, said):
 
 def warned(caplog):
     """Return what is warned about when the settings are read; and only once."""
-    settings._say_once.cache_clear()
+    settings._warn_once.cache_clear()
     caplog.clear()
     Settings.load()
     Settings.load()
@@ -205,7 +205,7 @@ def test_unknown_variable(monkeypatch, caplog):
         "the variable STREAMAPP_XYZ is not used, no setting has that name",
     ] == warned(caplog)
 
-    settings._say_once.cache_clear()
+    settings._warn_once.cache_clear()
     caplog.clear()
     refused(readers="x")
     assert 2 == len(caplog.records)
