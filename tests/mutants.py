@@ -236,7 +236,7 @@ MUTANTS = (
     ),
     Mutant(
         "a discarded block loses its name durably before its metadata goes",
-        "tests/integration/test_versions_free.py",
+        "tests/unit/store/test_discard.py",
         "streamapp/store/discard.py",
         "dst_dir_fd=folder)\n    os.fsync(folder)\n",
         "dst_dir_fd=folder)\n",

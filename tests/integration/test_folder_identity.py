@@ -10,8 +10,8 @@ import pytest
 from streamapp.errors import StoreError
 from streamapp.store import BlockStore, dirfd
 from streamapp.store.identity import IDENTITY
+from tests.disk import Disk
 from tests.integration.blocks import keep_file
-from tests.integration.disk import Disk
 
 
 PLAIN = {"size": 10, "block_size": 10}

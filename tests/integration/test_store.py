@@ -27,9 +27,9 @@ from streamapp.protocol import filenames
 from streamapp.store import BlockStore, dirfd, lock, metadata, placement, quarantine
 from streamapp.store.data_folder import DataFolder
 from streamapp.units import KIB, MIB
+from tests.disk import Crash, Disk
 from tests.frames import FILE_ID, meta_of
 from tests.integration.blocks import block_file
-from tests.integration.disk import Crash, Disk
 
 
 OTHER_ID = "f" * 32

@@ -31,6 +31,7 @@ from streamapp.worker import readiness
 from streamapp.worker.consumer import OrderedCommitConsumer
 from streamapp.worker.own_heartbeat import own_heartbeat
 from streamapp.worker.session_guard import SessionGuard
+from tests.fakes import FakeClaims
 from tests.frames import FILE_ID, frames_of
 from tests.unit.rows import ack_of
 from tests.waiting import eventually
@@ -121,6 +122,7 @@ def worker(faust_app, tables, tmp_path, monkeypatch):
     # One that did not see the tests before this.
     monkeypatch.setattr(faust_app, "session", SessionGuard(app.settings.session_timeout))
     fields = {"store": store, "stats": app.stats, "send": publish, "begun": 0, "persisted": 0}
+    fields["claims"] = FakeClaims()  # nothing follows the topics: real ones would wait for them
     context = dataclasses.replace(app.context, **fields)
     monkeypatch.setattr(faust_app, "context", context)
     monkeypatch.setattr(type(faust_app), "consumer", consumer)
