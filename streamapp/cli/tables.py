@@ -33,8 +33,8 @@ def tables_rebuild(*, source: str, **flags: object) -> None:
 
     settings = Settings.load(**flags)
     if source == "disks":
-        outcome = reacknowledge.from_disks(settings)
-        click.echo(f"{counted(outcome.blocks, 'block')} acknowledged again; workers fold them now")
+        blocks = reacknowledge.from_disks(settings)
+        click.echo(f"{counted(blocks, 'block')} acknowledged again; workers fold them now")
     else:
         table_recovery.rebuild_from_acks(settings)
         click.echo("The tables come back when the workers start: start them now")

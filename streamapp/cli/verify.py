@@ -93,10 +93,12 @@ def verify(  # noqa: PLR0913 - the flags of three modes
                 stop=shutdown.event_of_signals(),
             )
         )
+    from streamapp.ui.verify_report import VerifyReport  # noqa: PLC0415 - light start
+
     sys.exit(
         verify_folders.run(
             settings,
-            report=verify_folders.Report(as_json=as_json),
+            report=VerifyReport(as_json=as_json),
             stop=shutdown.event_of_signals(),
             rate=parse_rate(rate),
             with_repair=with_repair,

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from streamapp.errors import SettingsError, SourceError
-from streamapp.integrity import inventory, reacknowledge, superseded
-from streamapp.kafka import topic_admin
+from streamapp.integrity import inventory, superseded
+from streamapp.kafka import publish, topic_admin
 from streamapp.producer.sources import scan
 from streamapp.protocol import messages
 from streamapp.protocol.filenames import printable
@@ -132,6 +132,6 @@ def _publish(settings: Settings, found: list[FileStatus]) -> None:
         )
         for status in found
     ]
-    reacknowledge.produce(
+    publish.publish(
         settings, ((name, s.key, messages.encode(s), partition_of(s.key)) for s in ended)
     )

@@ -123,7 +123,7 @@ def compare(
         StoreError: a folder cannot be read.
         ClusterError: the acknowledgements cannot be read.
     """
-    disks = [folder for root in roots for folder in walk.files(root)]
+    disks = walk.files_in(roots)
     found = Differences(disks, group=settings.group_id, machine=machine)
     read_acks(settings, found.take, stop or threading.Event())
     return found

@@ -12,8 +12,8 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from streamapp.errors import BlockMalformedError, MachineInUseError
-from streamapp.integrity import inventory, reacknowledge
-from streamapp.kafka import clients, topic_admin
+from streamapp.integrity import inventory
+from streamapp.kafka import clients, publish, topic_admin
 from streamapp.kafka.follow import Follower
 from streamapp.protocol import messages as message_types
 from streamapp.protocol.filenames import printable
@@ -199,7 +199,7 @@ def forget(settings: Settings, machine: str, *, force: bool) -> int | None:
     found = inventory.Differences((), group=settings.group_id, machine=machine)
     inventory.read_acks(settings, found.take, threading.Event())
     lost = [inventory.as_lost(ack, FORGOTTEN) for ack in found.missing.values()]
-    reacknowledge.write(settings, lost)
+    publish.publish_acks(settings, lost)
     _remove_row(settings, machine, with_old=watch.has_old)
     return len(lost) if lost or newest else None
 
@@ -212,4 +212,4 @@ def _remove_row(settings: Settings, machine: str, *, with_old: bool) -> None:
     key, old_key = message_types.machine_key(machine, settings.group_id), machine.encode()
     status, partition = topic_admin.names(settings).status, partition_of(old_key)
     keys = [key, old_key] if with_old else [key]
-    reacknowledge.produce(settings, [(status, each, None, partition) for each in keys])
+    publish.publish(settings, [(status, each, None, partition) for each in keys])

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from streamapp.errors import MachineInUseError
-from streamapp.integrity import inventory, machines, reacknowledge
+from streamapp.integrity import inventory, machines
+from streamapp.kafka import publish
 
 
 if TYPE_CHECKING:
@@ -101,9 +102,9 @@ def publish_differences(settings: Settings, store: BlockStore, machine: str) -> 
     roots = [root.path for root in store.roots]
     found = inventory.compare(settings, roots, machine=machine)
     lost = [inventory.as_lost(ack, LOST) for ack in found.missing.values()]
-    again = reacknowledge.write(settings, _again_acknowledged(found, settings, machine)).blocks
+    again = publish.publish_acks(settings, _again_acknowledged(found, settings, machine))
     if lost:
-        reacknowledge.write(settings, lost)
+        publish.publish_acks(settings, lost)
     return Outcome(lost=len(lost), persisted=again)
 
 

@@ -23,9 +23,8 @@ import msgspec
 
 from streamapp.errors import StoreError, VerificationError
 from streamapp.protocol import fileplan
-from streamapp.store import dirfd, file_json, metadata
+from streamapp.store import dirfd, file_json, metadata, walk
 from streamapp.store.metadata import BlockMetadata, FileManifest
-from streamapp.store.placement import PRIVATE
 from streamapp.units import KIB, MIB, counted
 
 
@@ -124,9 +123,7 @@ def blocks(root: Path, pace: Pace, *, after: Parts | None = None) -> Iterator[Ve
         StoreError: a folder or a file could not be looked at.
     """
     with dirfd.opened(root) as fd:
-        for path, subfolders, names, folder in os.fwalk(".", dir_fd=fd, onerror=_fail):
-            parts = tuple(part for part in path.split("/") if part != ".")
-            subfolders[:] = sorted(s for s in subfolders if parts or s not in PRIVATE)
+        for parts, folder, names in walk.folders(fd, onerror=_fail):
             if after is None or parts > after:
                 yield from _Folder(root, parts, folder, pace).verdicts(names)
             if pace.stopped:

@@ -104,8 +104,7 @@ def _compare(
     if found.missing:  # a worker may have persisted it since the disks were looked at
         now = {
             (folder.file.file_id, block)
-            for root in roots
-            for folder in walk.files(root)
+            for folder in walk.files_in(roots)
             for block in folder.blocks
         }
         for key in now & found.missing.keys():

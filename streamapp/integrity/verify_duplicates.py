@@ -13,10 +13,10 @@ from typing import IO, TYPE_CHECKING, Final
 
 import msgspec
 
-from streamapp.integrity import inventory, reacknowledge
+from streamapp.integrity import inventory
 from streamapp.integrity.duplicates import Copies, FolderPresence
 from streamapp.integrity.free import Freeing
-from streamapp.kafka import topic_admin
+from streamapp.kafka import publish, topic_admin
 from streamapp.protocol.filenames import printable
 from streamapp.store import BlockStore, walk
 from streamapp.units import counted, format_size
@@ -167,12 +167,12 @@ class _Work:
                     self._note(KEPT if reason else FREED, machine, folder, block, ack, reason)
                 lost = freeing.wrongly_freed()
             if lost:
-                self.summary.revoked += reacknowledge.write(self._settings, lost).blocks
+                self.summary.revoked += publish.publish_acks(self._settings, lost)
         finally:
             store.close()
 
     def _copies(self, machine: str, roots: list[Path]) -> Copies:
-        disks = [folder for root in roots for folder in walk.files(root)]
+        disks = walk.files_in(roots)
         return Copies(disks, group=self._settings.group_id, machine=machine)
 
     def _read(self, machine: str, roots: list[Path]) -> Copies:

@@ -8,31 +8,23 @@ for itself and a broker that takes the word.
 from __future__ import annotations
 
 import collections
-import os
-import sys
 import time
 
-from typing import IO, TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
-
 from streamapp.errors import SourceError
-from streamapp.integrity import reacknowledge, revoke, verify
+from streamapp.integrity import revoke, verify
 from streamapp.integrity.verify import Pace, State, Verdict
-from streamapp.kafka import topic_admin
-from streamapp.protocol.filenames import printable
-from streamapp.store import BlockStore, metadata
-from streamapp.store.placement import PRIVATE
+from streamapp.kafka import publish, topic_admin
+from streamapp.store import BlockStore, walk
 from streamapp.units import counted, format_duration, format_size
 
 
 if TYPE_CHECKING:
     import threading
 
-    from collections.abc import Callable
     from pathlib import Path
 
     from streamapp.settings import Settings
@@ -41,7 +33,6 @@ EXIT_BAD: Final = 1
 """A block is bad: the code that ``fsck``-like tools and cron know. ADR 8 says why not 23."""
 
 EXIT_STOPPED: Final = 130
-LINE_SECONDS: Final = 5.0
 _PREFIX: Final = "processed_data_"
 
 
@@ -72,56 +63,20 @@ class Summary(msgspec.Struct, kw_only=True, tag_field="kind", tag="summary"):
         return text if self.is_whole else f"{text}; stopped before the end"
 
 
-class Report:
-    """Shows a bar on a terminal, a line now and then elsewhere, JSON for programs."""
-
-    def __init__(
-        self,
-        *,
-        as_json: bool,
-        stream: IO[str] | None = None,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._stream = stream or sys.stdout
-        self._as_json = as_json
-        self._clock = clock
-        self._next_line = clock() + LINE_SECONDS
-        self._bar: Progress | None = None
-        if self._stream.isatty() and not as_json:
-            columns = (BarColumn(), DownloadColumn(binary_units=True), TimeRemainingColumn())
-            self._bar = Progress(*columns, console=Console(file=self._stream))
-            self._task = self._bar.add_task("", total=None)
-            self._bar.start()
+class Report(Protocol):
+    """Shows the progress and the result; `streamapp.ui.verify_report` has one."""
 
     def progress(self, done: int, total: int) -> None:
         """Show that *done* of *total* bytes were read."""
-        if self._bar:
-            self._bar.update(self._task, completed=done, total=max(1, total))
-        elif not self._as_json and self._clock() >= self._next_line:
-            self._next_line = self._clock() + LINE_SECONDS
-            self._write(f"{format_size(done)} of {format_size(total)} read")
 
     def bad(self, verdict: Verdict) -> None:
-        """Say that a block is bad."""
-        if self._as_json:
-            self._write(_as_json(verdict))
-        else:
-            self._write(f"{verdict.state.value}: {printable(str(verdict.path))}: {verdict.reason}")
+        """Report a bad block."""
 
     def close(self) -> None:
-        """Leave the terminal as it was."""
-        if self._bar:
-            self._bar.stop()
+        """Stop showing progress."""
 
     def finish(self, summary: Summary) -> None:
-        """Say what came of it."""
-        self._write(msgspec.json.encode(summary).decode() if self._as_json else summary.line())
-
-    def _write(self, line: str) -> None:
-        if self._bar:
-            self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
-        else:
-            print(line, file=self._stream, flush=True)
+        """Report the totals."""
 
 
 def run(
@@ -139,7 +94,7 @@ def run(
     machines = folders_of_machines(settings)
     if with_repair:
         topic_admin.check(settings)  # before anything is moved
-    total = sum(_size(root) for roots in machines.values() for root in roots)
+    total = sum(walk.block_bytes(root) for roots in machines.values() for root in roots)
     summary, began = Summary(states={}), time.monotonic()
     pace, watch = Pace(rate, stop), _Watch(report, summary, total)
     try:
@@ -199,7 +154,7 @@ def _repair(settings: Settings, machine: str, roots: list[Path], pace: Pace, wat
         losses = [*unmoved, *revoke.untold(store)]
         acks = [ack for revoked in losses for ack in revoked.acks]
         if acks:
-            watch.summary.asked_for_again += reacknowledge.write(settings, acks).blocks
+            watch.summary.asked_for_again += publish.publish_acks(settings, acks)
         for revoked in losses:
             revoke.told(store, revoked)
     finally:
@@ -234,32 +189,3 @@ def folders_of_machines(settings: Settings) -> dict[str, list[Path]]:
     for root in roots:
         machines.setdefault(root.name.removeprefix(_PREFIX), []).append(root)
     return machines
-
-
-def _size(root: Path) -> int:
-    """Return the bytes of all blocks below *root*: what there is to read."""
-    size = 0
-    for path, subfolders, names, fd in os.fwalk(root):
-        if path == str(root):
-            subfolders[:] = [name for name in subfolders if name not in PRIVATE]
-        for name in names:
-            if metadata.BIN.fullmatch(name):
-                try:
-                    size += os.stat(name, dir_fd=fd, follow_symlinks=False).st_size
-                except OSError:
-                    continue  # its verdict comes
-    return size
-
-
-def _as_json(verdict: Verdict) -> str:
-    said = {
-        "kind": "bad",
-        "path": str(verdict.path),
-        "state": verdict.state.value,
-        "reason": verdict.reason,
-        "file_id": verdict.file.file_id if verdict.file else "",
-        "name": verdict.file.name if verdict.file else "",
-        "block": verdict.block,
-        "size": verdict.size,
-    }
-    return msgspec.json.encode(said).decode()

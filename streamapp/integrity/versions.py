@@ -14,9 +14,9 @@ from typing import IO, TYPE_CHECKING, Final
 
 import msgspec
 
-from streamapp.integrity import inventory, reacknowledge, superseded
+from streamapp.integrity import inventory, superseded
 from streamapp.integrity.superseded import Versions
-from streamapp.kafka import topic_admin
+from streamapp.kafka import publish, topic_admin
 from streamapp.protocol.filenames import printable
 from streamapp.store import BlockStore, walk
 from streamapp.units import counted, format_size
@@ -145,7 +145,7 @@ class _Work:
             ClusterError: the topics cannot be read, or did not take what is to be published.
         """
         roots = [root.path for root in self._store.roots]
-        disks = [folder for root in roots for folder in walk.files(root)]
+        disks = walk.files_in(roots)
         found = Versions(disks, group=self._settings.group_id)
         following = superseded.followed_status(self._settings, found.take_status, stop)
         with following as catch_up_status:
@@ -177,7 +177,7 @@ def _free(
     reason = f"freed: superseded by {version.by}"
     lost = [inventory.as_lost(ack, reason) for ack in found.acknowledged(version, machine)]
     if lost:
-        reacknowledge.write(settings, lost)
+        publish.publish_acks(settings, lost)
     roots = {root.path: root for root in store.roots}
     for folder in version.folders:
         for block in sorted(folder.blocks):

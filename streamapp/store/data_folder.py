@@ -31,12 +31,12 @@ from streamapp.store import (
     walk,
 )
 from streamapp.store.free_space import FreeSpace
-from streamapp.store.placement import PRIVATE, PROBE
+from streamapp.store.placement import PROBE
 from streamapp.store.writer import BlockWriter
 
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from streamapp.protocol.frames import BlockMeta
@@ -88,7 +88,8 @@ class DataFolder:
                 dirfd.set_mode(self._fd, self._folder_mode)
                 self.aside = quarantine.RefusedRecords(self._fd)
                 left = []
-                for parts, folder_fd, file_names in self._walk():
+                walked = walk.folders(self._fd, onerror=_log_unreadable, private=(QUARANTINE,))
+                for parts, folder_fd, file_names in walked:
                     if self._clear_parts(folder_fd, file_names) and parts[:1] != (QUARANTINE,):
                         left.append(parts)
                     if metadata.FILE_JSON in file_names and parts[:1] != (QUARANTINE,):
@@ -332,15 +333,6 @@ class DataFolder:
             identity.write(self._fd, found)
         self.identity, self.last_start = found.folder, found.start_id
 
-    def _walk(self) -> Iterator[tuple[tuple[str, ...], int, list[str]]]:
-        for path, subfolders, file_names, fd in os.fwalk(
-            ".", dir_fd=self._fd, onerror=_passed_over
-        ):
-            parts = tuple(part for part in path.split("/") if part != ".")
-            if not parts:  # what is ours is not searched for files, but cleared of what is left
-                subfolders[:] = [n for n in subfolders if n not in PRIVATE or n == QUARANTINE]
-            yield parts, fd, file_names
-
     def _clear_parts(self, folder_fd: int, file_names: list[str]) -> bool:
         """Remove what is half written; return whether there was something."""
         halves = [name for name in file_names if name.endswith(".part")]
@@ -412,5 +404,5 @@ class DataFolder:
         return None
 
 
-def _passed_over(error: OSError) -> None:
+def _log_unreadable(error: OSError) -> None:
     logger.error("passed over a folder that cannot be read: %s", error)

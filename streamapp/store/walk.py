@@ -1,7 +1,8 @@
-"""Lists which blocks lie in a data folder: without a lock, beside a running worker as well."""
+"""Walks a data folder: without a lock, also beside a running worker."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import stat
@@ -18,7 +19,7 @@ from streamapp.store.placement import PRIVATE
 
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from streamapp.store.metadata import BlockMetadata
 
@@ -51,28 +52,59 @@ class FileFolder(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(found, folder=self.folder) if found and is_it else None
 
 
+def folders(
+    root: int, *, onerror: Callable[[OSError], None] | None = None, private: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], int, list[str]]]:
+    """Yield each folder below the data folder *root*, in order: parts, descriptor, file names.
+
+    The program's own folders are left out, except those named in *private*. *onerror* gets the
+    errors of folders that cannot be listed; without it they are left out.
+    """
+    for path, subfolders, names, fd in os.fwalk(".", dir_fd=root, onerror=onerror):
+        parts = tuple(part for part in path.split("/") if part != ".")
+        subfolders[:] = sorted(s for s in subfolders if parts or s not in PRIVATE or s in private)
+        yield parts, fd, names
+
+
 def files(root: Path) -> Iterator[FileFolder]:
     """Yield each file's folder below the data folder *root*, with the numbers of its blocks.
 
-    Only names are looked at; `FileFolder.block` finds out whether a block is whole.
+    Only names are read; `FileFolder.block` finds out whether a block is whole.
 
     Raises:
         StoreError: the folder cannot be read.
     """
     with dirfd.opened(root) as top:
-        said = identity.read(top)
-        for path, subfolders, names, fd in os.fwalk(".", dir_fd=top):
-            parts = tuple(part for part in path.split("/") if part != ".")
-            if not parts:
-                subfolders[:] = [name for name in subfolders if name not in PRIVATE]
-            elif metadata.FILE_JSON in names and (file := file_json.believed(fd)):
+        found = identity.read(top)
+        for parts, fd, names in folders(top):
+            if parts and metadata.FILE_JSON in names and (file := file_json.believed(fd)):
                 yield FileFolder(
                     root=root,
-                    folder=said.folder if said else "",
+                    folder=found.folder if found else "",
                     parts=parts,
                     file=file,
                     blocks=frozenset(int(m[1]) for n in names if (m := metadata.BIN.fullmatch(n))),
                 )
+
+
+def files_in(roots: Iterable[Path]) -> list[FileFolder]:
+    """Return the files' folders below all data folders *roots*, as `files` does."""
+    return [folder for root in roots for folder in files(root)]
+
+
+def block_bytes(root: Path) -> int:
+    """Return the bytes of all blocks below the data folder *root*; unreadable ones count as 0.
+
+    Raises:
+        StoreError: the data folder cannot be opened.
+    """
+    size = 0
+    with dirfd.opened(root) as top:
+        for _, fd, names in folders(top):
+            for name in filter(metadata.BIN.fullmatch, names):
+                with contextlib.suppress(OSError):
+                    size += os.stat(name, dir_fd=fd, follow_symlinks=False).st_size
+    return size
 
 
 def read_block(fd: int, block: int, blocks: int) -> BlockMetadata | None:

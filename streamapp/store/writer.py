@@ -14,7 +14,7 @@ import itertools
 import os
 import threading
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from streamapp.errors import BlockConflictError, BlockCorruptError, StoreError
 from streamapp.store import direct_io, dirfd
@@ -23,10 +23,38 @@ from streamapp.units import MIB
 
 
 if TYPE_CHECKING:
-    from streamapp.store.data_folder import DataFolder
-    from streamapp.store.free_space import Reservation
+    from pathlib import Path
+
+    from streamapp.store.free_space import FreeSpace, Reservation
 
 _part_numbers: Final = itertools.count()
+
+
+class WriterFolder(Protocol):
+    """The part of `DataFolder` that a writer needs."""
+
+    path: Path
+    identity: str
+    free_space: FreeSpace
+    naming: threading.Lock
+
+    def read_metadata(self, fd: int, block: int, blocks: int) -> BlockMetadata | None:
+        """Return the metadata of a block in the folder *fd*; None unless its bytes are there."""
+
+    def named(self, meta: BlockMetadata, *, is_replaced: bool) -> None:
+        """Count a block that has its name now; *is_replaced*: a bad block had it before."""
+
+    def check_place(self) -> None:
+        """Prove that the data folder's path still leads to it."""
+
+    def check_folder(self, file_id: str, fd: int) -> None:
+        """Prove that the folder *fd* is the file's folder."""
+
+    def tidy(self, file_id: str) -> None:
+        """Remove the file's folder if no block is in it."""
+
+    def forget(self, writer: BlockWriter) -> None:
+        """Release the room of *writer*."""
 
 
 class BlockWriter:
@@ -34,7 +62,7 @@ class BlockWriter:
 
     def __init__(  # noqa: PLR0913 - where it goes, and what it is
         self,
-        root: DataFolder,
+        root: WriterFolder,
         fd: int,
         reservation: Reservation,
         *,

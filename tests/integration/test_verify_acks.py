@@ -9,8 +9,8 @@ import pytest
 from click.testing import CliRunner
 
 from streamapp.cli.main import cli
-from streamapp.integrity import inventory, reacknowledge
-from streamapp.kafka import topic_admin
+from streamapp.integrity import inventory
+from streamapp.kafka import publish, topic_admin
 from streamapp.store import BlockStore
 from tests.integration.blocks import keep_file
 
@@ -28,7 +28,7 @@ class Kafka:
         """Take *acks*."""
         taken = list(acks)
         self.acks += taken
-        return reacknowledge.Outcome(blocks=len(taken))
+        return len(taken)
 
     def read(self, _settings, take, _stop):
         """Hand on all that was taken."""
@@ -41,7 +41,7 @@ def kafka(monkeypatch):
     """A broker that takes everything."""
     kafka = Kafka()
     monkeypatch.setattr(topic_admin, "check", lambda _settings: {})
-    monkeypatch.setattr(reacknowledge, "write", kafka.write)
+    monkeypatch.setattr(publish, "publish_acks", kafka.write)
     monkeypatch.setattr(inventory, "read_acks", kafka.read)
     return kafka
 

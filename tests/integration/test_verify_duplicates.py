@@ -10,9 +10,9 @@ import pytest
 from click.testing import CliRunner
 
 from streamapp.cli.main import cli
-from streamapp.integrity import inventory, machines, reacknowledge
+from streamapp.integrity import inventory, machines
 from streamapp.integrity.verify import Pace, blocks
-from streamapp.kafka import topic_admin
+from streamapp.kafka import publish, topic_admin
 from streamapp.protocol.messages import Heartbeat
 from streamapp.store import BlockStore, discard
 from tests.integration.blocks import keep_file
@@ -51,10 +51,10 @@ class Kafka:
         yield catch_up
 
     def write(self, _settings, acks):
-        """As `reacknowledge.write`."""
+        """As `publish.publish_acks`."""
         taken = list(acks)
         self.acks += taken
-        return reacknowledge.Outcome(blocks=len(taken))
+        return len(taken)
 
     def watch(self, _settings, machine):
         """As `machines.MachineWatch`."""
@@ -91,7 +91,7 @@ def kafka(monkeypatch):
     """A broker in memory; machine n is up."""
     kafka = Kafka()
     monkeypatch.setattr(topic_admin, "check", lambda _settings: {})
-    monkeypatch.setattr(reacknowledge, "write", kafka.write)
+    monkeypatch.setattr(publish, "publish_acks", kafka.write)
     monkeypatch.setattr(inventory, "followed_acks", kafka.follow)
     monkeypatch.setattr(machines, "MachineWatch", kafka.watch)
     return kafka

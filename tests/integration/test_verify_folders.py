@@ -12,10 +12,11 @@ from click.testing import CliRunner
 
 from streamapp.cli.main import cli
 from streamapp.errors import BrokerUnreachableError
-from streamapp.integrity import reacknowledge, verify_folders
-from streamapp.kafka import topic_admin
+from streamapp.integrity import verify_folders
+from streamapp.kafka import publish, topic_admin
 from streamapp.settings import Settings
 from streamapp.store import BlockStore
+from streamapp.ui.verify_report import VerifyReport
 from tests.integration.blocks import flip, keep_file
 
 
@@ -56,10 +57,10 @@ def kafka(monkeypatch):
 
     def write(_settings, acks):
         written.extend(acks)
-        return reacknowledge.Outcome(blocks=len(acks))
+        return len(acks)
 
     monkeypatch.setattr(topic_admin, "check", lambda _settings: {})
-    monkeypatch.setattr(reacknowledge, "write", write)
+    monkeypatch.setattr(publish, "publish_acks", write)
     return written
 
 
@@ -180,7 +181,7 @@ def test_broker_that_goes_away(verify, folder, kafka, monkeypatch):
 
     flip(folder / "processed_data_m/a/block_0001.bin", 5)
     with monkeypatch.context() as patch:
-        patch.setattr(reacknowledge, "write", refuse)
+        patch.setattr(publish, "publish_acks", refuse)
         assert 31 == verify("--repair", "--group-id", "g")[0]
     assert [] == kafka
     assert 0 == verify("--repair", "--group-id", "g")[0]
@@ -215,7 +216,7 @@ def test_rate_is_kept(folder):
         Settings(data_dir=[folder]),
         rate=1,
         with_repair=False,
-        report=verify_folders.Report(as_json=False, stream=out),
+        report=VerifyReport(as_json=False, stream=out),
         stop=stop,
     )
 
@@ -232,7 +233,7 @@ def test_lines_now_and_then(folder):
         now += 1.0
         return now
 
-    report = verify_folders.Report(as_json=False, stream=out, clock=clock)
+    report = VerifyReport(as_json=False, stream=out, clock=clock)
     verify_folders.run(
         Settings(data_dir=[folder]),
         rate=0,
@@ -259,7 +260,7 @@ def test_bar_on_a_terminal(folder):
         Settings(data_dir=[folder]),
         rate=0,
         with_repair=False,
-        report=verify_folders.Report(as_json=False, stream=out),
+        report=VerifyReport(as_json=False, stream=out),
         stop=threading.Event(),
     )
 

@@ -11,8 +11,8 @@ from click.testing import CliRunner
 
 from streamapp.cli.main import cli
 from streamapp.errors import ClusterError
-from streamapp.integrity import inventory, reacknowledge, superseded
-from streamapp.kafka import topic_admin
+from streamapp.integrity import inventory, superseded
+from streamapp.kafka import publish, topic_admin
 from streamapp.protocol import fileplan
 from streamapp.protocol.messages import FileStatus
 from streamapp.store import BlockStore, data_folder
@@ -50,7 +50,7 @@ class Kafka:
         self.call("publish")
         self.acks += taken
         self.call("published")
-        return reacknowledge.Outcome(blocks=len(taken))
+        return len(taken)
 
     @contextlib.contextmanager
     def read(self, _settings, take, _stop):
@@ -80,7 +80,7 @@ def kafka(monkeypatch):
     """A broker that takes everything."""
     kafka = Kafka()
     monkeypatch.setattr(topic_admin, "check", lambda _settings: {})
-    monkeypatch.setattr(reacknowledge, "write", kafka.write)
+    monkeypatch.setattr(publish, "publish_acks", kafka.write)
     monkeypatch.setattr(inventory, "followed_acks", kafka.read)
     monkeypatch.setattr(superseded, "followed_status", kafka.read_status)
     discard = data_folder.DataFolder.discard
@@ -200,7 +200,7 @@ def test_refused(free, folder, kafka, monkeypatch):
         message = "Kafka did not take 2 records: run it again"
         raise ClusterError(message)
 
-    monkeypatch.setattr(reacknowledge, "write", refuse)
+    monkeypatch.setattr(publish, "publish_acks", refuse)
     assert 0 != free()[0]
     assert untouched(folder, kafka)
 

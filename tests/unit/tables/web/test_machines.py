@@ -3,8 +3,8 @@
 import msgspec
 import pytest
 
-from streamapp.integrity import inventory, machines, reacknowledge
-from streamapp.kafka import clients, topic_admin
+from streamapp.integrity import inventory, machines
+from streamapp.kafka import clients, publish, topic_admin
 from streamapp.protocol import messages, routing, topics
 from streamapp.protocol.messages import Heartbeat
 from streamapp.settings import Settings
@@ -117,8 +117,8 @@ def test_forget(fake, settings, monkeypatch, old_group, removed):
     produced = []
     monkeypatch.setattr(topic_admin, "check", lambda _settings: {})
     monkeypatch.setattr(inventory, "read_acks", lambda *_: None)
-    monkeypatch.setattr(reacknowledge, "produce", lambda _, sent: produced.extend(sent))
-    monkeypatch.setattr(reacknowledge, "write", lambda *_: None)
+    monkeypatch.setattr(publish, "publish", lambda _, sent: produced.extend(sent))
+    monkeypatch.setattr(publish, "publish_acks", lambda *_: None)
     monkeypatch.setattr(machines, "LOOK_BACK", 2)
 
     assert 0 == machines.forget(settings, "m", force=False)
