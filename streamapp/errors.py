@@ -1,4 +1,4 @@
-"""Errors of the application, one tree: the class says who must act, the message what on.
+"""Errors of the application: the class says who must act, the message what it is about.
 
 * StreamAppError                      exit 1
   - SettingsError                     exit 2   a setting is missing or impossible
@@ -8,14 +8,14 @@
   - DeliveryError                     exit 4   not every block is acknowledged as persisted
     + InterruptedDeliveryError        exit 130 the user stopped it; the same command resumes
   - BlockError                        exit 10  one block is unusable; the stream goes on
-    + BlockMalformedError             exit 10  the bytes are no record of ours at all
+    + BlockMalformedError             exit 10  the record violates the protocol
     + BlockCorruptError               exit 11  a block's bytes do not match its digest
     + BlockConflictError              exit 12  another content is stored under the same block
   - StoreError                        exit 20  the store is unusable; the stream must wait
     + StoreFullError                  exit 21  the volume has no room for the next block
     + StoreBusyError                  exit 22  another worker owns the data folder
     + VerificationError               exit 23  a stored block is not what was acknowledged
-  - ClusterError                        exit 30  Kafka refused, or answers something impossible
+  - ClusterError                      exit 30  Kafka refused, or answers something impossible
     + BrokerUnreachableError          exit 31  no broker answers
     + BrokerDeniedError               exit 32  the broker does not allow it
     + TopicError                      exit 33  a topic is missing or not as it must be
@@ -28,7 +28,7 @@
     + JavaError                       exit 41  no Java 17 or newer
   - WatchdogError                     exit 75  the worker is stuck; its supervisor restarts it
 
-Nothing else is raised on purpose. Exit code 0 means that all of it is done.
+No other class is raised on purpose. Exit code 0 means that everything is done.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class StreamAppError(Exception):
 
 
 class SettingsError(StreamAppError):
-    """A setting is missing or impossible. The user mends the setting."""
+    """A setting is missing or impossible. The user must correct it."""
 
     exit_code: ClassVar[int] = 2
 
@@ -61,7 +61,7 @@ class SourceError(StreamAppError):
 
 
 class SourceChangedError(SourceError):
-    """A file changed while it was sent. It is reported, and the other files go on."""
+    """A file changed while it was sent. It is reported, and the other files are sent."""
 
 
 class DeliveryError(StreamAppError):
@@ -83,29 +83,29 @@ class BlockError(StreamAppError):
 
 
 class BlockMalformedError(BlockError):
-    """The bytes are no record of ours: no header, or one no producer of ours writes."""
+    """The record violates the protocol: a header is missing, or no producer writes it so."""
 
 
 class BlockCorruptError(BlockError):
-    """A block's bytes do not match its digest or its length: they changed on the way."""
+    """A block's bytes do not match its digest or its length: they changed in transit."""
 
     exit_code: ClassVar[int] = 11
 
 
 class BlockConflictError(BlockError):
-    """Another content is stored already under the same file id and block number."""
+    """Other content is already stored under the same file id and block number."""
 
     exit_code: ClassVar[int] = 12
 
 
 class StoreError(StreamAppError):
-    """The store is unusable. No block may be acknowledged until it is back."""
+    """The store is unusable. No block may be acknowledged until it recovers."""
 
     exit_code: ClassVar[int] = 20
 
 
 class StoreFullError(StoreError):
-    """The volume has no room for the next block. Someone must make room."""
+    """The volume has no room for the next block. An operator must free space."""
 
     exit_code: ClassVar[int] = 21
 
@@ -147,7 +147,7 @@ class TopicError(ClusterError):
 
 
 class RetentionError(ClusterError):
-    """Kafka's retention would delete what is sent before anybody could read it."""
+    """Kafka's retention would delete records before a worker could read them."""
 
     exit_code: ClassVar[int] = 35
 
@@ -159,11 +159,11 @@ class ViewError(StreamAppError):
 
 
 class PeerError(ViewError):
-    """What asks or answers does not prove that it is a worker of the group."""
+    """A peer does not prove that it is a worker of the group."""
 
 
 class RequestRefusedError(ViewError):
-    """A request that the views do not answer: *status* and message are all that is said."""
+    """A request that the views refuse, with the HTTP *status* and the message."""
 
     def __init__(
         self, message: str, *, status: int = 400, retry_seconds: int | None = None

@@ -1,6 +1,6 @@
 """Sizes, durations and rates as people write and read them.
 
-Pure code. ``8MiB``, ``128MiB``, ``1GB`` or plain bytes come in; binary units go out.
+Pure code. ``8MiB``, ``1GB`` or plain bytes are parsed; sizes are formatted in binary units.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ MIB: Final = 1 << 20
 GIB: Final = 1 << 30
 
 SIZE_WORDS: Final = "bytes, or a number with KiB, MiB, GiB, TiB, KB, MB, GB or TB"
-"""How a size is written, for a message."""
+"""How a size is written; for error messages."""
 
 _FACTORS: Final[dict[str, int]] = {
     "": 1,
@@ -35,7 +35,7 @@ def parse_size(text: str | int) -> int:
     """Return *text* (``8MiB``, ``1GB``, ``1.5 GiB`` or bytes) in bytes.
 
     Raises:
-        SettingsError: it is no size.
+        SettingsError: *text* is not a size.
     """
     found = _SIZE.fullmatch(str(text))
     factor = _FACTORS.get(found[3].upper(), 0) if found else 0
@@ -48,18 +48,18 @@ def parse_rate(text: str | int) -> int:
     """Return *text* (``20MiB/s``, or a size alone) in bytes per second.
 
     Raises:
-        SettingsError: it is no rate.
+        SettingsError: *text* is not a rate.
     """
     return parse_size(str(text).removesuffix("/s"))
 
 
 def counted(number: int, noun: str) -> str:
-    """Return *number* with *noun*, which is in the singular: ``1 file``, ``2 files``."""
+    """Return *number* with the singular *noun*: ``1 file``, ``2 files``."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def format_size(size: float) -> str:
-    """Return *size* bytes in the largest binary unit that leaves at least 1.0 of it."""
+    """Return *size* bytes in the largest binary unit in which the value is at least 1."""
     value = float(size)
     for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
         digits = 0 if unit == "B" else 1
@@ -70,7 +70,7 @@ def format_size(size: float) -> str:
 
 
 def exact_size(size: int) -> str:
-    """Return *size* bytes as `parse_size` reads them back: ``128MiB``, or a bare number."""
+    """Return *size* bytes as text that `parse_size` reads exactly: ``128MiB``, or a bare number."""
     for unit, factor in (("TiB", 1 << 40), ("GiB", GIB), ("MiB", MIB), ("KiB", KIB)):
         if size and size % factor == 0:
             return f"{size // factor}{unit}"
@@ -78,7 +78,7 @@ def exact_size(size: int) -> str:
 
 
 def format_rate(bytes_per_second: float) -> str:
-    """Return a rate in bytes per second as people read it."""
+    """Return *bytes_per_second* as text, as in ``4.2 MiB/s``."""
     return f"{format_size(bytes_per_second)}/s"
 
 

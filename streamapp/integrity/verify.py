@@ -158,14 +158,14 @@ class _Folder:
 
     def __init__(self, root: Path, parts: Parts, fd: int, pace: Pace) -> None:
         self._root, self._parts, self._fd, self._pace = root, parts, fd, pace
-        self._file = file_json.believed(fd)
+        self._file = file_json.resolve(fd)
 
     def verdicts(self, names: list[str]) -> Iterator[Verdict]:
         """Yield a verdict on ``file.json`` if it is bad, and on every block among *names*."""
         found = {(int(m[2]), m[1]) for name in names if (m := metadata.BLOCK.fullmatch(name))}
         if not found and metadata.FILE_JSON not in names:
             return
-        if self._file != file_json.said(self._fd):
+        if self._file != file_json.read(self._fd):
             yield self._verdict("", 0, State.FILE_JSON, "it is missing or has rotted")
         for block, stem in sorted(found):
             verdict = self.judge(stem, block)

@@ -1,1 +1,1 @@
-"""What travels between producers and workers, and its limits. Pure."""
+"""The records between producers and workers, and their limits. Pure."""

@@ -1,8 +1,7 @@
-"""Compression of single frames, and its undoing under a bound.
+"""Compresses single frames, and decodes them to at most their declared length.
 
-Kafka's own compression lets a record of 9 KB become 300 MB in a consumer, whatever its
-fetch limit says; so frames are compressed here, and decoded to their declared length and
-not a byte more.
+Kafka's own compression lets a record of 9 KB become 300 MB in a consumer, regardless of its
+fetch limit. So frames are compressed here.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ _SHRINKS: Final = 0.95
 
 
 class Compression(enum.StrEnum):
-    """What the producer does with a frame before it sends it."""
+    """How the producer compresses frames."""
 
     AUTO = "auto"
     ZSTD = "zstd"
@@ -36,13 +35,13 @@ class Compression(enum.StrEnum):
     NONE = "none"
 
 
-_local = threading.local()  # zstandard's contexts are not for use by two threads at once
+_local = threading.local()  # two threads must not use one zstandard context at once
 
 
 def choose(compression: Compression, first_frame: bytes | memoryview) -> Codec:
     """Return the codec for a block, given the plain bytes of its *first_frame*.
 
-    ``auto`` takes zstd where it makes the frame at least 5 % smaller.
+    ``auto`` is zstd if that makes the frame at least 5 % smaller.
     """
     if compression is Compression.ZSTD:
         return Codec.ZSTD
@@ -56,7 +55,7 @@ def choose(compression: Compression, first_frame: bytes | memoryview) -> Codec:
 
 
 def encode(data: bytes | memoryview, codec: Codec) -> bytes | memoryview:
-    """Return *data* compressed with *codec*; no bytes stay no bytes."""
+    """Return *data* compressed with *codec*; empty *data* stays empty."""
     if not data:
         return b""
     if codec is Codec.ZSTD:
@@ -72,12 +71,11 @@ def encode(data: bytes | memoryview, codec: Codec) -> bytes | memoryview:
 def decode(data: bytes | None, codec: Codec, *, length: int) -> bytes:
     """Return the plain bytes of a frame that declares *length* of them.
 
-    *data* is the record's value, None where it has none. Never allocates more than *length*
-    and a byte for the plain bytes.
+    *data* is the record's value or None. At most *length* + 1 plain bytes are allocated.
 
     Raises:
-        BlockCorruptError: *data* is not one stream of *codec*, whole and with nothing
-            behind it, or holds more or fewer bytes.
+        BlockCorruptError: *data* is not exactly one complete stream of *codec*, or has more
+            or fewer plain bytes.
     """
     value = data or b""
     if not length or codec is Codec.NONE:
@@ -96,7 +94,7 @@ def decode(data: bytes | None, codec: Codec, *, length: int) -> bytes:
 
 
 def _zstd(value: bytes, length: int) -> bytes:
-    # `decompress` allocates what the stream says of itself: ask before it does.
+    # `decompress` allocates the size that the stream declares, so check that first.
     declared = zstandard.get_frame_parameters(value).content_size
     if declared != length:
         message = f"a zstd frame of {declared} bytes once decoded, declared {length}"
@@ -107,7 +105,7 @@ def _zstd(value: bytes, length: int) -> bytes:
 
 def _gzip(value: bytes, length: int) -> bytes:
     decompressor = zlib.decompressobj(wbits=_GZIP_WINDOW)
-    # One byte more than declared, so that "more" is seen and not cut off.
+    # One byte more than declared, so that excess bytes are detected.
     plain = decompressor.decompress(value, length + 1)
     if len(plain) <= length and not decompressor.eof:
         message = "a gzip frame that is cut short"

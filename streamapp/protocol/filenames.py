@@ -1,9 +1,8 @@
-"""File names from elsewhere, made safe to be folders here.
+"""Turns file names of unknown producers into safe folder names.
 
-Pure code. A name is data that a stranger sent: it never becomes a path as it is. What no
-producer of ours sends (``..``, absolute paths, NUL, empty components) is refused; what is
-an honest name elsewhere but none here (control characters, bidirectional overrides, dots and
-spaces at the end, the store's own names, more than 255 bytes) is escaped, never dropped.
+Pure code. Names that no producer sends (``..``, absolute paths, NUL, empty components) are
+refused. Names that are valid elsewhere but not here (control characters, bidirectional
+overrides, trailing dots and spaces, the store's own names, more than 255 bytes) are escaped.
 """
 
 from __future__ import annotations
@@ -21,32 +20,32 @@ MAX_NAME_BYTES: Final = 4096
 """The longest relative path, in UTF-8 bytes: Linux's PATH_MAX."""
 
 MAX_COMPONENT_BYTES: Final = 240
-"""The longest folder name: 255 is the file systems' limit, ``~<8 hex digits>`` may follow."""
+"""The longest folder name: file systems allow 255, and ``~<8 hex digits>`` may be appended."""
 
 MAX_COMPONENTS: Final = 32
-"""The most parts of a name: each may cost a folder, an inode and an fsync, for a few bytes."""
+"""Components of a name at most: each costs a folder, an inode and an fsync."""
 
 _MAX_FOLDER_BYTES: Final = 255
 _SUFFIX_DIGITS: Final = (8, 16, 32)
 
-# Characters that change how a name is shown or parsed: bidirectional controls (a name that
-# reads backwards), separators of other systems, and the byte order mark.
+# These characters change how a name is shown or parsed: bidirectional controls, separators of
+# other systems, and the byte order mark.
 _ESCAPED: Final = frozenset("\\\u061c\u200e\u200f\u2028\u2029\ufeff") | {
     chr(c) for span in ((0x202A, 0x202F), (0x2066, 0x206A)) for c in range(*span)
 }
 
 _ESCAPED_BYTE: Final = re.compile(r"%([89A-F][0-9A-F])")
 
-# What the store writes beside the blocks. Below the first folder such a name could be wanted
-# in the folder of another file, and whichever came second could never be stored.
+# Names of the store's own files. Below the first level, a folder of that name could be needed
+# inside another file's folder, and one of the two files could never be stored.
 _OURS: Final = re.compile(r"file\.json|block_[0-9]{4,}(?:\.bin|_metadata\.json)", re.IGNORECASE)
 
 
 def portable_name(parts: tuple[str, ...]) -> str:
-    """Return the relative path *parts* as it travels: ``/`` between them, valid Unicode.
+    """Return the relative path *parts* as it is sent: joined by ``/``, valid Unicode.
 
     Bytes that are no UTF-8 on the producer's disk (lone surrogates in Python) are written
-    as ``%XX``. Two names that become one this way still have two file ids.
+    as ``%XX``. Two names that become equal this way still have different file ids.
     """
     name = "/".join(parts)
     return (
@@ -57,20 +56,19 @@ def portable_name(parts: tuple[str, ...]) -> str:
 
 
 def raw_name(parts: tuple[str, ...]) -> bytes:
-    """Return the bytes of the relative path *parts* where its portable name is another one.
+    """Return the bytes of the relative path *parts* if its portable name differs, else no bytes.
 
-    They travel beside the portable name, because the file id is the digest of these bytes.
-    Empty when the portable name is the path.
+    They are sent beside the portable name, because the file id is the digest of these bytes.
     """
     path = "/".join(parts)
     return b"" if path == portable_name(parts) else path.encode("utf-8", "surrogateescape")
 
 
 def original_names(name: str, raw: bytes) -> tuple[str, ...]:
-    """Return the paths, as Python gives them, that may travel as *name* with the bytes *raw*.
+    """Return the paths, as Python gives them, that may be sent as *name* with the bytes *raw*.
 
-    There is one, or none where *raw* has another portable name. Older producers sent no *raw*:
-    without it every ``%XX`` may stand for a byte that is no UTF-8.
+    There is one, or none if *raw* has another portable name. Older producers send no *raw*;
+    then every ``%XX`` may stand for a byte that is not UTF-8.
     """
     if raw:
         path = raw.decode("utf-8", "surrogateescape")
@@ -80,10 +78,10 @@ def original_names(name: str, raw: bytes) -> tuple[str, ...]:
 
 
 def folder_parts(name: str) -> tuple[str, ...]:
-    """Return the folders, outermost first, that the file *name* gets below the data folder.
+    """Return the folders, outermost first, for the file *name* below the data folder.
 
     Raises:
-        BlockMalformedError: no producer of ours sends such a name.
+        BlockMalformedError: no producer sends such a name.
     """
     if not name or len(name.encode("utf-8", "surrogatepass")) > MAX_NAME_BYTES:
         message = f"a name of {len(name)} characters, expected 1 to {MAX_NAME_BYTES} bytes"
@@ -105,29 +103,29 @@ def folder_parts(name: str) -> tuple[str, ...]:
 
 
 def with_suffixes(component: str, file_id: str) -> list[str]:
-    """Return *component* made unique by *file_id*, for a folder that another file has.
+    """Return variants of *component* with ever longer parts of *file_id* appended.
 
-    Each is longer than the one before it, which another file may have as well.
+    The next one is used when another file has the folder.
     """
     return [cut(component, f"~{file_id[:digits]}") for digits in _SUFFIX_DIGITS]
 
 
 def cut(component: str, suffix: str) -> str:
-    """Return *component* and *suffix*, the component cut until both are a folder's name."""
+    """Return *component* with *suffix*, the component truncated to the limit of a folder name."""
     kept = component.encode()[: _MAX_FOLDER_BYTES - len(suffix)].decode("utf-8", "ignore")
     return f"{kept}{suffix}"
 
 
 def printable(text: str) -> str:
-    """Return *text* with everything that a terminal would obey made visible."""
+    """Return *text* with control characters escaped, so that a terminal does not obey them."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _component(part: str, *, below: bool) -> str:
     safe = "".join(_escape(c) if _is_unsafe(c) else c for c in unicodedata.normalize("NFC", part))
-    # Once more: an accent behind an escaped character joins the escape's last letter.
+    # Again: an accent after an escaped character combines with the escape's last letter.
     safe = unicodedata.normalize("NFC", safe)
-    if safe[-1] in ". ":  # other file systems drop it, and two names become one
+    if safe[-1] in ". ":  # other file systems remove it, and two names become equal
         safe = safe[:-1] + _escape(safe[-1])
     if below and _OURS.match(safe):
         safe = _escape(safe[0]) + safe[1:]

@@ -1,7 +1,7 @@
-"""What a file is: its identity, how it is cut into blocks, and its digest.
+"""A file's identity, its division into blocks, and its digest.
 
-Pure code: no disk, no clock. The identity needs nothing but what ``stat`` says, so that a
-second run knows a file again without reading it.
+Pure code. The identity needs only what ``stat`` returns, so that a second run recognizes a
+file without reading it.
 """
 
 from __future__ import annotations
@@ -21,22 +21,21 @@ if TYPE_CHECKING:
 FILE_ID_BYTES: Final = 16
 
 IDENTIFIER: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}\Z"
-"""What a machine, hence a source, or a group may be called: Kafka's own rule, less a prefix."""
-
+"""Names of machines, sources and groups: Kafka's rule for names, shorter for the prefix."""
 
 VERSION: Final = r"^([0-9a-f]{16})?\Z"
-"""What tells two contents of one file apart; empty for the first one."""
+"""Distinguishes later contents of a file; empty for the first one."""
 
 
 class FilePlan(msgspec.Struct, frozen=True, kw_only=True):
-    """How a file of *file_size* bytes is cut into blocks of *block_size* bytes."""
+    """The division of a file of *file_size* bytes into blocks of *block_size* bytes."""
 
     file_size: int
     block_size: int
 
     @property
     def blocks(self) -> int:
-        """How many blocks: at least one, an empty file has one empty block."""
+        """The number of blocks. An empty file has one empty block."""
         return max(1, -(-self.file_size // self.block_size))
 
     def span(self, block: int) -> tuple[int, int]:
@@ -50,14 +49,13 @@ def file_id(  # noqa: PLR0913 - the id is the digest of these fields
 ) -> str:
     """Return the file's id: 32 hexadecimal digits.
 
-    SHA-256, cut to 16 bytes, over the fields in this order, each as UTF-8 text behind its
-    length in bytes (4 bytes, big-endian). An unchanged file has the same id for ever.
-    *name* is the path as Python gives it; bytes of it that are no UTF-8 stand for themselves.
-    The first content of a file that is seen has no *version*; another content with the same
-    other fields has one, which is a sixth field.
+    The id is the first 16 bytes of the SHA-256 over the fields in this order, each as UTF-8
+    text after its length in bytes (4 bytes, big-endian). *name* is the path as Python gives it;
+    its bytes that are not UTF-8 are used as they are. The first content of a file has no
+    *version*; other content with the same other fields has one, which is a sixth field.
 
     Raises:
-        UnicodeEncodeError: *name* has half a character, which Windows allows.
+        UnicodeEncodeError: *name* has an unpaired surrogate, which Windows allows.
     """
     digest = hashlib.sha256()
     for field in (source, name, size, mtime_ns, block_size, *([version] if version else [])):
@@ -79,8 +77,8 @@ def original_name(  # noqa: PLR0913 - the fields of `file_id`
 ) -> str | None:
     """Return the path, as Python gives it, that *file_id_* is the digest of with the other fields.
 
-    *name* is the portable name, *raw_name* its bytes where they are no Unicode. None when the
-    id is not that of these fields.
+    *name* is the portable name, *raw_name* its bytes where they are not Unicode. Returns None
+    if the id is not the digest of these fields.
     """
     for path in filenames.original_names(name, raw_name):
         try:
@@ -92,7 +90,7 @@ def original_name(  # noqa: PLR0913 - the fields of `file_id`
                 block_size=block_size,
                 version=version,
             )
-        except UnicodeEncodeError:  # half a character: no producer sends it
+        except UnicodeEncodeError:  # no producer sends an unpaired surrogate
             continue
         if found == file_id_:
             return path
@@ -108,8 +106,8 @@ def file_digest(block_digests: Iterable[bytes]) -> str:
 
 
 def block_partition(file_id: str, block: int, partitions: int) -> int:
-    """Return the partition of ``data-blocks`` that *block* travels on.
+    """Return the partition of ``data-blocks`` for all frames of *block*.
 
-    Consecutive blocks of a file go to consecutive partitions, all frames of one to one.
+    Consecutive blocks of a file go to consecutive partitions.
     """
     return (int(file_id[:8], 16) + block) % partitions

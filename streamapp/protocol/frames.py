@@ -1,8 +1,7 @@
-"""The frame: what every record on ``data-blocks`` says about its bytes.
+"""Encodes and validates the headers of records on ``data-blocks``.
 
-Pure code: no Kafka, no disk, no clock. A block travels as frames, one to a record. The
-record's value is the frame's bytes, raw or compressed; its record headers are at most
-three, little-endian. `docs/protocol.md` is normative.
+Pure code. A block is sent as frames, one per record. The record's value is the frame's bytes,
+raw or compressed. It has at most three headers, little-endian. `docs/protocol.md` is normative.
 
 ``frame``, in every record, 52 bytes:
 
@@ -23,7 +22,7 @@ three, little-endian. `docs/protocol.md` is normative.
 ``seal``, in the last frame, 52 bytes: SHA-256 of the block's plain bytes, number of frames,
 and the producer's proof that it hashed them.
 
-Frames of version 1 are read too: their seal has no proof, and their attempts are larger.
+Frames of version 1 are read as well: their seal has no proof, their attempts are larger.
 """
 
 from __future__ import annotations
@@ -48,17 +47,17 @@ if TYPE_CHECKING:
 MAGIC: Final = b"SBLK"
 VERSION: Final = 2
 VERSIONS: Final = (1, VERSION)
-"""What is read. Version 1 is still on the topics, and written by older producers."""
+"""Versions that are read. Older producers write version 1."""
 
 FRAME_HEADER: Final = "frame"
 META_HEADER: Final = "block"
 SEAL_HEADER: Final = "seal"
 REFUSED_HEADER: Final = "refused"
-"""Not on the wire: with it `streamapp.worker.aiokafka_overrides.batches` says why a record could
-not be read at all."""
+"""Not on the wire: `streamapp.worker.aiokafka_overrides.batches` puts the reason here when a
+record could not be read."""
 
-# A header is a stranger's claim: what it makes us read or hold has a ceiling, checked
-# before anything is built from it.
+# Unknown producers may write any header, so every size that follows from one has a limit, which
+# is checked before anything is allocated.
 MAX_HEADERS: Final = 8
 MAX_HEADER_BYTES: Final = 16 * 1024
 MAX_FRAME_BYTES: Final = 16 << 20
@@ -67,7 +66,7 @@ MAX_BLOCKS: Final = 1 << 20
 MAX_BLOCK_BYTES: Final = 4 << 30
 MAX_FILE_BYTES: Final = MAX_BLOCKS * MAX_BLOCK_BYTES
 MAX_ATTEMPT: Final = (1 << 53) - 1
-"""It stands in JSON, and more is not exact in every reader of JSON."""
+"""It is written in JSON, where larger numbers are not exact in every reader."""
 
 MAX_OLD_ATTEMPT: Final = (1 << 63) - 1
 """The same for frames of version 1."""
@@ -75,7 +74,7 @@ MAX_OLD_ATTEMPT: Final = (1 << 63) - 1
 PROOF_BYTES: Final = 16
 
 OVERHEAD_BYTES: Final = MAX_HEADER_BYTES
-"""What a record may need beside the frame's bytes: headers, key and Kafka's own framing."""
+"""Bytes of a record beside the frame: headers, key and Kafka's own framing."""
 
 _FRAME: Final = struct.Struct("<4sBBBx16sIQIIQ")
 _RESERVED_AT: Final = 7
@@ -84,7 +83,7 @@ _OLD_SEAL: Final = struct.Struct("<32sI")
 
 
 class Flag(enum.IntFlag):
-    """What is special about a frame."""
+    """Flags of a frame."""
 
     FIRST = 1
     LAST = 2
@@ -104,7 +103,7 @@ _Nanoseconds = Annotated[int, Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
 
 
 class BlockMeta(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the first frame says of its block and file; sizes in bytes, times in ns."""
+    """The block's and the file's data in the first frame; sizes in bytes, times in ns."""
 
     name: Annotated[str, Meta(min_length=1, max_length=filenames.MAX_NAME_BYTES)]
     file_size: _FileBytes
@@ -121,15 +120,15 @@ class BlockMeta(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     @property
     def end(self) -> int:
-        """The offset in the file just behind the block."""
+        """The offset in the file of the first byte after the block."""
         return self.start + self.size
 
 
 class Seal(msgspec.Struct, frozen=True):
-    """What the last frame says: the block's SHA-256 (32 bytes) and how many frames it has.
+    """The end of a block, in its last frame: its SHA-256 (32 bytes) and number of frames.
 
-    *proof* (16 bytes; none are zeros on the wire) is for the producer alone, which knows it
-    again in the acknowledgement.
+    *proof* (16 bytes, or empty: zeros on the wire) is only for the producer, which recognizes
+    it in the acknowledgement.
     """
 
     sha256: bytes
@@ -138,7 +137,7 @@ class Seal(msgspec.Struct, frozen=True):
 
 
 class Frame(msgspec.Struct, frozen=True, kw_only=True):
-    """One frame's header. *meta* is there in the first frame, *seal* in the last."""
+    """One frame's header. The first frame has *meta*, the last one *seal*."""
 
     file_id: str
     block: int
@@ -191,7 +190,7 @@ def parse(headers: Iterable[tuple[str, bytes | None]] | None) -> Frame:
     """Return the frame that a record's *headers* describe.
 
     Raises:
-        BlockMalformedError: there is none, or one that no producer of ours writes.
+        BlockMalformedError: the headers violate the protocol.
     """
     found = _limited(headers)
     packed = found.get(FRAME_HEADER, b"")
@@ -231,12 +230,12 @@ def parse(headers: Iterable[tuple[str, bytes | None]] | None) -> Frame:
 
 
 def check_identity(file_id: str, meta: BlockMeta) -> None:
-    """Prove that *file_id* is the digest of what *meta* says of the file.
+    """Validate that *file_id* is the digest of the file that *meta* describes.
 
-    Whoever may write to the topic could else keep any bytes under the id of another's file.
+    Without that, an unknown producer could store any bytes under the id of another file.
 
     Raises:
-        BlockMalformedError: it is the id of another file.
+        BlockMalformedError: it is not.
     """
     name = fileplan.original_name(
         file_id,
@@ -315,7 +314,7 @@ def _check_ranges(frame: Frame, version: int) -> None:
     elif frame.abort and (frame.meta or frame.seal or frame.length):
         wrong = "a frame that aborts the block and yet adds to it"
     elif not (frame.length or frame.seal or frame.abort):
-        # Without end, they would keep a block open for ever.
+        # An endless sequence of such frames would keep a block open.
         wrong = f"frame {frame.frame} has no bytes, and neither seals nor aborts the block"
     if wrong:
         message = f"{frame.file_id} block {frame.block}: {wrong}"
@@ -325,7 +324,7 @@ def _check_ranges(frame: Frame, version: int) -> None:
 
 
 def _check_meta(frame: Frame, meta: BlockMeta) -> None:
-    """A block's place follows from the file's size and the block size: nothing to believe."""
+    """Validate the block's position, which follows from the file size and the block size."""
     plan = fileplan.FilePlan(file_size=meta.file_size, block_size=meta.block_size)
     if (
         meta.blocks != plan.blocks

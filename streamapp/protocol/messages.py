@@ -1,11 +1,9 @@
-"""What travels on ``block-acknowledgments`` and ``processing-status``.
+"""Records on ``block-acknowledgments`` and ``processing-status``.
 
-Pure code. JSON, so that any Kafka tool shows them; read with hard types, so that a
-stranger's record is refused and never half believed. `docs/protocol.md` is normative.
-Times are seconds since 1970 (UTC), sizes are bytes, digests are hexadecimal.
-
-Numbers have ceilings, so that what is computed from them (a bitmap, a sum, a date) cannot
-fail or fill the memory, whatever a stranger wrote.
+Pure code. The records are JSON, so that any Kafka tool shows them. Every field is validated, and
+numbers have limits, so that a record of an unknown producer cannot make a computation fail or
+exhaust the memory. `docs/protocol.md` is normative. Times are seconds since 1970 (UTC), sizes are
+bytes, digests are hexadecimal.
 """
 
 from __future__ import annotations
@@ -23,7 +21,7 @@ from streamapp.protocol.frames import MAX_BLOCK_BYTES, MAX_BLOCKS, MAX_FILE_BYTE
 
 
 MAX_RECORD_BYTES: Final = 256 * 1024
-"""More than any record of ours needs, were every character of it escaped to six bytes."""
+"""More than any valid record needs, even with every character escaped to six bytes."""
 
 MAX_FAILED_BLOCKS_LISTED: Final = 100
 MAX_FOLDERS_LISTED: Final = 1000
@@ -31,7 +29,7 @@ MAX_REASON: Final = 2000
 MAX_FAILED_BLOCK_REASON: Final = 200
 
 WEB_URL: Final = r"https?://(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?/?"
-"""The address of a worker's views: a host, perhaps a port, and nothing else."""
+"""The URL of a worker's views: a host and optionally a port."""
 
 FileId = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
 Digest = Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?\Z")]
@@ -58,18 +56,18 @@ _Key = bytes  # `Heartbeat` has a field of that name
 
 
 class _Record(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
-    """Parent of all records. Unknown fields are passed over: newer writers may add some."""
+    """Parent of all records. Unknown fields are ignored: newer versions may add some."""
 
     reason: Reason = ""
     at: Seconds = 0.0
 
     def __post_init__(self) -> None:
-        """A reason may quote anything, of any length: what no reader takes is never written."""
+        """Escape and truncate the reason, which may quote any bytes, to what readers accept."""
         msgspec.structs.force_setattr(self, "reason", _readable(self.reason, MAX_REASON))
 
 
 class BlockAck(_Record, frozen=True, kw_only=True, tag="block"):
-    """A worker's answer to one attempt at one block."""
+    """A worker's acknowledgement, rejection or revocation of a block."""
 
     file_id: FileId
     block: BlockNumber
@@ -93,10 +91,10 @@ class BlockAck(_Record, frozen=True, kw_only=True, tag="block"):
 
     @property
     def key(self) -> bytes:
-        """The record's key: compaction keeps one for each file, block and group.
+        """The record's key: compaction retains one record for each file, block and group.
 
-        A rejection has a key of its own: it speaks of one attempt, and must never displace
-        the record that the block is persisted. Only ``lost`` takes that back.
+        A rejection has its own key: it is about one attempt, and must not replace the
+        ``persisted`` record of the block. Only ``lost`` revokes that.
         """
         suffix = ":rejected" if self.outcome == "rejected" else ""
         return f"{self.file_id}:{self.block}:{self.group}{suffix}".encode()
@@ -105,23 +103,23 @@ class BlockAck(_Record, frozen=True, kw_only=True, tag="block"):
 STATES: Final = (
     "announced", "sent", "arriving", "complete", "failed", "changed", "superseded"
 )  # fmt: skip
-"""What the views say of a file; `arriving` is said by acknowledgements alone."""
+"""States of a file in the views; `arriving` follows from acknowledgements alone."""
 
 
 class FailedBlock(msgspec.Struct, frozen=True):
-    """A block that was given up after the last attempt, and why."""
+    """A block that failed in its last attempt, and why."""
 
     block: BlockNumber
     reason: Annotated[str, Meta(max_length=MAX_FAILED_BLOCK_REASON)]
 
     def __post_init__(self) -> None:
-        """As for every reason, see `_Record`."""
+        """Escape and truncate the reason, as `_Record` does."""
         text = _readable(self.reason, MAX_FAILED_BLOCK_REASON)
         msgspec.structs.force_setattr(self, "reason", text)
 
 
 class FileStatus(_Record, frozen=True, kw_only=True, tag="file"):
-    """What the producer says of a file; keyed by the file id, the newest counts."""
+    """The producer's report about a file; the newest one counts."""
 
     file_id: FileId
     state: Literal["announced", "sent", "complete", "failed", "changed", "superseded"]
@@ -149,7 +147,7 @@ class FileStatus(_Record, frozen=True, kw_only=True, tag="file"):
 
 
 class Heartbeat(_Record, frozen=True, kw_only=True, tag="machine"):
-    """What a worker says of itself; keyed by machine id and group, the newest counts."""
+    """A worker's report about itself; the newest one counts."""
 
     machine: Identifier
     group: Identifier
@@ -184,7 +182,7 @@ class Heartbeat(_Record, frozen=True, kw_only=True, tag="machine"):
 
 
 class Quarantined(_Record, frozen=True, kw_only=True, tag="quarantined"):
-    """A record that a worker set aside: where it is on the topic, where it lies, and why."""
+    """A quarantined record: its position on the topic, its *path* on disk, and the reason."""
 
     machine: Identifier
     group: Identifier
@@ -197,7 +195,7 @@ class Quarantined(_Record, frozen=True, kw_only=True, tag="quarantined"):
 
     @property
     def key(self) -> bytes:
-        """The record's key: one for each place on the topic."""
+        """The record's key: one for each offset of the topic."""
         return f"{self.group}:{self.topic}:{self.partition}:{self.offset}".encode()
 
 
@@ -214,10 +212,10 @@ def machine_key(machine: str, group: str) -> bytes:
 
 
 def forgotten_machine(key: bytes | None, group: str) -> str:
-    """Return which machine of *group* a status record without a value ends; empty if none.
+    """Return the machine of *group* whose heartbeat a tombstone with *key* deletes; empty if none.
 
-    A key without a group is an older version's, of any group: a machine that is up sends all of
-    it again.
+    Older versions wrote keys without a group. Such a tombstone may be about any group; a machine
+    that is up sends its heartbeat again.
     """
     machine, _, of_group = (key or b"").decode("ascii", "replace").partition(":")
     return machine if of_group in {"", group} else ""
@@ -232,7 +230,7 @@ def decode_ack(raw: bytes | None) -> BlockAck:
     """Return the acknowledgement in *raw*.
 
     Raises:
-        BlockMalformedError: it is none.
+        BlockMalformedError: *raw* is not one.
     """
     ack = _decode(_ACK, raw)
     if ack.blocks <= ack.block:
@@ -248,13 +246,13 @@ def decode_status(raw: bytes | None) -> Status:
     """Return the status record in *raw*.
 
     Raises:
-        BlockMalformedError: it is none.
+        BlockMalformedError: *raw* is not one.
     """
     return _decode(_STATUS, raw)
 
 
 def _readable(text: str, limit: int) -> str:
-    if len(text) > limit or not text.isascii():  # a path in it may be no Unicode
+    if len(text) > limit or not text.isascii():  # a path in it may not be Unicode
         return text.encode("utf-8", "backslashreplace").decode()[:limit]
     return text
 

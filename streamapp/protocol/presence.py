@@ -1,9 +1,8 @@
 """Which machines of a group are up, judged by when their heartbeats were received.
 
-Pure code; *now* is the reader's own clock, in seconds since 1970. The sender's clock decides
-nothing: it may be a day ahead or behind. It only helps to tell a heartbeat that was sent a
-moment ago from one that has been on Kafka for a while, where the two clocks agree or where
-heartbeats come as far apart as they were sent.
+Pure code; *now* is the reader's clock, in seconds since 1970. The sender's clock may be a day
+ahead or behind. It only helps to distinguish a heartbeat that was just sent from an old one: if
+both clocks agree, or if heartbeats arrive at the interval at which they were sent.
 """
 
 from __future__ import annotations
@@ -24,26 +23,26 @@ DEFAULT_INTERVAL: Final = 3.0
 """Seconds between the heartbeats of a worker that does not report its interval."""
 
 MISSED_HEARTBEATS: Final = 5
-"""A machine of which so many heartbeats are missing is not up."""
+"""A machine is not up when this many heartbeats are missing."""
 
 AGREE_SECONDS: Final = 2.0
-"""Clocks that differ by no more than this agree; a heartbeat takes a moment to arrive."""
+"""Clocks agree if they differ by at most this; a heartbeat takes a moment to arrive."""
 
 MAX_MACHINES: Final = 1000
-"""Machines that a roster remembers: a topic that anybody may write to names any number."""
+"""Machines in a roster at most: unknown producers may write any number of names."""
 
 
 class Reason(NamedTuple):
-    """Why something waits; *key* stays the same while only numbers in *text* change."""
+    """Why the group waits; *key* stays the same while only numbers in *text* change."""
 
     key: str
     text: str
 
 
 class Presence(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What is known of one machine: its last heartbeat, and when that was received.
+    """One machine's last heartbeat, and when it was received.
 
-    *ahead*: the machine's clock minus the reader's, when it was received.
+    *ahead* is the machine's clock minus the reader's when it was received, in seconds.
     """
 
     heartbeat: Heartbeat
@@ -52,19 +51,19 @@ class Presence(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @classmethod
     def first(cls, heartbeat: Heartbeat, *, now: float) -> Presence:
-        """Return what the first *heartbeat* of a machine says, read at *now*.
+        """Return the presence of a machine whose first *heartbeat* was read at *now*.
 
-        It may have been on Kafka for days: one that looks old is not called received now.
+        The record may be days old, so an old heartbeat does not count as received now.
         """
         ahead = heartbeat.at - now
         received_at = now if ahead >= -AGREE_SECONDS else heartbeat.at
         return cls(heartbeat=heartbeat, received_at=received_at, ahead=ahead)
 
     def with_heartbeat(self, heartbeat: Heartbeat, *, now: float) -> Presence:
-        """Return what is known after *heartbeat*; one that was read before changes nothing.
+        """Return the presence after *heartbeat*; a repeated one changes nothing.
 
-        An older one of the same run is passed over, unless the reader's clock calls it new:
-        the machine's own clock may have been set back.
+        An older one of the same run is ignored, unless it is new by the reader's clock: the
+        machine's clock may have been set back.
         """
         before, ahead = self.heartbeat, heartbeat.at - now
         is_new = abs(ahead) <= AGREE_SECONDS
@@ -83,7 +82,7 @@ class Presence(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return Presence(heartbeat=heartbeat, received_at=received_at, ahead=ahead)
 
     def silent_seconds(self, now: float) -> float:
-        """Return for how long nothing was received of the machine."""
+        """Return the seconds since the last heartbeat was received."""
         return max(0.0, now - (self.received_at or self.heartbeat.at))
 
     def is_silent(self, now: float) -> bool:
@@ -91,20 +90,20 @@ class Presence(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return self.silent_seconds(now) >= silent_after(self.heartbeat)
 
     def is_up(self, now: float) -> bool:
-        """Return whether the machine is up: it did not stop, and few heartbeats are missing."""
+        """Return whether the machine did not stop, and few heartbeats are missing."""
         patience = MISSED_HEARTBEATS * interval_of(self.heartbeat)
         return self.heartbeat.state != "stopped" and self.silent_seconds(now) < patience
 
 
 class Roster:
-    """The machines of one group, as their heartbeats come in; any thread may ask for them."""
+    """The machines of one group, by their heartbeats. Any thread may read it."""
 
     def __init__(self, group: str) -> None:
         self._group = group
         self._machines: dict[str, Presence] = {}
 
     def receive(self, heartbeat: Heartbeat, *, now: float) -> None:
-        """Note *heartbeat*; those of other groups are passed over."""
+        """Add *heartbeat*; those of other groups are ignored."""
         if heartbeat.group != self._group:
             return
         known = self._machines.get(heartbeat.machine)
@@ -119,7 +118,7 @@ class Roster:
 
     @property
     def machines(self) -> list[Presence]:
-        """All machines of which a heartbeat was read, in order of their names."""
+        """All machines with a heartbeat, in order of their names."""
         found = self._machines.copy()
         return [found[name] for name in sorted(found)]
 
@@ -130,15 +129,15 @@ def silent_after(heartbeat: Heartbeat) -> float:
 
 
 def interval_of(heartbeat: Heartbeat) -> float:
-    """Return how far apart its sender says that its heartbeats are, in seconds."""
+    """Return the interval between the sender's heartbeats, in seconds."""
     return heartbeat.interval or DEFAULT_INTERVAL
 
 
 def reasons_to_wait(machines: Iterable[Presence], *, partitions: int, now: float) -> list[Reason]:
-    """Return what keeps the group from its work, as far as its heartbeats tell.
+    """Return why the group does not read all *partitions* of the blocks' topic, by its heartbeats.
 
-    A silent machine is a reason as long as not all *partitions* of the blocks' topic are read by
-    machines that are heard. It may have got some after its last heartbeat.
+    A silent machine is a reason while live machines do not report all partitions: some may
+    have been assigned to it after its last heartbeat.
     """
     known = [m for m in machines if m.heartbeat.state != "stopped"]
     heard = [m for m in known if not m.is_silent(now)]
@@ -159,13 +158,13 @@ def reasons_to_wait(machines: Iterable[Presence], *, partitions: int, now: float
 def unread_partitions(
     machines: Iterable[Presence], *, partitions: int, now: float
 ) -> frozenset[int]:
-    """Return the partitions, out of so many, that no machine reports to read that is heard."""
+    """Return those of the *partitions* partitions that no live machine reports."""
     heard = (m.heartbeat.partitions for m in machines if not m.is_silent(now))
     return frozenset(range(partitions)).difference(*heard)
 
 
 def _is_awaited(machine: Presence, now: float) -> bool:
-    """Whether Kafka still counts *machine* as a member: its session goes on."""
+    """Return whether Kafka still counts *machine* as a member of the group."""
     return machine.silent_seconds(now) < machine.heartbeat.session_timeout
 
 

@@ -1,7 +1,7 @@
-"""Blocks on disk: proven before they are named, durable before they are acknowledged.
+"""Stores blocks on disk: a block gets its name only when it is verified and durable.
 
-A worker has one data folder or several; a block goes where there is most room, and a folder
-that cannot be used does not stop the others. Nothing here knows Kafka or Faust.
+A worker has one or several data folders. A block is written to the folder with most free space;
+the others remain in use when one fails. Nothing here knows Kafka or Faust.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class BlockStore:
         self.roots = [DataFolder(path, min_free=min_free, file_mode=file_mode) for path in paths]
 
     def open(self) -> None:
-        """Take all data folders.
+        """Open and lock all data folders.
 
         Raises:
             StoreBusyError: another worker has one of them.
@@ -57,22 +57,22 @@ class BlockStore:
 
     @property
     def identities(self) -> tuple[str, ...]:
-        """The identities of the data folders that this machine has."""
+        """The identities of the open data folders."""
         return tuple(root.identity for root in self.roots)
 
     def note_start(self, start_id: str) -> None:
-        """Keep the number of the worker's start in all data folders."""
+        """Persist the id of the worker's start in all data folders."""
         for root in self.roots:
             root.note_start(start_id)
 
     @property
     def kept(self) -> tuple[int, int]:
-        """How many blocks lie in all data folders, and how many bytes they have."""
+        """The number of persisted blocks, and their bytes."""
         counts = [root.kept.counts for root in self.roots]
         return sum(blocks for blocks, _ in counts), sum(size for _, size in counts)
 
     def misplaced(self) -> dict[str, str]:
-        """Return why, for each data folder whose path leads elsewhere now, by its identity."""
+        """Return the errors of data folders that were moved or replaced, by identity."""
         found = {}
         for root in self.roots:
             try:
@@ -82,7 +82,7 @@ class BlockStore:
         return found
 
     def close(self) -> None:
-        """Give all data folders back."""
+        """Close and unlock all data folders."""
         for root in self.roots:
             root.close()
 
@@ -95,7 +95,7 @@ class BlockStore:
         """Return the metadata of a block that is persisted here; None when it is not.
 
         Raises:
-            StoreError: it is in no folder that can be read, and one cannot.
+            StoreError: no readable folder has it, and one folder cannot be read.
         """
         failure: StoreError | None = None
         for root in self.roots:
@@ -111,10 +111,10 @@ class BlockStore:
         return None
 
     def begin(self, file_id: str, block: int, meta: BlockMeta) -> BlockWriter:
-        """Return a writer for a block, in the folder with most room that takes it.
+        """Return a writer for a block, in the folder with most free space that accepts it.
 
         Raises:
-            BlockMalformedError: the file's name can be no name anywhere.
+            BlockMalformedError: the file's name cannot be used.
             StoreFullError: there is no room for it.
             StoreError: no folder can be written.
         """
@@ -127,7 +127,7 @@ class BlockStore:
         raise failure or StoreError("no data folder can be used")
 
     def is_healthy(self) -> bool:
-        """Return whether every data folder takes and keeps bytes, as far as a probe can tell."""
+        """Return whether a probe file can be written durably to every data folder."""
         try:
             for root in self.roots:
                 root.probe()
@@ -137,10 +137,10 @@ class BlockStore:
         return True
 
     def set_aside(self, name: str, reason: dict[str, object], value: bytes) -> Path:
-        """Keep a bad record under ``quarantine/`` of the first folder; return where.
+        """Quarantine an invalid record in the first folder; return its path.
 
         Raises:
-            StoreError: it cannot be kept.
+            StoreError: it cannot be written.
         """
         return self.roots[0].set_aside(name, reason, value)
 

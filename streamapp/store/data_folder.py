@@ -1,7 +1,7 @@
-"""One data folder, ``processed_data_<machine>``: who owns it, what is in it, where a file goes.
+"""One data folder, ``processed_data_<machine>``: its lock, its content, and each file's folder.
 
-A worker owns its data folders alone, by a lock that dies with it. What is in a folder is
-read from ``file.json`` and the blocks' metadata, never from memory of an earlier run.
+A worker locks its data folders; the lock ends with the process. The content is read from
+``file.json`` and the blocks' metadata at every start.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ logger = logging.getLogger(__name__)
 
 QUARANTINE: Final = quarantine.QUARANTINE
 FILE_MODE: Final = 0o640
-"""The permissions of what is stored: it came from elsewhere, and not everybody here may see it."""
+"""Permissions of stored files: not every user of the machine may read them."""
 
 
 class DataFolder:
     """One data folder. Every method may be called from any thread."""
 
     def __init__(self, path: Path, *, min_free: int, file_mode: int = FILE_MODE) -> None:
-        """*file_mode* is what files get; folders get it too, and whoever may read may enter."""
+        """*file_mode* is for files; folders add execution for everyone who may read."""
         self.path = path
         self.free_space = FreeSpace(
             str(path),
@@ -61,20 +61,20 @@ class DataFolder:
             spare_files=lambda: self._ask(dirfd.spare_files),
         )
         self.identity = ""
-        self.last_start = ""  # of the worker that had it before; empty when that is not known
-        self.naming = threading.Lock()  # "is it there?" and "give it the name" are one step
+        self.last_start = ""  # of the worker before; empty if unknown
+        self.naming = threading.Lock()  # makes looking for a block and naming it one step
         self._folder_mode = file_mode | (file_mode & 0o444) >> 2 | 0o700
         self._fd = -1
         self._lock_fd = -1
         self._folders: dict[str, tuple[str, ...]] = {}  # file id -> where its blocks are
         self._writers: set[BlockWriter] = set()
         self.aside = quarantine.RefusedRecords()
-        # Bad blocks that could not be moved away: as good as not there.
+        # Bad blocks that could not be moved to quarantine: they count as not persisted.
         self._condemned: set[tuple[str, int]] = set()
         self.kept = tally.Tally()
 
     def open(self) -> None:
-        """Take the folder: make it, lock it, clear what was left half written, see what is in it.
+        """Create and lock the folder, remove incomplete files, and index its content.
 
         Raises:
             StoreBusyError: another worker has it.
@@ -94,7 +94,7 @@ class DataFolder:
                         left.append(parts)
                     if metadata.FILE_JSON in file_names and parts[:1] != (QUARANTINE,):
                         self._index(parts, folder_fd, file_names)
-                    # A worker that died may have named what it had not made durable yet.
+                    # A worker that died may not have made its names durable.
                     os.fsync(folder_fd)
                 self._tidy_all(left)
                 self._identify()
@@ -103,7 +103,7 @@ class DataFolder:
             raise
 
     def close(self) -> None:
-        """Give the folder back; blocks that are not kept yet are thrown away."""
+        """Unlock the folder; blocks that are not persisted yet are aborted."""
         for writer in list(self._writers):
             writer.abort()
         for fd in (self._lock_fd, self._fd):
@@ -112,11 +112,11 @@ class DataFolder:
         self._fd = self._lock_fd = -1
 
     def note_start(self, start_id: str) -> None:
-        """Keep *start_id*, the number of the worker's start, beside the folder's identity."""
+        """Persist *start_id*, the id of the worker's start, beside the folder's identity."""
         identity.write(self._fd, identity.FolderFile(folder=self.identity, start_id=start_id))
 
     def check_place(self) -> None:
-        """Prove that the path still leads to this folder.
+        """Check that the path still leads to this folder.
 
         Raises:
             StoreError: the folder was moved, replaced or unmounted.
@@ -124,10 +124,10 @@ class DataFolder:
         identity.check_place(self.path, self._fd)
 
     def check_folder(self, file_id: str, fd: int) -> None:
-        """Prove that the folder *fd* is where the blocks of a file are looked for.
+        """Check that the folder *fd* is still the folder of the file *file_id*.
 
         Raises:
-            OSError: its path cannot be looked at.
+            OSError: its path cannot be read.
             StoreError: the folder was moved or replaced.
         """
         parts = self._folders.get(file_id, ())
@@ -141,7 +141,7 @@ class DataFolder:
 
     @property
     def free(self) -> int:
-        """Bytes that may be written here: less what must stay free and what is promised."""
+        """Bytes that may be written here, without the reserve and reservations."""
         return self.free_space.free
 
     def stored(self, file_id: str, block: int) -> metadata.BlockMetadata | None:
@@ -154,16 +154,16 @@ class DataFolder:
         if parts is None:
             return None
         self.check_place()
-        # The lock: a block has its name a moment before that is durable.
+        # The lock is needed because a block has its name just before that is durable.
         with self.naming, dirfd.as_store_errors(f"cannot read {self.path}"):
             fd = dirfd.found_path(parts, at=self._fd)
             if fd is None:
                 self._folders.pop(file_id, None)
                 return None
             with dirfd.closing(fd):
-                file = file_json.said(fd)
-                if file is None or file.file_id != file_id:  # it rotted since we looked last
-                    file = file_json.believed(fd)
+                file = file_json.read(fd)
+                if file is None or file.file_id != file_id:  # it was damaged since the last look
+                    file = file_json.resolve(fd)
                 if file is None or file.file_id != file_id:
                     return None
                 found = self.read_metadata(fd, block, file.blocks)
@@ -171,11 +171,11 @@ class DataFolder:
                 return found if is_it else None
 
     def begin(self, file_id: str, block: int, meta: BlockMeta) -> BlockWriter:
-        """Return a writer for a block; it has room for its first bytes.
+        """Return a writer for a block, with free space for its first bytes.
 
         Raises:
             StoreFullError: there is no room for it.
-            StoreError: the folder cannot be written, or is not in its place.
+            StoreError: the folder cannot be written, or was moved.
         """
         self.check_place()
         reservation = self.free_space.begin(source=meta.source, size=meta.size)
@@ -198,10 +198,10 @@ class DataFolder:
             raise
 
     def probe(self) -> None:
-        """Prove that the folder takes and keeps bytes.
+        """Check that a file can be written durably.
 
         Raises:
-            StoreError: it does not, or is not in its place.
+            StoreError: it cannot, or the folder was moved.
         """
         self.check_place()
         with dirfd.as_store_errors(f"cannot write to {self.path}"):
@@ -209,11 +209,11 @@ class DataFolder:
             os.unlink(PROBE, dir_fd=self._fd)
 
     def set_aside(self, name: str, reason: dict[str, object], value: bytes) -> Path:
-        """Keep a bad record under ``quarantine/`` with its reason; return where.
+        """Write an invalid record and *reason* to ``quarantine/``; return the path.
 
         Raises:
-            StoreFullError: as many are there as may be, or there is no room.
-            StoreError: it cannot be kept.
+            StoreFullError: the quarantine or the volume is full.
+            StoreError: it cannot be written.
         """
         text = json.dumps(reason, indent=2, default=str).encode() + b"\n"
         self.check_place()
@@ -223,7 +223,7 @@ class DataFolder:
         return self.path / QUARANTINE / f"{name}.json"
 
     def quarantine(self, parts: tuple[str, ...], stem: str, name: str, why: dict[str, Any]) -> Path:
-        """Move a bad block to ``quarantine/``, under *name* and with *why*; return where.
+        """Move a bad block to ``quarantine/``, under *name* and with *why*; return its path.
 
         Raises:
             StoreError: it cannot be moved.
@@ -233,10 +233,10 @@ class DataFolder:
         return self.path / QUARANTINE / f"{chosen}.bin"
 
     def discard(self, parts: tuple[str, ...], file: metadata.FileManifest, block: int) -> None:
-        """Delete a good block of *file* in the folder *parts*, durably; its folder too if empty.
+        """Delete a good block of *file* in the folder *parts* durably, and the folder if empty.
 
         Raises:
-            StoreError: it cannot be deleted, or the data folder is not in its place.
+            StoreError: it cannot be deleted, or the data folder was moved.
         """
         self.check_place()
         with (
@@ -249,16 +249,16 @@ class DataFolder:
         self.tidy(file.file_id)
 
     def condemn(self, file_id: str, block: int) -> bool:
-        """Take a bad block that cannot be moved for not stored, until a good one replaces it.
+        """Treat a bad block that cannot be moved as not persisted, until a good one replaces it.
 
-        Returns whether it is new that it is bad.
+        Returns False if it was already condemned.
         """
         is_new = (file_id, block) not in self._condemned
         self._condemned.add((file_id, block))
         return is_new
 
     def untold_losses(self) -> list[tuple[str, dict[str, Any]]]:
-        """Return name and record of every block in ``quarantine/`` of which nobody was told.
+        """Return name and record of every quarantined block whose loss is not published.
 
         Raises:
             StoreError: they cannot be read.
@@ -267,16 +267,16 @@ class DataFolder:
             return list(quarantine.untold(self._fd))
 
     def mark_told(self, name: str) -> None:
-        """Note that Kafka knows of the loss of the block *name* in ``quarantine/``.
+        """Record that the loss of the quarantined block *name* is published.
 
         Raises:
-            StoreError: it cannot be noted; it is told again then, which does no harm.
+            StoreError: it cannot be recorded. The loss is then published again, harmlessly.
         """
         with dirfd.as_store_errors(f"cannot note a loss in {self.path}"):
             quarantine.mark_told(self._fd, name, time.time())
 
     def mend(self, parts: tuple[str, ...]) -> None:
-        """Write the ``file.json`` of the folder *parts* anew, from what its blocks say.
+        """Rewrite the ``file.json`` of the folder *parts* from the metadata of its blocks.
 
         Raises:
             StoreError: it cannot be written.
@@ -291,13 +291,13 @@ class DataFolder:
                 self._folders.setdefault(file.file_id, parts)
 
     def forget(self, writer: BlockWriter) -> None:
-        """Release the room of *writer*."""
+        """Release the reservation of *writer*."""
         self._writers.discard(writer)
         self.free_space.release(writer.reservation)
 
     def tidy(self, file_id: str) -> None:
-        """Remove the folders of a file of which no block is kept or being written."""
-        # The lock: a block that begins has its folder a moment before it has a file in it.
+        """Remove the folder of a file that has no block, persisted or being written."""
+        # The lock is needed because a new block has its folder just before its first file.
         with self.naming, contextlib.suppress(OSError):
             parts = self._folders.get(file_id)
             if parts is not None and placement.remove_unused(self._fd, parts):
@@ -319,14 +319,14 @@ class DataFolder:
         return msgspec.structs.replace(meta, folder=self.identity)
 
     def named(self, meta: metadata.BlockMetadata, *, is_replaced: bool) -> None:
-        """Note that a good block has its name; *is_replaced*: a bad one had it, and is gone."""
+        """Count a block that has its name now; *is_replaced*: a bad block had it before."""
         is_counted = is_replaced and (meta.file_id, meta.block) not in self._condemned
         if not is_counted:
             self.kept.add(meta.size)
         self._condemned.discard((meta.file_id, meta.block))
 
     def _identify(self) -> None:
-        """Find out which folder this is; one that does not say it gets an identity."""
+        """Read the folder's identity; create one if there is none."""
         found = identity.read(self._fd)
         if found is None:
             found = identity.FolderFile(folder=identity.new_id())
@@ -334,7 +334,7 @@ class DataFolder:
         self.identity, self.last_start = found.folder, found.start_id
 
     def _clear_parts(self, folder_fd: int, file_names: list[str]) -> bool:
-        """Remove what is half written; return whether there was something."""
+        """Remove incomplete files; return whether there were any."""
         halves = [name for name in file_names if name.endswith(".part")]
         for name in halves:
             self._clear_metadata(name, folder_fd, file_names)
@@ -342,7 +342,7 @@ class DataFolder:
         return bool(halves)
 
     def _tidy_all(self, left: list[tuple[str, ...]]) -> None:
-        """Remove the folders *left* in which there was only what was half written."""
+        """Remove those folders of *left* that have no block."""
         files = {parts: file_id for file_id, parts in self._folders.items()}
         for parts in filter(None, left):
             with contextlib.suppress(OSError):
@@ -351,9 +351,9 @@ class DataFolder:
 
     @staticmethod
     def _clear_metadata(part: str, folder_fd: int, file_names: list[str]) -> None:
-        """Metadata beside a ``.part`` were written just before its name: nobody was told.
+        """Remove the metadata of an unfinished block, which were written just before its name.
 
-        Any other metadata whose bytes are not there tell of a block that was lost.
+        Any other metadata without bytes mean that a block was lost, so they stay.
         """
         if found := metadata.BLOCK.match(part):
             beside = f"{found[1]}_metadata.json"
@@ -362,8 +362,8 @@ class DataFolder:
                     os.unlink(beside, dir_fd=folder_fd)
 
     def _index(self, parts: tuple[str, ...], folder_fd: int, file_names: list[str]) -> None:
-        """Note where the file's blocks are; its ``file.json`` is mended if it must be."""
-        file = file_json.said(folder_fd)
+        """Index the file in the folder *parts*; rewrite its ``file.json`` if it is damaged."""
+        file = file_json.read(folder_fd)
         if file is None:
             logger.error("%s has rotted in the folder %s", metadata.FILE_JSON, "/".join(parts))
             file = file_json.mend(folder_fd)
@@ -372,7 +372,7 @@ class DataFolder:
             self.kept.add_folder(file, file_names)
 
     def _file_folder(self, file_id: str, meta: BlockMeta) -> int:
-        """Return a descriptor of the file's folder, making it and its ``file.json`` if need be."""
+        """Return a descriptor of the file's folder; create it and its ``file.json`` if needed."""
         file = metadata.file_of(file_id, meta)
         parts, fd = self._own_folder(file) or placement.new_folder(self._fd, file)
         try:
@@ -386,9 +386,9 @@ class DataFolder:
         return fd
 
     def _own_folder(self, file: metadata.FileManifest) -> tuple[tuple[str, ...], int] | None:
-        """Return where the file's blocks were, and a descriptor; None if that is its no more.
+        """Return the file's indexed folder and a descriptor; None if it is no longer the file's.
 
-        Whoever may write here can remove its folder, or put a link or another folder there.
+        Another process may have removed or replaced the folder.
         """
         parts = self._folders.get(file.file_id)
         if parts is None or (fd := dirfd.found_path(parts, at=self._fd)) is None:

@@ -1,12 +1,11 @@
-"""Writes a block's bytes past the page cache, where the file system can.
+"""Writes a block's bytes past the page cache, where the file system supports it.
 
-Nobody reads a block soon after it was written, so the cache does nothing for it, and takes
-memory from the brokers' log, which is read at once. Filling it is also what costs a worker
-most: each page has to be found, and be copied into. What was written so is not on the disk
-for good before it was fsynced, as ever.
+A block is not read soon after it was written, so the cache does not help, and takes memory from
+the brokers' log. Filling it is also the largest processor cost of a worker. The bytes still need
+an fsync.
 
-The kernel wants whole pages for it, in memory and in the file. What does not end on a page, the
-end of a block, is written through the cache, and so is everything where it can't be otherwise.
+The kernel requires whole pages, in memory and in the file. The end of a block is written through
+the cache, as is everything on file systems without support.
 """
 
 from __future__ import annotations
@@ -23,10 +22,10 @@ from streamapp.units import KIB, MIB
 
 
 PAGE_BYTES: Final = 4 * KIB
-"""What offsets, sizes and memory must be a multiple of: enough for every disk in use."""
+"""Alignment of offsets, sizes and memory; sufficient for all common disks."""
 
 PIECE_BYTES: Final = MIB
-"""What is written at a time; each thread that writes has so much memory for it."""
+"""Bytes per write; each writing thread has a buffer of this size."""
 
 _DIRECT: Final = getattr(os, "O_DIRECT", 0)
 _CANNOT: Final = frozenset({errno.EINVAL, errno.EOPNOTSUPP})
@@ -35,7 +34,7 @@ _local = threading.local()
 
 
 def begin(fd: int) -> bool:
-    """Have *fd*, a new file, written past the cache; return whether its file system can."""
+    """Enable direct I/O on *fd*, a new file; return whether the file system supports it."""
     if not _DIRECT:
         return False
     try:
@@ -46,14 +45,14 @@ def begin(fd: int) -> bool:
 
 
 def end(fd: int) -> None:
-    """Have *fd* written through the cache from now on."""
+    """Disable direct I/O on *fd*."""
     fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) & ~_DIRECT)
 
 
 def write_pages(fd: int, data: bytes | memoryview, *, offset: int) -> int:
-    """Write what of *data* is whole pages at *offset*; return how many bytes that were.
+    """Write the whole pages of *data* at *offset*; return how many bytes were written.
 
-    Less than there are when the disk takes no more so; the rest is for `dirfd.write_all`.
+    The caller writes the rest with `dirfd.write_all`.
 
     Raises:
         OSError: it cannot be written.
@@ -77,7 +76,7 @@ def write_pages(fd: int, data: bytes | memoryview, *, offset: int) -> int:
 
 
 def _pages() -> memoryview:
-    """Return this thread's memory for one piece; it begins on a page."""
+    """Return this thread's page-aligned buffer."""
     if not hasattr(_local, "pages"):
         _local.pages = memoryview(mmap.mmap(-1, PIECE_BYTES))
     pages: memoryview = _local.pages

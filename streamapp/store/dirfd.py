@@ -1,9 +1,8 @@
-"""Folders and files below one data folder, reached by descriptors and never by a path.
+"""Accesses folders and files below a data folder by descriptors, never by a path.
 
-A name from elsewhere is walked component by component with ``dir_fd`` and ``O_NOFOLLOW``:
-a symlink that someone planted is refused, whatever it points at. What must survive a power
-cut is fsynced, the folder that names it included: without that a renamed file was gone on
-ext4 and on xfs after the power went.
+Each component is opened with ``dir_fd`` and ``O_NOFOLLOW``, so that planted symlinks are refused.
+What must survive a power cut is fsynced, including its folder: otherwise a renamed file was
+missing on ext4 and xfs after a power cut.
 """
 
 from __future__ import annotations
@@ -29,28 +28,28 @@ _FILE_PERMISSIONS: Final = 0o666
 _PARENT_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _FOLDER_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-# O_NONBLOCK: opening a pipe that someone planted must not wait for a writer.
+# O_NONBLOCK: opening a planted pipe must not wait for a writer.
 _READ_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _ROT: Final = frozenset(
     {errno.EIO, errno.EBADMSG, errno.EUCLEAN, errno.EILSEQ, errno.ENODATA, errno.ELOOP}
 )
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 RESERVED_FILES: Final = 1024
-"""Inodes that stay free, of a small volume a twentieth: without any, nobody can mend anything."""
+"""Inodes that stay free, or a twentieth of a small volume, so that repairs are possible."""
 
 NO_FOLDER: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
-"""Nothing has the name, or something that is no folder."""
+"""The name does not exist, or is not a folder."""
 
 _NO_FILE: Final = frozenset({errno.ENOENT, errno.ELOOP, errno.ENXIO})
 
 
 @contextlib.contextmanager
 def as_store_errors(doing: str) -> Iterator[None]:
-    """Turn the system's errors into ours: a full volume, or any other failure while *doing*.
+    """Translate an ``OSError``; *doing* begins the message.
 
     Raises:
         StoreFullError: the volume, a quota or a file size limit is full.
-        StoreError: anything else that the system refuses.
+        StoreError: any other ``OSError``.
     """
     try:
         yield
@@ -60,13 +59,13 @@ def as_store_errors(doing: str) -> Iterator[None]:
 
 
 def is_rot(error: OSError) -> bool:
-    """Return whether *error* says that the bytes are bad, and not that we could not look."""
+    """Return whether *error* means bad bytes, and not only that they could not be read."""
     return error.errno in _ROT
 
 
 @contextlib.contextmanager
 def closing(fd: int) -> Iterator[int]:
-    """Close *fd* at the end."""
+    """Close *fd* on exit."""
     try:
         yield fd
     finally:
@@ -75,17 +74,17 @@ def closing(fd: int) -> Iterator[int]:
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[int]:
-    """Give a descriptor of the folder *path*, to look at what is below it.
+    """Yield a descriptor of the folder *path*.
 
     Raises:
-        StoreError: it, or what the caller looks at below it, cannot be read.
+        StoreError: the folder cannot be opened, or the caller's block raised ``OSError``.
     """
     with as_store_errors(f"cannot read {path}"), closing(os.open(path, _PARENT_FLAGS)) as fd:
         yield fd
 
 
 def make_path(path: Path, *, mode: int) -> None:
-    """Make the folder *path* and those above it; all that are new are durable then.
+    """Create the folder *path* and its parents durably.
 
     Raises:
         OSError: it cannot be.
@@ -93,27 +92,27 @@ def make_path(path: Path, *, mode: int) -> None:
     if not path.is_dir():
         make_path(path.parent, mode=mode)
         path.mkdir(mode, exist_ok=True)
-    # Also when it was there: the process that made it may have died before it came to this.
+    # Also if it exists: the process that created it may have died before the fsync.
     with contextlib.suppress(PermissionError), closing(os.open(path.parent, _PARENT_FLAGS)) as fd:
         os.fsync(fd)
 
 
 def set_mode(fd: int, mode: int) -> None:
-    """Give what is open as *fd* the permissions *mode*, where file system and owner allow it."""
+    """Set the permissions of *fd* to *mode*, where file system and owner allow it."""
     with contextlib.suppress(OSError):
         os.fchmod(fd, mode | stat.S_IMODE(os.fstat(fd).st_mode) & ~_PERMISSIONS)
 
 
 def file_mode(folder: int) -> int:
-    """Return the permissions of a new file in *folder*: those of the folder, less execution."""
+    """Return the permissions of a new file in *folder*: the folder's, without execution."""
     return os.fstat(folder).st_mode & _FILE_PERMISSIONS
 
 
 def sync_or_undo(fd: int, undo: Callable[[], None]) -> None:
-    """Make durable which names the folder *fd* has; when that fails, *undo* what was named.
+    """Fsync the folder *fd*; if that fails, call *undo* to remove the new name.
 
-    The kernel may forget a name whose fsync failed, and call it durable the next time: so it
-    is taken back at once, and given anew by whoever tries again.
+    After a failed fsync the kernel may lose the name and still report success the next time. So
+    the name is removed, and the retry creates it again.
 
     Raises:
         OSError: the names are not durable.
@@ -127,12 +126,12 @@ def sync_or_undo(fd: int, undo: Callable[[], None]) -> None:
 
 
 def open_folder(name: str, *, at: int, create: bool = False) -> int:
-    """Return a descriptor of the folder *name* in the folder *at*; made durable if new.
+    """Return a descriptor of the folder *name* in the folder *at*; a new one is durable.
 
-    A new folder has the permissions of the one that it is in, whatever the umask is.
+    A new folder has its parent's permissions, whatever the umask is.
 
     Raises:
-        OSError: it cannot be, or is no folder (a file or a symlink has the name).
+        OSError: it cannot be opened or created, or is not a folder.
     """
     is_new = False
     mode = os.fstat(at).st_mode & _INHERITED
@@ -151,7 +150,7 @@ def open_path(parts: tuple[str, ...], *, at: int, create: bool = False) -> int:
     """Return a descriptor of the folder *parts* below the folder *at*.
 
     Raises:
-        OSError: a component cannot be, or is no folder.
+        OSError: a component cannot be opened or created, or is not a folder.
     """
     fd = os.dup(at)
     for part in parts:
@@ -161,7 +160,7 @@ def open_path(parts: tuple[str, ...], *, at: int, create: bool = False) -> int:
 
 
 def found_path(parts: tuple[str, ...], *, at: int) -> int | None:
-    """Return what `open_path` does; None where a component is missing, or no folder any more.
+    """Return what `open_path` does; None if a component is missing or not a folder.
 
     Raises:
         OSError: a component cannot be opened.
@@ -175,17 +174,17 @@ def found_path(parts: tuple[str, ...], *, at: int) -> int | None:
 
 
 def remove_empty(parts: tuple[str, ...], *, at: int) -> None:
-    """Remove the folder *parts* below *at* and those above it, as far as they are empty; durably.
+    """Remove the folder *parts* below *at* and its parents durably, as long as they are empty.
 
     Raises:
-        OSError: a folder cannot be opened, or what is left of them cannot be made durable.
+        OSError: a folder cannot be opened or fsynced.
     """
     while parts:
         with closing(open_path(parts[:-1], at=at)) as parent:
             try:
                 os.rmdir(parts[-1], dir_fd=parent)
             except FileNotFoundError:
-                pass  # somebody else removed it
+                pass  # another process removed it
             except OSError:
                 break
         parts = parts[:-1]
@@ -194,10 +193,10 @@ def remove_empty(parts: tuple[str, ...], *, at: int) -> None:
 
 
 def create_file(name: str, *, at: int) -> int:
-    """Return a descriptor of the new file *name* in the folder *at*; it must not be there.
+    """Return a descriptor of the new file *name* in the folder *at*.
 
     Raises:
-        OSError: it is there, or cannot be made.
+        OSError: it exists, or cannot be created.
     """
     mode = file_mode(at)
     fd = os.open(name, _NEW_FLAGS, mode, dir_fd=at)
@@ -206,7 +205,7 @@ def create_file(name: str, *, at: int) -> int:
 
 
 def write_all(fd: int, data: bytes | memoryview, *, offset: int) -> None:
-    """Write all of *data* at *offset*; the system may write less at a time.
+    """Write all of *data* at *offset*.
 
     Raises:
         OSError: it cannot be written.
@@ -219,9 +218,9 @@ def write_all(fd: int, data: bytes | memoryview, *, offset: int) -> None:
 
 
 def write_durably(name: str, data: bytes, *, at: int) -> None:
-    """Give the file *name* in the folder *at* the content *data*, all or nothing.
+    """Replace the file *name* in the folder *at* by *data* atomically.
 
-    The folder itself is not fsynced: the caller does so, once for all names that it gives.
+    The folder is not fsynced: the caller does so once for all its names.
 
     Raises:
         OSError: it cannot be written.
@@ -236,10 +235,9 @@ def write_durably(name: str, data: bytes, *, at: int) -> None:
 
 
 def read_file(name: str, *, at: int, limit: int) -> bytes | None:
-    """Return the first *limit* bytes of the file *name* in the folder *at*; None if not there.
+    """Return the first *limit* bytes of the file *name* in the folder *at*; None if missing.
 
-    Something else that has the name (a symlink, a pipe) counts as not there: it is never read
-    through, and what is written under that name replaces it.
+    Anything else of that name (a symlink, a pipe) counts as missing; a later write replaces it.
 
     Raises:
         OSError: it cannot be read.
@@ -260,7 +258,7 @@ def read_file(name: str, *, at: int, limit: int) -> bytes | None:
 
 
 def names_in(fd: int) -> list[str]:
-    """Return the names in the folder *fd*, in order.
+    """Return the names in the folder *fd*, sorted.
 
     Raises:
         OSError: it cannot be read.
@@ -269,14 +267,14 @@ def names_in(fd: int) -> list[str]:
 
 
 def spare_files(fd: int) -> int:
-    """Return how many files more the volume of *fd* has for us; a reserve stays untouched."""
+    """Return how many files can be created on the volume of *fd*, without the reserve."""
     volume = os.fstatvfs(fd)
-    if not volume.f_files:  # it has no limit
+    if not volume.f_files:  # no limit
         return sys.maxsize
     return volume.f_favail - min(RESERVED_FILES, volume.f_files // 20)
 
 
 def free_bytes(fd: int) -> int:
-    """Return how many bytes the volume of *fd* has for us."""
+    """Return the free bytes on the volume of *fd*."""
     volume = os.fstatvfs(fd)
     return volume.f_bavail * volume.f_frsize

@@ -1,8 +1,8 @@
-"""Deletes a good block, so that a process that dies at any point leaves nothing that looks lost.
+"""Deletes a good block. A crash at any point leaves nothing that looks like a lost block.
 
-Metadata without bytes, or bytes without metadata, would be reported as a block that was lost. So
-the bytes get the name of a block that is being written first: from then on the block is not
-there, and the next start of a worker removes what is left of it.
+Metadata without bytes, or bytes without metadata, would be reported as lost. So the bytes are
+first renamed to a ``.part`` file: then the block no longer exists, and the next start of a worker
+removes the rest.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""Finds out what a folder's blocks are of when ``file.json`` itself has rotted.
+"""Determines which file a folder belongs to, also when ``file.json`` is damaged.
 
-Every block's metadata say it too, so one flipped bit there need not cost a whole file. The id
-is a digest of what identifies the file, so most lies show by themselves; where that cannot
-tell (a name that was no Unicode), most votes count.
+Every block's metadata contain the same fields. The file id is a digest of them, which detects
+most damage. Where it cannot (a name that was not Unicode), the majority of the blocks decides.
 """
 
 from __future__ import annotations
@@ -17,14 +16,14 @@ from streamapp.store import dirfd, metadata
 
 
 MAX_VOTERS: Final = 100
-"""Blocks of a folder that are asked: enough to outvote any rot, cheap in a folder of millions."""
+"""Blocks whose metadata are read at most."""
 
 
-def said(folder: int) -> metadata.FileManifest | None:
-    """Return what ``file.json`` in the folder *folder* says; None when it is missing or rotten.
+def read(folder: int) -> metadata.FileManifest | None:
+    """Return the content of ``file.json`` in *folder*; None if it is missing or damaged.
 
     Raises:
-        OSError: it could not be looked at.
+        OSError: it could not be read.
     """
     limit = metadata.MAX_METADATA_BYTES
     try:
@@ -40,13 +39,13 @@ def said(folder: int) -> metadata.FileManifest | None:
     return file if file.is_possible else None
 
 
-def believed(folder: int) -> metadata.FileManifest | None:
-    """Return what the blocks in the folder *folder* are of; None when nothing there tells.
+def resolve(folder: int) -> metadata.FileManifest | None:
+    """Return the file to which *folder* belongs; None if nothing in it says so.
 
     Raises:
         OSError: the folder cannot be read.
     """
-    file = said(folder)
+    file = read(folder)
     if file is not None and file.identifies_itself:
         return file
     votes = collections.Counter([file] if file else [])
@@ -55,12 +54,12 @@ def believed(folder: int) -> metadata.FileManifest | None:
 
 
 def mend(folder: int) -> metadata.FileManifest | None:
-    """Write what is `believed` over ``file.json``, durably; return it.
+    """Rewrite ``file.json`` durably with the result of `resolve`; return it.
 
     Raises:
         OSError: it cannot be written.
     """
-    file = believed(folder)
+    file = resolve(folder)
     if file is not None:
         dirfd.write_durably(metadata.FILE_JSON, file.encode(), at=folder)
         os.fsync(folder)
@@ -75,7 +74,7 @@ def _votes(folder: int) -> list[metadata.FileManifest]:
             raw = dirfd.read_file(name, at=folder, limit=metadata.MAX_METADATA_BYTES)
             file = metadata.file_of_block(metadata.decode_block(raw or b""))
         except (VerificationError, OSError):
-            continue  # its own verdict says so
+            continue  # `verify` reports it
         if file.is_possible:
             found.append(file)
     return found

@@ -1,10 +1,9 @@
-"""Shares what is free on a data folder's volume among the blocks that are being written.
+"""Divides the free space of a data folder's volume among the blocks that are being written.
 
-A block declares its size in its first frame, and anybody may write one. So no size is believed:
-a block is promised a small advance and as much again as came of it, while new bytes keep coming.
-The advances of one source have a limit, and what other sources are promised is at most half of
-what is free. A promise binds only the blocks that began later: so the oldest one can go on until
-the volume is full.
+An unknown producer may declare any size in a first frame. So a block gets a small advance, and as
+much again as it has received, while new bytes arrive. The advances of one source have a limit, and
+the reservations of other sources take at most half of the free space. A reservation binds only
+blocks that began later, so the oldest one can continue until the volume is full.
 
 Pure code: the volume and the clock are given. Sizes are bytes.
 """
@@ -24,26 +23,26 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 ADVANCE_BYTES: Final = 4 * MIB
-"""What is promised to a block of which nothing has come: four frames of the default size."""
+"""Reserved for a block without bytes: four frames of the default size."""
 
 SHARE_BYTES: Final = 32 * MIB
-"""The advances of one source at most: more than a producer of ours has blocks on their way."""
+"""The advances of one source at most: more than a producer has blocks in flight."""
 
 FRESH_SECONDS: Final = 10.0
-"""A block of which nothing new came for so long is promised nothing."""
+"""A block without new bytes for this long has no reservation."""
 
 FIRST_BYTES: Final = MIB
-"""What must be free for a block to begin: a frame of the default size."""
+"""Free bytes that a new block needs: a frame of the default size."""
 
 BESIDE_BYTES: Final = 16 * KIB
-"""What a block takes beside its bytes: its metadata, ``file.json`` and folders."""
+"""Bytes of a block's metadata, ``file.json`` and folders."""
 
 FILES: Final = 64
-"""Inodes that must be free for a block to begin: more than it and its folders take."""
+"""Free inodes that a new block needs: more than it and its folders take."""
 
 
 class Reservation:
-    """One block that is being written; *came* is how many of its bytes are on the volume."""
+    """The reservation of one block; *came* is how many of its bytes are on the volume."""
 
     def __init__(self, source: str, size: int, *, now: float) -> None:
         self.source, self.size = source, size
@@ -53,26 +52,26 @@ class Reservation:
 
     @property
     def missing(self) -> int:
-        """Bytes that have not come."""
+        """Bytes that are not on the volume yet."""
         return self.size - self.came
 
     def is_fresh(self, now: float) -> bool:
-        """Return whether something is promised to the block."""
+        """Return whether the block has a reservation."""
         return self.is_waiting or self.in_hand > 0 or now - self.last < FRESH_SECONDS
 
     @property
     def advance(self) -> int:
-        """Bytes beyond those *in_hand* that it is promised without more."""
+        """Bytes reserved beyond those *in_hand*, before any have arrived."""
         return min(self.missing - self.in_hand, ADVANCE_BYTES)
 
     @property
     def earned(self) -> int:
-        """Bytes beyond the advance that it is promised because as many came."""
+        """Bytes reserved beyond the advance, because as many have arrived."""
         return min(self.missing - self.in_hand - self.advance, self.came)
 
 
 class FreeSpace:
-    """The room of one data folder. Every method may be called from any thread."""
+    """The free space of one data folder. Every method may be called from any thread."""
 
     def __init__(
         self,
@@ -83,7 +82,7 @@ class FreeSpace:
         spare_files: Callable[[], int],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """*free_bytes* and *spare_files* ask the volume; *min_free* bytes of it stay free."""
+        """*free_bytes* and *spare_files* query the volume; *min_free* bytes stay free."""
         self._where = where
         self.min_free = min_free
         self._free_bytes, self._spare_files = free_bytes, spare_files
@@ -92,17 +91,17 @@ class FreeSpace:
         self._reservations: dict[Reservation, None] = {}  # the oldest first
 
     def __len__(self) -> int:
-        """How many blocks are being written."""
+        """The number of blocks that are being written."""
         return len(self._reservations)
 
     @property
     def free(self) -> int:
-        """Bytes that may be written: less what must stay free and what is promised."""
+        """Bytes that may be written, without the reserve and reservations."""
         with self._lock:
             return self._available(Reservation("", 0, now=self._clock()))
 
     def begin(self, *, source: str, size: int) -> Reservation:
-        """Return the claim of a block of *size* bytes, of which nothing came.
+        """Return the reservation of a new block of *size* bytes.
 
         Raises:
             StoreFullError: there is no room for its first bytes.
@@ -120,10 +119,10 @@ class FreeSpace:
             return reservation
 
     def take(self, reservation: Reservation, end: int) -> None:
-        """Take the room for the block's bytes before *end*, which are written now.
+        """Take the space for the block's bytes before *end*, which are about to be written.
 
         Raises:
-            StoreFullError: there is none; the block waits for it.
+            StoreFullError: there is none; the block waits.
         """
         with self._lock:
             wanted = max(0, end - reservation.came)
@@ -134,22 +133,22 @@ class FreeSpace:
             reservation.in_hand = wanted
 
     def came(self, reservation: Reservation, end: int) -> None:
-        """Note that the block's bytes before *end* are written."""
+        """Record that the block's bytes before *end* are written."""
         with self._lock:
             reservation.in_hand = 0
             if end > reservation.came:
                 reservation.came, reservation.last = end, self._clock()
 
     def release(self, reservation: Reservation) -> None:
-        """Note that the block is persisted or aborted."""
+        """Remove the reservation: the block is persisted or aborted."""
         with self._lock:
             self._reservations.pop(reservation, None)
 
     def must_yield(self, reservation: Reservation) -> bool:
-        """Return whether the block, which waits, is in the way of an older one that waits.
+        """Return whether the waiting block must be aborted for an older one that waits.
 
-        Only the youngest is, and only when the older one has room to its end without it: where
-        nobody could go on, all keep what they have.
+        Only the youngest waiting block must, and only if the oldest one then has space to its
+        end: otherwise nothing would be gained.
         """
         with self._lock:
             waiting = [other for other in self._reservations if other.is_waiting]
@@ -160,7 +159,7 @@ class FreeSpace:
             return oldest.missing <= room + sum(other.came for other in younger)
 
     def check(self, size: int) -> None:
-        """Look whether *size* bytes may be written that are no block.
+        """Check that *size* bytes beside the blocks may be written.
 
         Raises:
             StoreFullError: there is no room for them.
@@ -187,12 +186,12 @@ class FreeSpace:
         return self._room(reservation) - self._promised(reservation)
 
     def _room(self, reservation: Reservation) -> int:
-        """Return what is free, less what others are writing at this moment."""
+        """Return the free bytes, without those that other blocks are writing now."""
         in_hand = sum(other.in_hand for other in self._reservations if other is not reservation)
         return self._free_bytes() - self.min_free - in_hand
 
     def _promised(self, reservation: Reservation) -> int:
-        """Return what is promised to the blocks that began before *reservation*."""
+        """Return the bytes reserved for blocks that began before *reservation*."""
         now = self._clock()
         advances, earned = {reservation.source: 0}, {reservation.source: 0}
         for older in self._reservations:

@@ -1,8 +1,8 @@
-"""Which data folder this is: a random identity that stays with it wherever it is moved.
+"""A data folder's random identity, which stays with it when it is moved.
 
-A path says nothing: another disk may be mounted there, or a backup restored. So each data folder
-has an identity in ``.folder.json``, and beside it the random number of the worker's last start,
-which tells an old copy of a folder from the folder itself. `docs/state.md` is normative.
+Another disk may be mounted at a path, or a backup restored. So ``.folder.json`` has an identity,
+and the random id of the worker's last start, which distinguishes an old copy of the folder from
+the folder itself. `docs/state.md` is normative.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ def new_id() -> str:
 
 
 def read(fd: int) -> FolderFile | None:
-    """Return what the data folder *fd* says of itself; None when it says nothing that can be read.
+    """Return the content of ``.folder.json`` in *fd*; None if it is missing or damaged.
 
     Raises:
-        OSError: it could not be looked at.
+        OSError: it could not be read.
     """
     try:
         raw = dirfd.read_file(IDENTITY, at=fd, limit=_MAX_FILE_BYTES)
@@ -73,8 +73,8 @@ def read(fd: int) -> FolderFile | None:
 def write(fd: int, file: FolderFile) -> None:
     """Write *file* durably into the data folder *fd*.
 
-    Where it cannot be written (a full volume), the folder is used all the same: at the next
-    start it has another identity, and what lies in it is acknowledged again under that.
+    If that fails (a full volume), the folder is used all the same. At the next start it gets
+    another identity, and its blocks are acknowledged again.
     """
     try:
         dirfd.write_durably(IDENTITY, msgspec.json.format(msgspec.json.encode(file)), at=fd)
@@ -86,7 +86,7 @@ def write(fd: int, file: FolderFile) -> None:
 
 
 def check_place(path: Path, fd: int) -> None:
-    """Prove that *path* leads to the data folder that is open as *fd*.
+    """Check that *path* leads to the data folder that is open as *fd*.
 
     Raises:
         StoreError: the folder was moved, replaced or unmounted.

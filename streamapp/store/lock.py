@@ -1,4 +1,4 @@
-"""Holds a data folder for one worker, by a lock that dies with it."""
+"""Locks a data folder for one worker. The lock ends with the process."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 LOCK: Final = ".lock"
 
-# O_NONBLOCK: opening a pipe that someone planted must not wait.
+# O_NONBLOCK: opening a planted pipe must not wait.
 _FLAGS: Final = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def take(path: Path, fd: int, *, mode: int) -> int:
-    """Lock the data folder *path*, which is open as *fd*; return the descriptor that holds it.
+    """Lock the data folder *path*, which is open as *fd*; return the lock's descriptor.
 
     Raises:
         StoreBusyError: another worker has the folder.
@@ -53,7 +53,7 @@ def _found(fd: int) -> os.stat_result | None:
 
 
 def _check(path: Path, found: os.stat_result | None) -> None:
-    """What is written into the lock must not be written into a file that lies elsewhere too."""
+    """Refuse a lock file that is a hard link: writing to it would change another file."""
     if found is None or (stat.S_ISREG(found.st_mode) and found.st_nlink <= 1):
         return
     is_file = stat.S_ISREG(found.st_mode)

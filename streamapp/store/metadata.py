@@ -1,4 +1,4 @@
-"""What stands beside the blocks on disk: one JSON file for each block, one for each file.
+"""The JSON files beside the blocks on disk: one for each block, one for each file.
 
 Pure code. `docs/state.md` is normative. Sizes and offsets are bytes, times are seconds since
 1970 (UTC) or, where the name ends so, nanoseconds.
@@ -26,11 +26,11 @@ MAX_METADATA_BYTES: Final = 64 * 1024
 _MIN_DIGITS: Final = 4
 BIN: Final = re.compile(r"block_(\d{4,})\.bin")
 BLOCK: Final = re.compile(r"(block_(\d{4,}))(?:\.bin|_metadata\.json)")
-"""Either file of a block: its stem, and its number."""
+"""Matches both files of a block; the groups are the stem and the number."""
 
 
 class Rejection(NamedTuple):
-    """Why an attempt at a stored block is over; *sha256* is what is stored instead, if it is."""
+    """Why an attempt is rejected; *sha256* is of the block that is stored instead, if any."""
 
     reason: str
     sha256: str = ""
@@ -75,9 +75,9 @@ class BlockMetadata(msgspec.Struct, frozen=True, kw_only=True):
         attempt: int = 0,
         rejection: Rejection | None = None,
     ) -> BlockAck:
-        """Return that *machine* has persisted the block, or why it rejects an *attempt* at it.
+        """Return the record that *machine* has persisted the block, or rejects *attempt*.
 
-        *at* is when, in seconds since 1970.
+        *at* is the time in seconds since 1970.
         """
         return BlockAck(
             file_id=self.file_id,
@@ -105,7 +105,7 @@ class BlockMetadata(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FileManifest(msgspec.Struct, frozen=True, kw_only=True):
-    """The content of ``file.json``: what the folder's blocks are of."""
+    """The content of ``file.json``: the file to which the folder's blocks belong."""
 
     format: int = FORMAT
     file_id: str
@@ -124,19 +124,19 @@ class FileManifest(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_possible(self) -> bool:
-        """Whether a file can be so: its blocks are as many as its size makes."""
+        """Whether the number of blocks follows from the sizes."""
         if self.format != FORMAT or self.block_size < 1 or self.size < 0:
             return False
         plan = fileplan.FilePlan(file_size=self.size, block_size=self.block_size)
         return plan.blocks == self.blocks
 
     def size_of(self, block: int) -> int:
-        """Return how many bytes *block* has."""
+        """Return the bytes of *block*."""
         return fileplan.FilePlan(file_size=self.size, block_size=self.block_size).span(block)[1]
 
     @property
     def identifies_itself(self) -> bool:
-        """Whether the id is the digest of the rest."""
+        """Whether the id is the digest of the other fields."""
         return self.is_possible and self._original_name is not None
 
     @property
@@ -173,25 +173,10 @@ _BLOCK: Final = msgspec.json.Decoder(BlockMetadata)
 _FILE: Final = msgspec.json.Decoder(FileManifest)
 
 
-def file_of(file_id: str, meta: BlockMeta) -> FileManifest:
-    """Return what ``file.json`` says of the file whose block *meta* describes."""
+def file_of(file_id: str, block: BlockMeta | BlockMetadata) -> FileManifest:
+    """Return the ``file.json`` of the file *file_id*, one block of which is *block*."""
     return FileManifest(
         file_id=file_id,
-        name=meta.name,
-        size=meta.file_size,
-        blocks=meta.blocks,
-        block_size=meta.block_size,
-        mtime_ns=meta.mtime_ns,
-        source=meta.source,
-        raw_name=meta.raw_name,
-        version=meta.version,
-    )
-
-
-def file_of_block(block: BlockMetadata) -> FileManifest:
-    """Return what ``file.json`` says where *block* lies: its metadata say it too."""
-    return FileManifest(
-        file_id=block.file_id,
         name=block.name,
         size=block.file_size,
         blocks=block.blocks,
@@ -203,11 +188,16 @@ def file_of_block(block: BlockMetadata) -> FileManifest:
     )
 
 
+def file_of_block(block: BlockMetadata) -> FileManifest:
+    """Return the ``file.json`` of the file to which *block* belongs."""
+    return file_of(block.file_id, block)
+
+
 def decode_block(raw: bytes) -> BlockMetadata:
     """Return the block metadata in *raw*.
 
     Raises:
-        VerificationError: it is none.
+        VerificationError: *raw* is not valid.
     """
     return _decoded(_BLOCK, raw, "block metadata")
 
@@ -216,7 +206,7 @@ def decode_file(raw: bytes) -> FileManifest:
     """Return the file metadata in *raw*.
 
     Raises:
-        VerificationError: it is none.
+        VerificationError: *raw* is not valid.
     """
     return _decoded(_FILE, raw, FILE_JSON)
 
@@ -230,15 +220,15 @@ def _decoded(decoder: msgspec.json.Decoder[_T], raw: bytes, what: str) -> _T:
 
 
 def stem(block: int, blocks: int) -> str:
-    """Return ``block_0000``: four digits, or as many as the file's last block needs."""
+    """Return ``block_0000``: four digits, or as many as the last block needs."""
     return f"block_{block:0{max(_MIN_DIGITS, len(str(blocks - 1)))}d}"
 
 
 def bin_name(block: int, blocks: int) -> str:
-    """Return the name of the block's bytes."""
+    """Return the name of the file with the block's bytes."""
     return f"{stem(block, blocks)}.bin"
 
 
 def metadata_name(block: int, blocks: int) -> str:
-    """Return the name of the block's metadata."""
+    """Return the name of the file with the block's metadata."""
     return f"{stem(block, blocks)}_metadata.json"

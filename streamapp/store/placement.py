@@ -1,7 +1,7 @@
-"""Decides which folder a file's blocks get, so that no two files ever share one.
+"""Chooses the folder for a file's blocks, so that no two files share one.
 
-Names come from elsewhere and may be alike, may be taken by a link that someone planted, or be
-one of ours. A folder is a file's own when its ``file.json`` says so, and by nothing else.
+Names of files may be equal, may be taken by a planted link, or be reserved. Only its
+``file.json`` decides to which file a folder belongs.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 PROBE: Final = ".probe"
 PRIVATE: Final = frozenset({QUARANTINE, ".streamapp"})
-"""Folders at the top that hold no files of users; a file of that name gets ``~<id>``."""
+"""Top-level folders of the store itself; a file of that name gets ``~<id>`` appended."""
 
 _MADE_UP: Final = 3
 _MADE_UP_BYTES: Final = 8
@@ -38,11 +38,11 @@ _BLOCKED: Final = frozenset({errno.ENOTDIR, errno.ELOOP})
 
 
 def new_folder(root: int, file: FileManifest) -> tuple[tuple[str, ...], int]:
-    """Return where below the folder *root* the blocks of *file* go, and a descriptor of it.
+    """Create the folder for *file* below *root*; return its parts and a descriptor.
 
     Raises:
-        OSError: a folder cannot be made.
-        BlockMalformedError: the file's name can be no name here.
+        OSError: a folder cannot be created.
+        BlockMalformedError: the file's name cannot be used.
     """
     wanted = filenames.folder_parts(file.name)
     parts: tuple[str, ...] = ()
@@ -61,9 +61,9 @@ def new_folder(root: int, file: FileManifest) -> tuple[tuple[str, ...], int]:
 
 
 def remove_unused(root: int, parts: tuple[str, ...]) -> bool:
-    """Remove the folder *parts* of a file if no block is in it, and what is empty above it.
+    """Remove the folder *parts* of a file if it has no block, and empty parents.
 
-    Returns whether it is gone. The caller sees to it that nobody begins a block meanwhile.
+    Returns whether it was removed. The caller ensures that no block begins meanwhile.
 
     Raises:
         OSError: it cannot be removed.
@@ -79,13 +79,13 @@ def remove_unused(root: int, parts: tuple[str, ...]) -> bool:
 
 
 def identify(folder: int, file: FileManifest) -> None:
-    """Make sure that ``file.json`` in *folder* is there, and speaks of *file*.
+    """Write ``file.json`` to *folder* if it is missing; check that it is about *file*.
 
     Raises:
         OSError: it cannot be written.
-        BlockConflictError: it speaks of a file that is cut otherwise: an id is a file's own.
+        BlockConflictError: it is about a file of another size or block size.
     """
-    found = file_json.said(folder)
+    found = file_json.read(folder)
     if found is None:
         dirfd.write_durably(metadata.FILE_JSON, file.encode(), at=folder)
         dirfd.sync_or_undo(folder, lambda: os.unlink(metadata.FILE_JSON, dir_fd=folder))
@@ -103,7 +103,7 @@ def _cut(file: FileManifest) -> tuple[str, int, int, int]:
 
 
 def _free_name(part: str, file: FileManifest, parent: int, *, first: bool, last: bool) -> str:
-    """Return *part*, or one with a suffix where another file, a link or ours has the name."""
+    """Return *part*, with a suffix if another file, a link or the store has that name."""
     for chosen in _candidates(part, file.file_id):
         if first and chosen.casefold() in _RESERVED:
             continue
@@ -125,7 +125,7 @@ def _free_name(part: str, file: FileManifest, parent: int, *, first: bool, last:
 def _candidates(part: str, file_id: str) -> Iterator[str]:
     yield part
     yield from filenames.with_suffixes(part, file_id)
-    # Other files are called so, which is no accident. Nobody can be called what nobody knows.
+    # Other files have these names on purpose. Random names cannot be anticipated.
     yield from (_made_up(part) for _ in range(_MADE_UP))
 
 
@@ -134,16 +134,16 @@ def _made_up(part: str) -> str:
 
 
 def is_free_for(file: FileManifest, folder: int) -> bool:
-    """Return whether blocks of *file* may be kept in *folder*: it is no other file's.
+    """Return whether *folder* belongs to *file* or to no file.
 
     Raises:
-        OSError: it cannot be looked at.
+        OSError: it cannot be read.
     """
-    found = file_json.said(folder)
+    found = file_json.read(folder)
     if found is not None:
         return found.file_id == file.file_id
     with contextlib.suppress(FileNotFoundError):
         os.stat(metadata.FILE_JSON, dir_fd=folder, follow_symlinks=False)
-        believed = file_json.believed(folder)  # damaged: the blocks beside it may tell
+        believed = file_json.resolve(folder)  # damaged: use the blocks' metadata
         return believed is None or believed.file_id == file.file_id
     return True

@@ -1,8 +1,8 @@
-"""Keeps bad blocks under ``quarantine/`` of their data folder: moved, never deleted.
+"""Moves bad blocks to ``quarantine/`` of their data folder, and writes invalid records there.
 
-Beside the bytes stands why, what the metadata said, and the acknowledgements that take the
-block back. Those stay on record as untold until Kafka has them: a worker that dies between the
-move and the word must not leave a block that is acknowledged and nowhere.
+Beside a block's bytes is a JSON file with the reason, its metadata, and the records that revoke
+it. ``told_at`` is null until Kafka has those: if a worker dies after the move, the next one
+publishes them.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 QUARANTINE: Final = "quarantine"
 KIND: Final = "lost block"
 MAX_RECORDS: Final = 1000
-"""Refused records that lie there at most."""
+"""Invalid records in quarantine at most."""
 
 MAX_BYTES: Final = 64 * MIB
-"""What they take on the volume at most."""
+"""Their bytes on the volume at most."""
 
 RESCAN_SECONDS: Final = 10.0
-"""How long a full quarantine is taken for full before it is looked at again."""
+"""Seconds until a full quarantine is counted again."""
 
 _MAX_RECORD_BYTES: Final = 1 << 20
 _MAX_NAMESAKES: Final = 10_000
@@ -42,16 +42,16 @@ _SECTOR_BYTES: Final = 512
 
 
 class RefusedRecords:
-    """The refused records that lie in a folder's ``quarantine/``, whoever put them there.
+    """The invalid records in a folder's ``quarantine/``.
 
-    Blocks that have rotted are not counted: they were there before, and are never deleted.
+    Lost blocks are not counted: they took the space before, and are never deleted.
     """
 
     def __init__(self, root: int | None = None) -> None:
-        """Count what lies below the folder *root*; nothing without one.
+        """Count the records in the data folder *root*, if given.
 
         Raises:
-            OSError: it cannot be looked at.
+            OSError: it cannot be read.
         """
         self._lock = threading.Lock()
         self._taken: dict[str, int] = {}  # name -> bytes on the volume
@@ -60,11 +60,11 @@ class RefusedRecords:
             self._look(root)
 
     def keep(self, root: int, name: str, text: bytes, value: bytes) -> None:
-        """Keep a record under *name*: *text* says why, *value* is what it had.
+        """Write a record under *name*: *text* is the reason, *value* its bytes.
 
         Raises:
-            OSError: it cannot be kept.
-            StoreFullError: as many are there as may be.
+            OSError: it cannot be written.
+            StoreFullError: the quarantine is full.
         """
         with self._lock:
             self._check(root, name, len(text) + len(value))
@@ -77,7 +77,7 @@ class RefusedRecords:
     def _check(self, root: int, name: str, size: int) -> None:
         if self._has_room(name, size):
             return
-        if time.monotonic() - self._looked_at >= RESCAN_SECONDS:  # perhaps someone made room
+        if time.monotonic() - self._looked_at >= RESCAN_SECONDS:  # some may be removed
             self._look(root)
         if not self._has_room(name, size):
             message = (
@@ -117,11 +117,11 @@ def _size(name: str, at: int) -> int:
 def move(root: int, parts: tuple[str, ...], stem: str, name: str, why: dict[str, Any]) -> str:
     """Move the block *stem* of the folder *parts* to ``quarantine/``; return its name there.
 
-    *why* stands first and is durable before anything moves; then the bytes go, then their
-    metadata, so that what is left after a crash at any point is found again.
+    *why* is written durably first, then the bytes are moved, then the metadata are deleted. So a
+    crash at any point leaves a state that is found again.
 
     Raises:
-        OSError: it cannot be moved; the block is where it was.
+        OSError: it cannot be moved; the block stays where it was.
         StoreError: there are too many of that name.
     """
     with (
@@ -137,7 +137,7 @@ def move(root: int, parts: tuple[str, ...], stem: str, name: str, why: dict[str,
         try:
             os.rename(f"{stem}.bin", f"{chosen}.bin", src_dir_fd=at, dst_dir_fd=to)
         except FileNotFoundError:
-            pass  # the bytes are what is missing
+            pass  # the bytes are missing
         except OSError:
             os.unlink(f"{chosen}.json", dir_fd=to)
             raise
@@ -149,7 +149,7 @@ def move(root: int, parts: tuple[str, ...], stem: str, name: str, why: dict[str,
 
 
 def untold(root: int) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the name and the record of every block that was moved, and nobody was told.
+    """Yield the name and the record of every quarantined block whose loss is not published.
 
     Raises:
         OSError: the quarantine cannot be read.
@@ -167,10 +167,10 @@ def untold(root: int) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def mark_told(root: int, name: str, at: float) -> None:
-    """Note that Kafka has the acknowledgements of the block *name*, *at* seconds since 1970.
+    """Record that the loss of the block *name* was published *at* seconds since 1970.
 
     Raises:
-        OSError: it cannot be noted.
+        OSError: it cannot be recorded.
     """
     with dirfd.closing(dirfd.open_folder(QUARANTINE, at=root)) as fd:
         record = _record(f"{name}.json", fd) | {"told_at": at}
@@ -192,7 +192,7 @@ def _text(name: str, at: int) -> str | None:
     try:
         raw = dirfd.read_file(name, at=at, limit=metadata.MAX_METADATA_BYTES)
     except OSError:
-        return None  # unreadable, which may be why it is moved
+        return None  # unreadable, which may be the reason for the move
     return None if raw is None else raw.decode("utf-8", "backslashreplace")
 
 

@@ -1,4 +1,4 @@
-"""Counts the blocks that lie in a data folder, and their bytes."""
+"""Counts the blocks in a data folder, and their bytes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Tally:
-    """A number of blocks and of their bytes; any thread may change it."""
+    """The number of blocks and of their bytes. Any thread may change it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -25,24 +25,24 @@ class Tally:
 
     @property
     def counts(self) -> tuple[int, int]:
-        """How many blocks there are, and how many bytes they have."""
+        """The number of blocks, and their bytes."""
         with self._lock:
             return self._blocks, self._bytes
 
     def add(self, size: int) -> None:
-        """Count a block of *size* bytes."""
+        """Add a block of *size* bytes."""
         with self._lock:
             self._blocks += 1
             self._bytes += size
 
     def remove(self, size: int) -> None:
-        """Count a block of *size* bytes no longer."""
+        """Remove a block of *size* bytes."""
         with self._lock:
             self._blocks = max(0, self._blocks - 1)
             self._bytes = max(0, self._bytes - size)
 
     def add_folder(self, file: FileManifest, names: Iterable[str]) -> None:
-        """Count the blocks of *file* in a folder that has files of these *names*."""
+        """Add the blocks of *file* in a folder with files of these *names*."""
         found = set(names)
         plan = fileplan.FilePlan(file_size=file.size, block_size=file.block_size)
         for name in found:

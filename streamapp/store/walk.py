@@ -36,7 +36,7 @@ class FileFolder(msgspec.Struct, frozen=True, kw_only=True):
     blocks: frozenset[int]
 
     def block(self, number: int) -> BlockMetadata | None:
-        """Return the metadata of block *number*; None when it is not persisted here.
+        """Return the metadata of block *number*; None if it is not persisted here.
 
         Raises:
             StoreError: the folder cannot be read.
@@ -77,7 +77,7 @@ def files(root: Path) -> Iterator[FileFolder]:
     with dirfd.opened(root) as top:
         found = identity.read(top)
         for parts, fd, names in folders(top):
-            if parts and metadata.FILE_JSON in names and (file := file_json.believed(fd)):
+            if parts and metadata.FILE_JSON in names and (file := file_json.resolve(fd)):
                 yield FileFolder(
                     root=root,
                     folder=found.folder if found else "",
@@ -108,7 +108,7 @@ def block_bytes(root: Path) -> int:
 
 
 def read_block(fd: int, block: int, blocks: int) -> BlockMetadata | None:
-    """Return the metadata of a block in the folder *fd*; None unless its bytes are there.
+    """Return the metadata of a block in the folder *fd*; None unless all its bytes are there.
 
     Raises:
         OSError: the folder cannot be read.

@@ -1,9 +1,9 @@
-"""Writes one block: into a ``.part`` file first, under its name only when it is proven.
+"""Writes one block to a ``.part`` file, and names it when it is durable.
 
-The order is the promise: the bytes are fsynced, then named, then the folder is fsynced; and
-only a block that has gone all the way may be acknowledged. An fsync that failed is never
-tried again on the same file: the kernel may have forgotten what it could not write, and
-would say that all is well. The bytes are copied into a new file and proven again.
+The bytes are fsynced, then the file is renamed, then the folder is fsynced. Only then may the
+block be acknowledged. A failed fsync is never retried on the same file, because the kernel may
+have dropped the bytes and would report success. Instead the bytes are copied to a new file and
+their SHA-256 is compared.
 """
 
 from __future__ import annotations
@@ -58,9 +58,9 @@ class WriterFolder(Protocol):
 
 
 class BlockWriter:
-    """One block on its way to the disk. Every method may be called from any thread."""
+    """Writes one block. Every method may be called from any thread."""
 
-    def __init__(  # noqa: PLR0913 - where it goes, and what it is
+    def __init__(  # noqa: PLR0913 - the folder, and the block
         self,
         root: WriterFolder,
         fd: int,
@@ -70,13 +70,13 @@ class BlockWriter:
         block: int,
         blocks: int,
     ) -> None:
-        """Open a new ``.part`` file in the folder *fd*, which the writer owns from now on."""
+        """Create a ``.part`` file in the folder *fd*, which the writer then owns."""
         self._root = root
         self._folder = fd
         self._file_id, self._block, self._blocks = file_id, block, blocks
         self.reservation = reservation
-        # A writer that a rebalance cancelled may still be at work in its thread while the
-        # next one begins: every writer has a file of its own, and a lock around it.
+        # After a rebalance, a cancelled writer may still run in its thread while the next one
+        # begins. So every writer has its own file and lock.
         self._lock = threading.Lock()
         self._suspect = False
         self._file = -1
@@ -88,7 +88,7 @@ class BlockWriter:
 
     @property
     def folder(self) -> str:
-        """The identity of the data folder that it writes to."""
+        """The identity of the data folder."""
         return self._root.identity
 
     def write(self, data: bytes, *, offset: int) -> None:
@@ -107,18 +107,18 @@ class BlockWriter:
 
     @property
     def must_yield(self) -> bool:
-        """Whether the block, which waits for room, is in the way of an older one that waits."""
+        """Whether the waiting block must be aborted for an older one that waits for space."""
         return self._root.free_space.must_yield(self.reservation)
 
     def commit(self, meta: BlockMetadata) -> None:
-        """Make the block durable and give it its name; may be repeated after a failure.
+        """Make the block durable and name it; may be repeated after a failure.
 
-        A block that is there already with the same SHA-256 is left as it is.
+        A block that is already persisted with the same SHA-256 stays as it is.
 
         Raises:
-            StoreError: it cannot be made durable now, or its folder is not in its place.
-            BlockConflictError: another content has the name already.
-            BlockCorruptError: after a failed fsync the bytes could not be read back.
+            StoreError: it cannot be made durable now, or its folder was moved.
+            BlockConflictError: other content is already persisted as this block.
+            BlockCorruptError: after a failed fsync the bytes on disk differ.
         """
         with self._lock, dirfd.as_store_errors(f"cannot keep a block in {self._root.path}"):
             self._check_open()
@@ -137,9 +137,9 @@ class BlockWriter:
             self._close()
 
     def abort(self) -> None:
-        """Throw away what was written. Does nothing when the block is kept or thrown away.
+        """Delete the ``.part`` file, unless the block is persisted or aborted already.
 
-        Folders in which nothing is then go too: whoever may begin blocks could make any number.
+        Folders that are then empty are removed, since an unknown producer could create any number.
         """
         with self._lock:
             if self.is_open:
@@ -149,7 +149,7 @@ class BlockWriter:
                 self._root.tidy(self._file_id)
 
     def _write(self, data: memoryview, offset: int) -> None:
-        """Write *data* past the cache for as long as all that came ended on a page."""
+        """Write *data*: past the cache, as long as all writes end on a page."""
         written = 0
         if self._is_direct:
             written = direct_io.write_pages(self._file, data, offset=offset)
@@ -167,14 +167,14 @@ class BlockWriter:
                     f"but {stored.sha256} is stored already"
                 )
                 raise BlockConflictError(message)
-            with contextlib.suppress(FileNotFoundError):  # a failed try may have named it
+            with contextlib.suppress(FileNotFoundError):  # a failed attempt may have named it
                 os.unlink(self._part, dir_fd=self._folder)
             os.fsync(self._folder)
             return
         at, part, name = self._folder, self._part, bin_name(self._block, self._blocks)
         is_replaced = False
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(name, dir_fd=at)  # damaged bytes must not meet the metadata of good ones
+            os.unlink(name, dir_fd=at)  # damaged bytes must not be beside new metadata
             is_replaced = True
         dirfd.write_durably(metadata_name(self._block, self._blocks), meta.encode(), at=at)
         os.rename(part, name, src_dir_fd=at, dst_dir_fd=at)
@@ -182,13 +182,13 @@ class BlockWriter:
         self._root.named(meta, is_replaced=is_replaced)
 
     def _copy_anew(self, sha256: str) -> None:
-        """Copy the bytes out of a file whose fsync failed, proving them on the way."""
+        """Copy the bytes of a file whose fsync failed to a new one; compare their SHA-256."""
         old, old_part, was_direct = self._file, self._part, self._is_direct
         self._open_part()
         try:
             digest = self._copy(old_part)
             os.unlink(old_part, dir_fd=self._folder)
-        except BaseException:  # the old file stays the one to copy from
+        except BaseException:  # the next attempt copies the old file again
             os.close(self._file)
             with contextlib.suppress(OSError):
                 os.unlink(self._part, dir_fd=self._folder)

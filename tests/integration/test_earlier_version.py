@@ -1,11 +1,11 @@
 """Data of an earlier version (commit 0355eb6) is read: a data folder, records and table rows.
 
-`tests/data/version-0355eb6` was written by that version's own code: a file of two blocks, and a
+`tests/data/version-0355eb6.tar` was written by that version's own code: a file of two blocks, and a
 file of one block with a second version. The reading code of today must not need a conversion.
 """
 
 import json
-import shutil
+import tarfile
 
 from pathlib import Path
 
@@ -18,16 +18,19 @@ from streamapp.store import BlockStore, metadata, walk
 from streamapp.tables import rows
 
 
-DATA = Path(__file__).parent.parent / "data" / "version-0355eb6"
-RECORDS = json.loads((DATA / "records.json").read_text())
+ARCHIVE = Path(__file__).parent.parent / "data" / "version-0355eb6.tar"
+with tarfile.open(ARCHIVE) as archive:
+    RECORDS = json.load(archive.extractfile("records.json"))
 FOLDER_ID = "7a996e1a2297f926dc01de320253a4a0"
 START_ID = "ab" * 16
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """A copy of the data folder, which a store may change."""
-    return shutil.copytree(DATA / "folder", tmp_path / "processed_data_one")
+    """The data folder."""
+    with tarfile.open(ARCHIVE) as archive:
+        archive.extractall(tmp_path, filter="data")
+    return tmp_path / "folder"
 
 
 @pytest.fixture
