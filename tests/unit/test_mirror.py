@@ -25,6 +25,10 @@ TESTED_BY = {
     "streamapp/store": ("integration/test_store.py", "writes to a disk"),
     "streamapp/store/identity.py": ("integration/test_folder_identity.py", "writes to a disk"),
     "streamapp/trials": ("integration/test_selftest.py", "starts processes"),
+    "streamapp/ui/verify_report.py": (
+        "integration/test_verify_folders.py",
+        "shows what a command has read from a disk",
+    ),
     "streamapp/web": ("integration/test_views.py", "needs a socket"),
     "streamapp/worker": (
         "unit/test_wiring.py",
