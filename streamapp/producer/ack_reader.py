@@ -27,12 +27,11 @@ if TYPE_CHECKING:
     from confluent_kafka import Consumer, Message
 
     from streamapp.protocol.messages import BlockAck
-    from streamapp.protocol.topics import Place
 
 logger = logging.getLogger(__name__)
 
 
-class AckReader:
+class AckReader(Follower):
     """Follows both topics with *consumer*, and passes the decoded records to callbacks.
 
     *on_acks* receives the acknowledgements of *group*. *on_status* receives the files' status
@@ -54,7 +53,7 @@ class AckReader:
         self._on_status = on_status
         self._is_caught_up = False
         places = [*topic_admin.file_places(names.acks), *topic_admin.file_places(names.status)]
-        self._follower = Follower(consumer, places, self._take)
+        super().__init__(consumer, places, self._take)
 
     def catch_up(self, stop: threading.Event) -> None:
         """Read every record that the topics have now.
@@ -62,24 +61,8 @@ class AckReader:
         Raises:
             ClusterError: the topics cannot be read.
         """
-        self._follower.read_to(self._follower.begin(stop), stop)
+        self.read_to(self.begin(stop), stop)
         self._is_caught_up = True
-
-    def follow(self, stop: threading.Event) -> None:
-        """Read until *stop* is set; runs in a thread of its own.
-
-        Raises:
-            ClusterError: the topics cannot be read any more.
-        """
-        self._follower.follow(stop)
-
-    def wait_until(self, ends: dict[Place, int], within: float) -> bool:
-        """Wait up to *within* seconds until all before *ends* is read; return whether it is."""
-        return self._follower.wait_until(ends, within)
-
-    def close(self) -> None:
-        """Close the consumer; no thread may be reading."""
-        self._follower.close()
 
     def _take(self, messages: list[Message]) -> None:
         if acks := list(self._acks_among(messages)):

@@ -87,7 +87,9 @@ class Delivery:
         """
         self.files = {s.file_id: File(s, _plan(s, policy).blocks) for s in sources}
         self.earlier = EarlierVersions(policy.machine, (f.source for f in self.files.values()))
-        self.in_flight = BlocksInFlight(block_size=policy.block_size, window=policy.window)
+        self.in_flight = BlocksInFlight(
+            block_size=policy.block_size, window=policy.window, size_of=self.size_of
+        )
         self.bytes_wanted = 0  # that this run has to deliver: not persisted before `begin`
         self.bytes_missing = 0  # of these: not even acknowledged before `begin`
         self.bytes_persisted = 0  # since `begin`

@@ -66,8 +66,8 @@ class Progress(Event, frozen=True, kw_only=True, tag="progress"):
     waiting: str = ""
 
 
-class BlockResent(Event, frozen=True, kw_only=True, tag="block_resent"):
-    """A block will be sent again after *tries* attempts."""
+class BlockEvent(Event, frozen=True, kw_only=True):
+    """An attempt at a block failed for *reason*, after *tries* attempts in all."""
 
     name: str
     file_id: str
@@ -76,14 +76,12 @@ class BlockResent(Event, frozen=True, kw_only=True, tag="block_resent"):
     reason: str
 
 
-class BlockFailed(Event, frozen=True, kw_only=True, tag="block_failed"):
-    """A block failed in its last attempt."""
+class BlockResent(BlockEvent, frozen=True, kw_only=True, tag="block_resent"):
+    """The block will be sent again."""
 
-    name: str
-    file_id: str
-    block: int
-    tries: int
-    reason: str
+
+class BlockFailed(BlockEvent, frozen=True, kw_only=True, tag="block_failed"):
+    """The block failed: that was the last attempt."""
 
 
 class Summary(Event, frozen=True, kw_only=True, tag="summary"):

@@ -137,7 +137,7 @@ def _judge(summary: Summary, *, wait: bool, is_stopped: bool) -> None:
 
 def _advice(missing: int, unreadable: int) -> str:
     """Return what the user can do: unreadable files need a repair before the next run."""
-    mend = "What cannot be read has to be mended first, the lines above say how it failed"
+    repair = "What cannot be read has to be mended first, the lines above say how it failed"
     if not unreadable:
         return "The same command resumes"
-    return mend if missing == unreadable else f"{mend}; for the others the same command resumes"
+    return repair if missing == unreadable else f"{repair}; for the others the same command resumes"

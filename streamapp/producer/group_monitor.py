@@ -85,25 +85,20 @@ class GroupMonitor:
             ClusterError: Kafka does not answer, or refuses.
             KafkaException: the offsets cannot be listed.
         """
-        committed = self._committed()
         places = [(self._names.data_blocks, n) for n in range(self._partitions)]
+        committed = groups.committed(self._reader, places)
         starts = self._ask(places, _EARLIEST)
         ack_places = topic_admin.file_places(self._names.acks)
         ends = self._ask(places + ack_places, _LATEST)
         ack_ends = {place: ends.pop(place) for place in ack_places}
         view = View(
-            committed=committed,
+            committed={number: offset for (_, number), offset in committed.items()},
             starts={number: offset for (_, number), offset in starts.items()},
             ends={number: offset for (_, number), offset in ends.items()},
             is_group_up=self._is_up(),
         )
         if self._has_read(ack_ends, _CATCH_UP_SECONDS):
             self._on_view(view)
-
-    def _committed(self) -> dict[int, int]:
-        places = [(self._names.data_blocks, n) for n in range(self._partitions)]
-        found = groups.committed(self._reader, places)
-        return {number: offset for (_, number), offset in found.items()}
 
     def _ask(self, places: list[Place], which: OffsetSpec) -> dict[Place, int]:
         asked = {TopicPartition(*place): which for place in places}

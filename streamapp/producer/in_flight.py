@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from streamapp.protocol import fileplan
-
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-    from streamapp.producer.model import Block
+    from streamapp.producer.model import Block, File
 
 MAX_UNACKNOWLEDGED: Final = 100_000
 """Blocks that may wait for an acknowledgement: each costs about half a KiB of memory."""
@@ -19,9 +17,15 @@ MAX_UNACKNOWLEDGED: Final = 100_000
 class BlocksInFlight:
     """Blocks that were taken and are not over, by file id and number."""
 
-    def __init__(self, *, block_size: int, window: int | None) -> None:
-        """*window* bounds the bytes in flight; None: `MAX_UNACKNOWLEDGED` alone is the bound."""
+    def __init__(
+        self, *, block_size: int, window: int | None, size_of: Callable[[File, int], int]
+    ) -> None:
+        """*window* bounds the bytes in flight; None: `MAX_UNACKNOWLEDGED` alone is the bound.
+
+        *size_of* returns the bytes of a file's block.
+        """
         self._block_size = block_size
+        self._size_of = size_of
         self._window = window
         self._blocks: dict[tuple[str, int], Block] = {}
         self.bytes = 0  # of the blocks in flight
@@ -48,17 +52,12 @@ class BlocksInFlight:
         """Add *block*; return False if another object for the same block is in flight."""
         if block.key not in self._blocks:
             self._blocks[block.key] = block
-            self.bytes += self._size_of(block)
+            self.bytes += self._size_of(block.file, block.number)
         return self._blocks[block.key] is block
 
     def remove(self, file_id: str, number: int) -> Block | None:
         """Remove a block; return it if it was in flight."""
         block = self._blocks.pop((file_id, number), None)
         if block is not None:
-            self.bytes -= self._size_of(block)
+            self.bytes -= self._size_of(block.file, block.number)
         return block
-
-    def _size_of(self, block: Block) -> int:
-        size = block.file.source.size
-        plan = fileplan.FilePlan(file_size=size, block_size=self._block_size)
-        return plan.span(block.number)[1]

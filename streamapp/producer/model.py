@@ -97,10 +97,6 @@ class File:
         """Return whether the group has *block* with the content of the source."""
         return self.version.is_persisted(block)
 
-    def file_digest(self) -> str:
-        """Return the file digest; all blocks must be acknowledged."""
-        return self.version.file_digest()
-
 
 class Phase(enum.Enum):
     """The phase of a block, changed by `Delivery` alone.

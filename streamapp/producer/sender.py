@@ -12,7 +12,7 @@ import functools
 import hashlib
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from streamapp.errors import ClusterError, SourceChangedError
 from streamapp.producer.sources import reader
@@ -71,12 +71,7 @@ class Attempt:
 
     def frame(self, length: int, codec: frames.Codec, context: SendContext) -> frames.Frame:
         """Return the header of the next frame, of *length* bytes."""
-        return frames.Frame(
-            file_id=self.file_id,
-            block=self.block.number,
-            attempt=self.number,
-            frame=self.frames,
-            offset=self.bytes,
+        return self._frame(
             length=length,
             codec=codec,
             meta=None if self.frames else self._meta(context.now_ns(), context.machine),
@@ -85,14 +80,16 @@ class Attempt:
 
     def abort_frame(self) -> frames.Frame:
         """Return the header of the abort frame; at least one frame must have been published."""
+        return self._frame(length=0, abort=True)
+
+    def _frame(self, **fields: Any) -> frames.Frame:  # noqa: ANN401 - the other fields of `Frame`
         return frames.Frame(
             file_id=self.file_id,
             block=self.block.number,
             attempt=self.number,
             frame=self.frames,
             offset=self.bytes,
-            length=0,
-            abort=True,
+            **fields,
         )
 
     def _seal(self, prover: Prover) -> frames.Seal:

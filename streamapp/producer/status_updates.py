@@ -67,7 +67,7 @@ class StatusUpdates:
         source, state = file.source, _state(file)
         failed = sorted((file.failed or {}).items())[:MAX_FAILED_BLOCKS_LISTED]
         version = file.version
-        digest = file.file_digest() if state == "complete" else ""
+        digest = version.file_digest() if state == "complete" else ""
         return FileStatus(
             file_id=version.file_id,
             state=state,

@@ -131,15 +131,15 @@ def parent(folder: str | Path, place: str) -> Iterator[tuple[Directory, str]]:
     else:
         first = os.fspath(folder)
         *parts, name = place.split(os.sep)  # noqa: PTH206 - bytes that are no text
-    held = Directory.at(first, in_passing=True)
+    holder = Directory.at(first, in_passing=True)
     try:
         for part in parts:
-            below = held.enter(part)
-            held.close()
-            held = below
-        yield held, name
+            below = holder.enter(part)
+            holder.close()
+            holder = below
+        yield holder, name
     finally:
-        held.close()
+        holder.close()
 
 
 def is_link(found: os.stat_result) -> bool:

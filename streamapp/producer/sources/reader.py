@@ -42,14 +42,14 @@ def chunks(
         OSError: the file cannot be opened or read.
     """
     start, left = span
-    with _open(folder, source) as (held, name, file):
+    with _open(folder, source) as (holder, name, file):
         file.seek(start)
         while True:
             chunk = _read(file, min(left, size))
             left -= len(chunk)
             if left == 0:
                 _check(source, os.fstat(file.fileno()))
-                _check(source, _look(held, name))
+                _check(source, _look(holder, name))
                 yield chunk
                 return
             yield chunk
@@ -61,9 +61,9 @@ def _open(folder: str | Path, source: SourceFile) -> Iterator[tuple[Directory, s
     with contextlib.ExitStack() as stack:
         try:
             place = source.place or source.relative
-            held, name = stack.enter_context(directory.parent(folder, place))
-            _check(source, _look(held, name))  # another file is not even opened
-            file = stack.enter_context(open(held.open(name), "rb", buffering=0))  # noqa: PTH123
+            holder, name = stack.enter_context(directory.parent(folder, place))
+            _check(source, _look(holder, name))  # another file is not even opened
+            file = stack.enter_context(open(holder.open(name), "rb", buffering=0))  # noqa: PTH123
         except FileNotFoundError as error:
             raise SourceChangedError("it was removed since it was found") from error
         except OSError as error:
@@ -73,7 +73,7 @@ def _open(folder: str | Path, source: SourceFile) -> Iterator[tuple[Directory, s
                 ) from error
             raise
         _check(source, os.fstat(file.fileno()))
-        yield held, name, file
+        yield holder, name, file
 
 
 def _read(file: FileIO, size: int) -> bytes:
@@ -87,9 +87,9 @@ def _read(file: FileIO, size: int) -> bytes:
     return chunk or b""
 
 
-def _look(held: Directory, name: str) -> os.stat_result:
+def _look(holder: Directory, name: str) -> os.stat_result:
     try:
-        return held.look(name)
+        return holder.look(name)
     except FileNotFoundError as error:
         raise SourceChangedError("it was removed since it was found") from error
 

@@ -28,7 +28,7 @@ def consumer(fake):
 
 @pytest.fixture
 def heard():
-    """The records that are handed on."""
+    """The records that the follower passes on."""
     return []
 
 
@@ -59,7 +59,7 @@ def test_stopped(fake, reader, heard):
 
 
 def test_reads_to_the_end(fake, reader, heard):
-    """All that lies there is handed on, and nothing of it twice."""
+    """Every record is passed on once."""
     written = [fake.append(topics.ACKS, partition, b"x") for partition in (0, 0, 1)]
     stop = threading.Event()
     reader.read_to(reader.begin(stop), stop)

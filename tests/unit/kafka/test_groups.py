@@ -49,7 +49,7 @@ def test_names_that_are_not_all(code):
 
 @pytest.mark.parametrize("code", [GONE, LOADING])
 def test_is_up_after_a_while(monkeypatch, code):
-    """A group whose broker is being replaced is asked for again."""
+    """The request for a group is retried while its broker is replaced."""
     monkeypatch.setattr(groups, "_POLL_SECONDS", 0)
 
     assert groups.is_up(Admin((["a"], [code]), (["a", "g"], [])), "g")
@@ -57,13 +57,13 @@ def test_is_up_after_a_while(monkeypatch, code):
 
 
 def test_is_up_and_not_known():
-    """What stays unknown is said, after the patience that was asked for."""
+    """A state that stays unknown raises an error after the given patience."""
     with pytest.raises(BrokerUnreachableError, match="cannot see group g"):
         groups.is_up(Admin((["a"], [GONE])), "g", patience=-1)
 
 
 def test_refused():
-    """A refusal is told at once."""
+    """A refusal raises an error at once."""
     with pytest.raises(ClusterError, match="cannot see group g"):
         groups.is_up(Admin(([], [Code.GROUP_AUTHORIZATION_FAILED])), "g")
 

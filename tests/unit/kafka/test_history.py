@@ -1,4 +1,4 @@
-"""What a group that has no position will read, said before it begins."""
+"""Which records a group without commits will read, reported before a delivery."""
 
 import pytest
 
@@ -25,7 +25,7 @@ def data_blocks(fake):
 
 
 def said(data_blocks):
-    """What is said of group g."""
+    """The sentence about group g."""
     return history.ahead_of(Settings(group_id="g"), data_blocks)
 
 
@@ -36,7 +36,7 @@ def fill(fake, records):
 
 
 def test_new_group(fake, data_blocks):
-    """How much the group will read is said in records and in bytes, at most."""
+    """The sentence has the number of records, and their bytes at most."""
     fill(fake, 7)
     found = said(data_blocks)
 
@@ -61,7 +61,7 @@ def test_empty_topic(fake, data_blocks, monkeypatch):
 
 
 def test_known_group(fake, data_blocks):
-    """A group that has a position goes on there, and nothing is said."""
+    """Nothing is reported about a group that has commits."""
     fill(fake, 7)
     fake.machines = 1
 
@@ -69,7 +69,7 @@ def test_known_group(fake, data_blocks):
 
 
 def test_kafka_does_not_say(data_blocks, monkeypatch):
-    """Without an answer nothing is said, and the work begins all the same."""
+    """Without an answer of Kafka nothing is reported, and the delivery begins."""
 
     def refuse(*_):
         raise BrokerUnreachableError("no broker")

@@ -58,7 +58,7 @@ class Until:
 
 
 def test_goes_on(fake, reader, heard):
-    """Later acknowledgements and heartbeats are handed on; what producers report is not."""
+    """Later acknowledgements and heartbeats are passed on; status records of producers are not."""
     reader.catch_up(threading.Event())
     fake.append(topics.STATUS, 0, messages.encode(STATUS))
     fake.append(topics.ACKS, 0, messages.encode(ACK))

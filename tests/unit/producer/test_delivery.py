@@ -1,4 +1,4 @@
-"""The rules of a delivery: what is sent, sent again, given up and done."""
+"""The rules of a delivery: which blocks are sent, sent again, failed or done."""
 
 from collections import Counter
 
@@ -285,7 +285,7 @@ def test_given_up():
 
 
 def test_stored_after_all():
-    """An acknowledgement that comes after the block was given up makes the file complete."""
+    """An acknowledgement that arrives after the block failed makes the file complete."""
     made = delivery(source(size=5), max_attempts=1)
     block = send(made)
     made.acknowledged(ack(block.file, 0, "rejected"), 0.0)
@@ -321,7 +321,7 @@ def test_lost(when):
 
 
 def test_lost_and_given_up():
-    """What was lost and then given up, before its turn came, is not sent when it comes."""
+    """A lost block that failed while it was queued is not sent."""
     made = delivery(source("first", 395), source("then", 5), begun=False, max_attempts=1)
     first, then = made.files.values()
     made.acknowledged(ack(then, 0), 0.0)
@@ -407,7 +407,7 @@ def test_changed():
 
 
 def test_without_waiting():
-    """When nobody waits for the group, a file is done when Kafka has it."""
+    """Without waiting for the group, a file is done when Kafka has it."""
     made = delivery(wait=False)
     for _ in range(3):
         assert not made.is_done
@@ -428,7 +428,7 @@ def test_states_of_a_file():
         made.acknowledged(ack(file, number), 0.0)
 
     assert ["announced", "sent", "complete"] == kinds(made)
-    assert fileplan.file_digest(digest(n) for n in range(3)) == file.file_digest()
+    assert fileplan.file_digest(digest(n) for n in range(3)) == file.version.file_digest()
 
 
 def test_huge_file():

@@ -1,4 +1,4 @@
-"""Looking at the group: what is shown, and what is not believed."""
+"""Observing the group: which views are passed on, and which are not."""
 
 import threading
 
@@ -25,7 +25,7 @@ def fake():
 
 
 def monitor(admin, seen, *, has_read=lambda *_: True):
-    """A lookout over two partitions."""
+    """A monitor of two partitions."""
     reader = FakeConsumer(admin._kafka)
     return GroupMonitor(
         admin, reader, group="g", partitions=2, has_read=has_read, on_view=seen.append
@@ -95,7 +95,7 @@ def test_state_of_the_group(fake, state, is_up, errors):
     "code", [Code.GROUP_AUTHORIZATION_FAILED, Code.COORDINATOR_LOAD_IN_PROGRESS, Code._TRANSPORT]
 )
 def test_machines_are_a_secret(fake, code):
-    """Where Kafka does not say who is up, that is not the same as nobody."""
+    """An unknown state of the group is not the same as a group that is down."""
     seen, admin = [], FakeAdmin(fake)
     admin.list_consumer_groups = answering({"another": ConsumerGroupState.STABLE}, errors=[code])
     monitor(admin, seen).look()

@@ -1,4 +1,4 @@
-"""Handing records to Kafka: room, patience, and producers that break."""
+"""Passing records to Kafka: full buffers, waits, and producers that break."""
 
 import threading
 
@@ -68,7 +68,7 @@ def test_waits_in_vain():
 
 
 def test_post_does_not_wait():
-    """What must not wait is told at once that there is no room."""
+    """A record that must not wait is refused at once if there is no room."""
     assert not BoundedProducer(lambda: Full(times=1)).post("t", b"v")
 
 
@@ -77,7 +77,7 @@ def test_post_does_not_wait():
     [(FATAL, True), (Code(Code._FATAL), True), (Code(Code.INVALID_RECORD), False)],
 )
 def test_refused(error, is_broken):
-    """An error is ours; only after a fatal one the producer counts as broken."""
+    """An error is a `ClusterError`; only a fatal one breaks the producer."""
     box = BoundedProducer(lambda: Full(error=error))
 
     with pytest.raises(ClusterError, match="cannot send to t"):
@@ -115,7 +115,7 @@ def test_broken_in_the_background():
 
 
 def test_renewed():
-    """A broken producer gives back what it had, and another takes its place."""
+    """A broken producer reports its records as failed, and is replaced."""
     first, second = Full(error=FATAL), Full()
     made = iter([first, second])
     box = BoundedProducer(lambda: next(made))
@@ -146,7 +146,7 @@ def test_frames_of_one_attempt():
 
 
 def test_late_news_of_the_old_one():
-    """What the old producer says after it was replaced does not break the new one."""
+    """An error of a replaced producer does not break the new one."""
     made = iter([Full(), Full()])
     box = BoundedProducer(lambda: next(made))
     old = box._producer
@@ -157,7 +157,7 @@ def test_late_news_of_the_old_one():
 
 
 def test_serves_until_it_is_stopped():
-    """The thread that polls ends when it is told to, and an error in a callback ends it."""
+    """The polling thread ends when it is stopped, or by an error in a callback."""
     stop = threading.Event()
 
     class Polled(Full):

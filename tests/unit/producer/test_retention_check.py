@@ -1,4 +1,4 @@
-"""What is said of the topic's retention before anything is sent."""
+"""Warnings and errors about the topic's retention, before anything is sent."""
 
 import pytest
 
@@ -18,7 +18,7 @@ def topic(size=-1, hours=72):
 
 
 def check(wanted, found, *, window=None):
-    """What is said."""
+    """The warning."""
     return retention_check.check(wanted, found, block_size=BLOCK, window=window)
 
 

@@ -1,4 +1,4 @@
-"""What the status topic is told of each file, and how often."""
+"""Which status records of a file are published, and how often."""
 
 import pytest
 
@@ -40,7 +40,7 @@ def test_complete(updates):
         updates.touch([file], now=0.0)
         taken += [status for _, status in updates.take_due(10.0, wall=7.0)]
 
-    assert ["", file.file_digest()] == [status.digest for status in taken]
+    assert ["", file.version.file_digest()] == [status.digest for status in taken]
     assert taken == [messages.decode_status(messages.encode(status)) for status in taken]
     assert ("a/ü", 15, 2, BLOCK, "m", 7.0) == (
         taken[0].name,
@@ -53,7 +53,7 @@ def test_complete(updates):
 
 
 def test_failed(updates):
-    """A file with a block that was given up is failed, even while others are under way."""
+    """A file with a failed block is failed, even while other blocks are in flight."""
     made = delivery(source(size=15), max_attempts=1)
     block = send(made)
     made.acknowledged(ack(block.file, block.number, "rejected"), 0.0)

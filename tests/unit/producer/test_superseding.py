@@ -22,7 +22,7 @@ def earlier(made, state="complete", **changes):
 
 
 def fed(*noted, size=25):
-    """Return a delivery of one file that was told of *noted*, functions of it."""
+    """Return a delivery of one file that received *noted*, functions of the file."""
     made = delivery(source(size=size), begun=False)
     for note in noted:
         made.recorded(note(made))

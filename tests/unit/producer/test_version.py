@@ -27,7 +27,7 @@ OTHER_PROVER = Prover(b"o" * 32)
 
 
 def begun(*there, size=25, **changes):
-    """Return a delivery of one file, begun after it was told what is *there*, and the file."""
+    """Return a delivery of one file, begun after it received *there*, and the file."""
     made = delivery(source(size=size), begun=False, **changes)
     file = only_file(made)
     for record in there:
@@ -107,7 +107,7 @@ def test_proven():
     "proof", ["", OTHER_PROVER.of_block(source().file_id, 0, source(), digest(0)).hex()]
 )
 def test_unproven(proof):
-    """What nobody has proven is read, and counts when it is the same; nothing is sent."""
+    """An unproven block is read, and counts if it is equal to the source; nothing is sent."""
     made, file = begun(told(0, proof=proof), told(1), told(2))
     assert (1, 1, 10, 0) == (file.left, file.busy, made.bytes_wanted, made.bytes_missing)
 
@@ -209,7 +209,7 @@ def test_verify_finds_another_content():
 
 
 def test_unproven_while_it_waits():
-    """A block that another run sent, and nobody has hashed, is read when its turn comes."""
+    """An unproven block of another run is read when it is taken from the queue."""
     made, file = begun(size=15)
     made.acknowledged(ack(file, 0, proof=""), 0.0)
     assert 2 == file.left
@@ -240,7 +240,7 @@ def test_hashed_in_this_run():
 
 
 def test_failed_block_of_another_content():
-    """A late answer does not make a block delivered that was given up, unless it is proven."""
+    """A late acknowledgement makes a failed block persisted only if it is proven."""
     made, file = begun(size=5, max_attempts=1)
     block = send(made)
     made.retry(block, block.attempt, "no reason", 0.0)
@@ -320,7 +320,7 @@ def test_version_without_its_key():
 
 
 def test_always_another_content():
-    """Whoever stores other bytes under each new id keeps the file from being delivered, no more."""
+    """A forger of other bytes under each new id only prevents the delivery of that file."""
     made, file = begun(size=15)
     for _ in range(MAX_NEW_VERSIONS + 1):
         assert not made.is_done
@@ -336,7 +336,7 @@ def test_always_another_content():
 
 
 def test_first_of_two_claims():
-    """Who repeats another content does not displace what is right, and what is proven wins."""
+    """Repeating another content does not displace the right one; a proven one wins."""
     _, file = begun(told(0), told(0, sha256=OTHER, proof=""))
     assert file.is_persisted(0)
 

@@ -1,4 +1,4 @@
-"""Why a delivery waits, and when that is said."""
+"""Why a delivery waits, and when the reason is reported."""
 
 import msgspec
 import pytest
@@ -71,14 +71,14 @@ SILENT = presence(machine="w2", silent=12.0, partitions=(1,))
     ],
 )
 def test_reason(seen, text):
-    """The cause that is known is said; the backlog only when there is no other."""
+    """A known cause is reported; the backlog only without one."""
     found = reason(msgspec.structs.replace(WELL, **seen))
 
     assert text == (found and found.text)
 
 
 def test_reminder():
-    """A new reason is said at once, the same one again after a while, whatever its numbers."""
+    """A new reason is reported at once, and again after a while, even with other numbers."""
     reminder = Reminder()
     assert not reminder.is_due(None, 0.0)
     assert reminder.is_due(Reason("a", "for 1 s"), 1.0)

@@ -1,4 +1,4 @@
-"""``--window``: how much is under way, whatever happens to it."""
+"""``--window`` bounds the bytes in flight, whatever happens to the blocks."""
 
 import pytest
 
@@ -11,7 +11,7 @@ from tests.unit.deliveries import BLOCK, ack, delivery, digest, only_file, send,
 
 
 def under_way(made):
-    """The bytes of blocks that are taken and not over, counted anew."""
+    """The bytes of the blocks in flight, counted again."""
     return sum(made.size_of(block.file, block.number) for block in made.in_flight)
 
 
@@ -33,7 +33,7 @@ def answer(made, what, block, number, now):
     steps=st.lists(st.tuples(st.sampled_from("tsarld"), st.integers(0, 30)), max_size=120),
 )
 def test_never_more(sizes, window, steps):
-    """Blocks that are rejected, looked at, dropped: never more than the window, or one block."""
+    """Never more than the window, or one block, is in flight."""
     made = delivery(*(source(f"f{n}", size) for n, size in enumerate(sizes)), window=window)
     files, taken, now = list(made.files.values()), [], 0.0
     for what, number in steps:

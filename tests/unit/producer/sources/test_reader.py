@@ -69,7 +69,7 @@ def _shorten(path):
 
 
 def _replace(path):
-    """Another file of the same size and time takes its place."""
+    """Another file of the same size and time replaces it."""
     other, found = path.with_suffix(".new"), path.stat()
     other.write_bytes(bytes(100))
     os.utime(other, ns=(found.st_atime_ns, found.st_mtime_ns))
@@ -118,7 +118,7 @@ def test_changed_before(path, change):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pipes among files")
 def test_pipe_in_its_place(path):
-    """A pipe that took the file's place does not hold the reader."""
+    """A pipe that replaced the file does not block the reader."""
     source = source_of(path)
     path.unlink()
     os.mkfifo(path)
@@ -128,7 +128,7 @@ def test_pipe_in_its_place(path):
 
 
 def _swap_folder(folder, outside):
-    """A link to another folder takes the place of *folder*."""
+    """A link to another folder replaces *folder*."""
     folder.rename(folder.with_name("moved"))
     folder.symlink_to(outside)
 
@@ -144,7 +144,7 @@ def twins(tmp_path):
 
 
 def test_folder_is_replaced_by_a_link(tmp_path):
-    """Between the scan and the reading a link out of the folder took the place of a folder."""
+    """A link out of the folder replaced a folder between the scan and the reading."""
     source = twins(tmp_path)
     _swap_folder(tmp_path / "data" / "folder", tmp_path / "outside")
 

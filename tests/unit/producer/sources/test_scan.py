@@ -1,4 +1,4 @@
-"""What is found below a folder, and what is said of the rest."""
+"""Which files the scan finds, and how it reports other entries."""
 
 import os
 import socket
