@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 
     from streamapp.producer.block_proofs import Prover
     from streamapp.producer.events import Reporter
-    from streamapp.producer.model import Block
+    from streamapp.producer.model import Block, FileState
     from streamapp.producer.sources.scan import SourceFile
     from streamapp.producer.view import View
     from streamapp.protocol.messages import BlockAck, FileStatus
@@ -115,13 +115,10 @@ class Run:
         self._purger = RecordPurger(
             settings, [(data_blocks.name, number) for number in range(data_blocks.partitions)]
         )
-        self._status = self._make_status_publisher(prover)
+        final = final_states(waits=wait)
+        self._status = self._make_status_publisher(prover, final)
         self._progress = ProgressTracker(
-            self.delivery,
-            self._senders,
-            waits=wait,
-            final_states=final_states(waits=wait),
-            now=self._started,
+            self.delivery, self._senders, waits=wait, final_states=final, now=self._started
         )
         self._reminder = waiting.Reminder()
         self._next_progress = 0.0
@@ -238,7 +235,9 @@ class Run:
             names=self._names,
         )
 
-    def _make_status_publisher(self, prover: Prover) -> StatusPublisher:
+    def _make_status_publisher(
+        self, prover: Prover, final: frozenset[FileState]
+    ) -> StatusPublisher:
         updates = StatusUpdates(
             machine=self._settings.machine_id,
             block_size=self._settings.block_size,
@@ -252,7 +251,7 @@ class Run:
             self._writer,
             topic=self._names.status,
             report=self._report,
-            final_states=final_states(waits=self._wait),
+            final_states=final,
         )
 
     def _check_retention(self) -> None:
