@@ -290,12 +290,34 @@ def test_decisions(documents):
         assert len(text.splitlines()) <= 40
 
 
-def test_links(project, documents):
-    """A link from one document to another leads somewhere."""
-    for name, text in documents.items():
-        folder = (project / "docs" / name).parent
+@pytest.fixture(scope="module")
+def pages(project, documents):
+    """Every document and every page outside docs, by its path in the project."""
+    outside = ["README.md", "CONTRIBUTING.md", "SECURITY.md", "tests/README.md"]
+    texts = {name: (project / name).read_text("utf-8") for name in outside}
+    return texts | {f"docs/{name}": text for name, text in documents.items()}
+
+
+def test_links(project, pages):
+    """A link from one page to another leads somewhere."""
+    for name, text in pages.items():
+        folder = (project / name).parent
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
             assert (folder / target).exists(), f"{name}: {target}"
+
+
+def test_paths(project, pages):
+    """A file of the project that a page names exists."""
+    folders = "streamapp|agents|tables|tests|bench|docs"
+    for name, text in pages.items():
+        for path in re.findall(rf"`((?:{folders})/[\w./-]+)`", text):
+            assert (project / path).exists(), f"{name}: {path}"
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+def test_map_is_linked(pages, name):
+    """A newcomer finds the map of the code."""
+    assert "](docs/architecture.md)" in pages[name]
 
 
 def named(package, name):
@@ -327,9 +349,11 @@ def test_architecture_names_what_exists(project, documents, faust_app):  # noqa:
 
 
 def test_architecture_has_every_room(project, documents):
-    """The map of the code has a row for every package of the program."""
-    rooms = {path.parent.name for path in (project / "streamapp").glob("*/__init__.py")}
-    folders = {"agents/", "tables/"} | {f"streamapp/{r}/" for r in rooms - {"agents", "tables"}}
-
+    """The map of the code has every package and every module at the top of the program."""
     tree = section(documents["architecture.md"], "## The tree")
-    assert [] == sorted(folder for folder in folders if f"`{folder}`" not in tree)
+    packages = {path.parent.name for path in (project / "streamapp").glob("*/__init__.py")}
+    own = {"agents", "tables"}
+    rooms = {f"{room}/" for room in own} | {f"streamapp/{room}/" for room in packages - own}
+    modules = {f"streamapp/{path.name}" for path in (project / "streamapp").glob("[a-z]*.py")}
+
+    assert [] == sorted(room for room in rooms | modules if f"`{room}`" not in tree)
