@@ -1,7 +1,7 @@
-"""An Apache Kafka of one's own, without Docker and without a JDK installed by hand.
+"""The embedded Apache Kafka: runs without Docker, and without a JDK installed by hand.
 
-Real Apache Kafka, as plain processes on loopback: one KRaft node by default, three of them
-for the tests. Nothing here ends a process that it did not start.
+It is real Apache Kafka in plain processes on loopback: one KRaft node by default, three for
+the tests. No process is ended that was not started here.
 """
 
 from __future__ import annotations

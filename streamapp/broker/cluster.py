@@ -1,8 +1,8 @@
 """Starts, watches and stops the nodes of an embedded Apache Kafka.
 
-Data are kept from one start to the next, and so are the ports. What the user can mend is
-looked at before anything is started: a busy port, a full disk, a missing Java, a folder that
-holds another number of nodes. What is started and does not become ready is stopped again.
+Data and ports stay the same from one start to the next. Before a start, this module checks what
+the user can fix: a used port, a full disk, a missing Java, a folder with another number of
+nodes. Nodes that do not become ready are stopped again.
 """
 
 from __future__ import annotations
@@ -59,12 +59,12 @@ class Cluster:
         """Describe the cluster; nothing is started and nothing is written.
 
         Args:
-            folder: Where all of it is kept, `node-1` and so on.
-            nodes: How many; fixed by the first start.
-            port: The first node's port, the others follow; None: the last ones, or free ones.
-            heap_mib: Each node's Java heap, at most.
-            extra: Further broker properties; they win over the ones chosen here.
-            min_free_bytes: What must be free on the volume for a start.
+            folder: Folder of the nodes' folders `node-1` and so on.
+            nodes: Number of nodes; fixed by the first start.
+            port: First node's port, the others follow; None: the last ports, or free ones.
+            heap_mib: Maximum Java heap of a node, in MiB.
+            extra: Further broker properties; they override the default ones.
+            min_free_bytes: Free space that a start needs.
         """
         self.folder = folder
         self._nodes = [Node(folder / f"node-{n}", n) for n in range(1, nodes + 1)]
@@ -78,7 +78,7 @@ class Cluster:
         """Return the addresses for clients: ``127.0.0.1:9092,127.0.0.1:9093``.
 
         Raises:
-            BrokerError: it was never started.
+            BrokerError: the cluster was never started.
         """
         status = self.status()
         if any(node.port is None for node in status):
@@ -86,47 +86,47 @@ class Cluster:
         return ",".join(node.address for node in status)
 
     def status(self) -> list[NodeStatus]:
-        """Return what each node is doing."""
+        """Return the status of each node."""
         return [node.status() for node in self._nodes]
 
     def start(self) -> None:
-        """Start every node that does not run, and wait until all of them answer.
+        """Start every node that does not run, and wait until all nodes answer.
 
         Raises:
             JavaError: there is no Java that is new enough.
-            BrokerError: anything else that prevents it; nothing is left half started.
+            BrokerError: the start failed; the nodes started by this call are stopped.
         """
         self._check_folder()
         self._check_port()
         self._start(self._nodes, wait_for=self._nodes)
 
     def stop(self) -> None:
-        """Stop every node that runs: politely, and by force after 30 s."""
+        """Terminate every running node, and kill it after 30 s."""
         self._check_folder()
         self._stop(self._nodes)
 
     def start_node(self, number: int, *, wait: bool = True) -> None:
         """Start one node of a cluster that was started before.
 
-        *wait* until it answers; where most of the others are down it cannot.
+        *wait* until it answers; it cannot answer while most other nodes are down.
         """
         node = self._node(number)
         self._start([node], wait_for=[node] if wait else [])
 
     def stop_node(self, number: int) -> None:
-        """Stop one node: politely, and by force after 30 s."""
+        """Terminate one node, and kill it after 30 s."""
         self._stop([self._node(number)])
 
     def kill(self, number: int) -> None:
-        """End one node at once, as a crash would; its process id stays behind, as it would."""
+        """Kill one node, as a crash would; its process id stays in `node.json`."""
         process.kill([self._node(number).running()])
 
     def pause(self, number: int) -> None:
-        """Let one node hang, its connections open."""
+        """Suspend one node; its connections stay open."""
         process.signal(self._node(number).running().suspend)
 
     def resume(self, number: int) -> None:
-        """Let a paused node go on."""
+        """Resume a paused node."""
         process.signal(self._node(number).running().resume)
 
     def __enter__(self) -> Self:
@@ -159,7 +159,7 @@ class Cluster:
             )
 
     def _check_port(self) -> None:
-        """Refuse to take a node that runs on another port for the one that was asked for."""
+        """Check that no node runs on another port than the requested one."""
         if self._port is None:
             return
         for status in self.status():
@@ -171,7 +171,7 @@ class Cluster:
                 )
 
     def _start(self, nodes: Sequence[Node], *, wait_for: Sequence[Node]) -> None:
-        """Start those of *nodes* that do not run; what was started goes again if that fails."""
+        """Start those of *nodes* that do not run; if that fails, stop them again."""
         started: list[Node] = []
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -192,7 +192,7 @@ class Cluster:
             raise
 
     def _prepare(self, nodes: Sequence[Node]) -> None:
-        """Make sure that *nodes* can be started, and that their folders are ready for it."""
+        """Check that *nodes* can be started, and prepare their folders."""
         self._check_disk()
         for node in nodes:
             node.check_unused()
@@ -232,9 +232,9 @@ class Cluster:
             )
 
     def _configure(self) -> None:
-        """Settle all ports, and write the configuration of every node that does not run."""
+        """Choose all ports, and write the configuration of every node that does not run."""
         stopped = [node for node in self._nodes if node.process() is None]
-        # While a node runs, the others must come back where it looks for them.
+        # A running node expects the others at their last ports.
         fixed = len(stopped) < len(self._nodes)
         unused = ports.free_ports(2 * len(self._nodes))
         chosen = []
@@ -254,5 +254,5 @@ class Cluster:
 
 
 def _keep(last: int, unused: int, *, fixed: bool) -> int:
-    """Return the port that was used *last*, unless it can and must be an *unused* one."""
+    """Return the *last* port if it is *fixed* or still free, otherwise the *unused* one."""
     return last if last and (fixed or ports.is_free(last)) else unused

@@ -1,7 +1,7 @@
-"""What a broker is told in its `server.properties`. Pure text: no disk, no network.
+"""Makes a broker's `server.properties`. Pure code.
 
-Chosen for one machine and small heaps; whatever is not named here is Kafka's default, above
-all the limit on the size of a message, which is for the topics to raise.
+The values suit one machine and small heaps. Other properties keep Kafka's defaults; the limit
+on the size of a message is raised by the topics.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _CLEANER_BUFFER = 16 << 20  # Kafka's 128 MiB of heap suits billions of keys
 
 @dataclass(frozen=True)
 class Ports:
-    """Where one node listens: for clients and for the other nodes' controllers."""
+    """The ports of one node: for clients, and for the controllers."""
 
     broker: int
     controller: int
@@ -32,7 +32,7 @@ class Ports:
 def server_properties(number: int, ports: Sequence[Ports], extra: Mapping[str, str]) -> str:
     """Return the properties of node *number* (from 1) of the cluster that listens on *ports*.
 
-    *extra* wins over what is chosen here.
+    *extra* overrides the other properties.
     """
     own = ports[number - 1]
     voters = ",".join(f"{n}@{HOST}:{p.controller}" for n, p in enumerate(ports, start=1))
@@ -56,7 +56,7 @@ def server_properties(number: int, ports: Sequence[Ports], extra: Mapping[str, s
 
 
 def _replication(nodes: int) -> dict[str, str]:
-    """Return how often things are kept: one node may be lost where there are three."""
+    """Return the replication factors: a cluster of three nodes survives the loss of one."""
     copies, in_sync = str(min(3, nodes)), str(min(2, nodes))
     return {
         "default.replication.factor": copies,

@@ -1,4 +1,4 @@
-"""Has Kafka prepare the data folders of new nodes. Done once; it is what makes a cluster."""
+"""Formats the data folders of new nodes with Kafka's own tool, once for each cluster."""
 
 from __future__ import annotations
 
@@ -24,7 +24,11 @@ _FLAGS = ("-XX:TieredStopAtLevel=1",)  # it runs for a second
 
 
 def format_folders(nodes: Sequence[Node], cluster_id: str) -> None:
-    """Have Kafka prepare the data folders of *nodes*, all at the same time."""
+    """Format the data folders of *nodes*, all at the same time.
+
+    Raises:
+        BrokerError: a folder could not be formatted.
+    """
     if not nodes:
         return
     command = java_command(
@@ -43,7 +47,7 @@ def format_folders(nodes: Sequence[Node], cluster_id: str) -> None:
 
 
 def _run(command: Sequence[str], node: Node) -> str:
-    """Return what *command* says last, run in the folder of *node*."""
+    """Run *command* in the folder of *node*, and return the end of its output."""
     done = subprocess.run(  # noqa: S603 - the command is our own
         command,
         cwd=node.folder,
@@ -59,5 +63,5 @@ def _run(command: Sequence[str], node: Node) -> str:
 
 
 def new_cluster_id() -> str:
-    """Return a random id as Kafka writes it; its tools take one that starts with - for a flag."""
+    """Return a random id in Kafka's format, without a leading ``-``, which its tools misread."""
     return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=").replace("-", "A", 1)

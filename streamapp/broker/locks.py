@@ -1,7 +1,7 @@
-"""Locks on files between processes: two brokers in one data folder would destroy it.
+"""File locks between processes: two brokers in one data folder would destroy it.
 
-The system lets go of a lock when its process ends, however it ends. They are the locks that
-Java uses as well, so Kafka's own on its data folder can be asked about.
+The system releases a lock when its process ends. Java uses the same locks, so Kafka's lock on its
+data folder can be checked.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ POLL_SECONDS: Final = 0.1
 
 @contextmanager
 def one_at_a_time(path: Path, *, within: float) -> Iterator[None]:
-    """Hold the lock on the file *path*; wait for it, if another process has it.
+    """Hold the lock on the file *path* while the body runs; wait for it if necessary.
 
     Raises:
-        BrokerError: the other one still has it after so many seconds.
+        BrokerError: another process still has it after *within* seconds.
     """
     deadline = time.monotonic() + within
     with path.open("ab") as file:

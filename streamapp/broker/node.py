@@ -1,9 +1,9 @@
-"""One node of the embedded Apache Kafka: its folder, its process, what is known of both.
+"""One node of the embedded Apache Kafka: its folder and its process.
 
 node-1/node.json           its ports, and its process while it is started
        server.properties   written anew at each start
-       broker.log          what it said since its start; the start before: broker.log.1
-       data/               Kafka's own; formatted once, then kept
+       broker.log          its output since its start; of the start before: broker.log.1
+       data/               Kafka's data; formatted once
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ LINE_CHARACTERS: Final = 300
 
 @dataclass(frozen=True)
 class NodeStatus:
-    """What one node is doing, as it is shown to users."""
+    """The status of one node, as it is shown to users."""
 
     number: int
     pid: int | None
@@ -52,7 +52,7 @@ class NodeStatus:
 
 
 class NodeState(msgspec.Struct, frozen=True):
-    """What `node.json` holds; the process is the last one that was started."""
+    """The content of `node.json`; the process is the last one that was started."""
 
     port: int
     controller_port: int
@@ -71,7 +71,7 @@ class Node:
 
     @property
     def ports(self) -> Ports | None:
-        """Return where it listens, or listened last; None if it was never started."""
+        """Return its ports, or its last ones; None if it was never started."""
         state = self._read()
         return Ports(state.port, state.controller_port) if state else None
 
@@ -89,7 +89,7 @@ class Node:
         return dict(line.split("=", 1) for line in lines if "=" in line).get("cluster.id")
 
     def process(self) -> psutil.Process | None:
-        """Return its process if that runs. A stale id, or another's process, is none."""
+        """Return its process; None if it does not run, or if another process has its id."""
         state = self._read()
         if state is None or state.pid is None or state.created is None:
             return None
@@ -107,7 +107,7 @@ class Node:
         return found
 
     def status(self) -> NodeStatus:
-        """Return what it is doing."""
+        """Return its status."""
         state, found = self._read(), self.process()
         since = datetime.fromtimestamp(found.create_time(), tz=UTC) if found else None
         return NodeStatus(
@@ -121,10 +121,10 @@ class Node:
         )
 
     def check_unused(self) -> None:
-        """Return if no broker uses the data, not even one that is not known here.
+        """Check that no broker uses the data, not even one that was started elsewhere.
 
         Raises:
-            BrokerError: one does. A second one would damage the data before it noticed.
+            BrokerError: a broker uses the data; a second one would damage them.
         """
         data = self.folder / DATA
         if locks.is_locked(data / ".lock"):
@@ -134,13 +134,13 @@ class Node:
             )
 
     def configure(self, ports: Ports, properties: str) -> None:
-        """Write down *ports* and *properties* for the next start; it must not be running."""
+        """Write *ports* and *properties* for the next start; the node must not be running."""
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "server.properties").write_text(properties, encoding="ascii")
         self._write(NodeState(ports.broker, ports.controller))
 
     def launch(self, command: Sequence[str]) -> None:
-        """Start its process and return at once; it is not ready yet."""
+        """Start its process, and return before it is ready."""
         ports = self.ports
         if ports is None:
             raise BrokerError(f"node {self.number} in {self.folder} was never configured")
@@ -150,9 +150,9 @@ class Node:
         self._write(NodeState(ports.broker, ports.controller, started.pid, started.created))
 
     def forget_process(self) -> None:
-        """Write down that it was stopped."""
+        """Write that it was stopped."""
         if ports := self.ports:
-            # On a full disk it stays written down as a stale one, which harms nobody.
+            # On a full disk the entry of the ended process stays, which is harmless.
             with contextlib.suppress(OSError):
                 self._write(NodeState(ports.broker, ports.controller))
 
@@ -186,7 +186,7 @@ class Node:
 
 
 def gist(text: str) -> str:
-    """Return the end of what a Java program said, in one line, without stack traces."""
+    """Return the end of a Java program's output in one line, without stack traces."""
     lines = [line.strip() for line in text.splitlines() if not line.startswith(("\t", " "))]
     last = [line[:LINE_CHARACTERS] for line in lines if line][-LOG_LINES:]
     return " | ".join(last) or "it said nothing"

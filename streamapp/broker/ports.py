@@ -1,4 +1,4 @@
-"""Ports on loopback: which are free, and which is a listener behind."""
+"""Finds free ports on loopback, and ports that are listened on."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from streamapp.broker.config import HOST
 from streamapp.errors import BrokerError
 
 
-# Below what systems hand out for outgoing connections: one of those would take the port of a
-# node that is down, or a client that looks for the node would connect to itself.
+# Below the range for outgoing connections: such a connection could take the port of a stopped
+# node, and a client that connects to that port could connect to itself.
 _FREE_PORTS: Final = range(20_000, 32_000)
 _CONNECT_SECONDS: Final = 2.0
 
 
 def check_free(port: int) -> None:
-    """Return if a broker could listen on *port*.
+    """Check that a broker can listen on *port*.
 
     Raises:
-        BrokerError: it could not.
+        BrokerError: the port is used.
     """
     if not is_free(port):
         raise BrokerError(
@@ -33,9 +33,9 @@ def check_free(port: int) -> None:
 
 
 def is_free(port: int) -> bool:
-    """Return whether a broker could listen on *port*."""
+    """Return whether a broker can listen on *port*."""
     with socket.socket() as probe:
-        if sys.platform != "win32":  # as Java does: what lingers of old connections is no hurdle
+        if sys.platform != "win32":  # as Java does: ignores old connections in TIME_WAIT
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
@@ -45,7 +45,7 @@ def is_free(port: int) -> bool:
 
 
 def listens(port: int) -> bool:
-    """Return whether something takes connections on *port*."""
+    """Return whether a process accepts connections on *port*."""
     try:
         socket.create_connection((HOST, port), timeout=_CONNECT_SECONDS).close()
     except OSError:

@@ -1,4 +1,4 @@
-"""Waits until a broker answers, and notices at once when it has ended instead."""
+"""Waits until a broker answers, or has ended."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ ASK_SECONDS: Final = 2.0
 
 
 def wait_until_ready(nodes: Sequence[Node], *, within: float) -> None:
-    """Return when each of *nodes* answers, and knows of all of them.
+    """Wait until each of *nodes* answers and knows all of them.
 
     Raises:
-        BrokerError: one has ended, or does not answer in time.
+        BrokerError: a node has ended, or does not answer in time.
     """
     deadline = time.monotonic() + within
     numbers = {node.number for node in nodes}
@@ -47,7 +47,7 @@ def _not_ready(node: Node, problem: str) -> BrokerError:
 
 
 def _brokers_known_to(node: Node) -> set[int]:
-    """Return the numbers of the brokers that *node* itself names; none if it does not answer."""
+    """Return the numbers of the brokers that *node* knows; none if it does not answer."""
     if node.ports is None or not ports.listens(node.ports.broker):
         return set()
     admin = AdminClient({"bootstrap.servers": f"{HOST}:{node.ports.broker}", "log_level": 0})

@@ -1,4 +1,4 @@
-"""Proves that what lies on the machines is what was sent, from the disks alone."""
+"""Compares the files on the machines' disks with their source."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class ProvenFile(msgspec.Struct, frozen=True, kw_only=True):
-    """One source file and what the machines have of it."""
+    """A source file, and the result of its comparison."""
 
     name: str
     size: int
@@ -38,19 +38,19 @@ class ProvenFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What the comparison found."""
+    """The result of a comparison; *surplus* names stored files that were never sent."""
 
     files: list[ProvenFile]
     surplus: list[str]
 
     @property
     def agrees(self) -> bool:
-        """Whether every file is the same, and nothing is there that was not sent."""
+        """Whether every file is the same and there is no surplus file."""
         return bool(self.files) and all(f.agrees for f in self.files) and not self.surplus
 
     @property
     def bytes(self) -> int:
-        """How many bytes the files have."""
+        """The total size of the files."""
         return sum(file.size for file in self.files)
 
     def table(self) -> Table:
@@ -76,7 +76,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def compare(source: Path, roots: list[Path]) -> Outcome:
-    """Return how the files below *source* compare with what the data folders *roots* hold."""
+    """Compare the files below *source* with the blocks in the data folders *roots*."""
     arrived = {joined.file.name: joined for joined in assemble.collect(roots).values()}
     paths = sorted(path for path in source.rglob("*") if path.is_file())
     files = []

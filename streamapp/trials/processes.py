@@ -1,7 +1,7 @@
-"""Processes of the demo and the self-test: in the background, each with a log of its own.
+"""Background processes of the demo and the self-test, each with its own log.
 
-They are told all their settings: what this process was given for itself, by variables or by a
-config file in the current folder, is not theirs.
+They get all their settings explicitly. They inherit neither the variables of this process nor
+a config file in the current folder.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _FAUST_WORKER: Final = (
 
 
 def free_ports(count: int) -> list[int]:
-    """Return *count* ports of loopback that nobody uses now."""
+    """Return *count* different unused ports of loopback."""
     sockets = [socket.socket() for _ in range(count)]
     try:
         for bound in sockets:
@@ -48,15 +48,15 @@ def free_ports(count: int) -> list[int]:
 
 
 def environment(**settings: object) -> dict[str, str]:
-    """Return this process's environment, with *settings* and no others."""
+    """Return this process's environment, with *settings* as its only settings."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(ENV_PREFIX)}
-    # This copy of the program, whichever one is installed.
+    # Another copy of the program may be installed; this one is run.
     paths = [str(Path(streamapp.__file__).parents[1]), *filter(None, [kept.get("PYTHONPATH")])]
     return kept | {"PYTHONPATH": os.pathsep.join(paths)} | as_environment(settings)
 
 
 class Process:
-    """One `streamapp` command in the background: *mode* says which, *settings* how."""
+    """A `streamapp` command *mode* in the background, with *settings*."""
 
     def __init__(self, name: str, mode: str, *, folder: Path, **settings: object) -> None:
         self.name = name
@@ -66,7 +66,7 @@ class Process:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it; what it says goes to its log."""
+        """Start it, with its output in its log."""
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 - our own command
                 self._command,
@@ -79,7 +79,7 @@ class Process:
             )
 
     def stop(self) -> None:
-        """Stop it as its user would; if it does not listen, for good."""
+        """Terminate it; kill it if it still runs after `STOP_SECONDS`."""
         if self._process is None:
             return
         self._process.terminate()
@@ -89,24 +89,24 @@ class Process:
             self.kill()
 
     def kill(self) -> None:
-        """End it as a crash would."""
+        """Kill it, as a crash would."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
 
     @property
     def code(self) -> int | None:
-        """Its exit code; None while it runs, or before it was started."""
+        """The exit code; None before its start and while it runs."""
         return None if self._process is None else self._process.poll()
 
     @property
     def last_line(self) -> str:
-        """What it said last."""
+        """The last line of its log."""
         return "".join(self.log.read_text("utf-8", "replace").strip().splitlines()[-1:])
 
 
 class Worker(Process):
-    """One worker process with a data folder of its own."""
+    """A worker process with its own data folder."""
 
     def __init__(
         self, name: str, *, folder: Path, brokers: str, port: int, **settings: object
@@ -125,7 +125,7 @@ class Worker(Process):
         self.data_root = folder / f"processed_data_{name}"
 
     def wait_until_ready(self) -> None:
-        """Wait until it has its tables and partitions.
+        """Wait until it has its tables and an assignment.
 
         Raises:
             StreamAppError: it ended, or is not ready in time.
@@ -133,7 +133,7 @@ class Worker(Process):
         self._wait_until(lambda health: bool(health["ready"]), "is not ready")
 
     def wait_for_partitions(self) -> None:
-        """Wait until it reads some partitions.
+        """Wait until it has at least one partition.
 
         Raises:
             StreamAppError: it ended, or has none in time.
@@ -156,7 +156,7 @@ class Worker(Process):
         raise StreamAppError(message)
 
     def health(self) -> dict[str, Any] | None:
-        """Return what it says of itself; None while it says nothing."""
+        """Return its health; None while it does not answer."""
         try:
             with urllib.request.urlopen(f"{self.url}/health/", timeout=2) as answer:  # noqa: S310
                 found: dict[str, Any] = json.load(answer)
@@ -166,9 +166,9 @@ class Worker(Process):
 
 
 class FaustWorker(Worker):
-    """The same worker, started by Faust's own command and not by ours."""
+    """A worker that is started by Faust's own command."""
 
-    def __init__(self, *args: Any, **settings: Any) -> None:  # noqa: ANN401 - as `Worker` has them
+    def __init__(self, *args: Any, **settings: Any) -> None:  # noqa: ANN401 - arguments of `Worker`
         super().__init__(*args, **settings)
         self._command = list(_FAUST_WORKER)
 

@@ -1,6 +1,6 @@
-"""Shows a delivery: bars on a terminal, a line now and then elsewhere, JSON for programs.
+"""Shows a delivery: bars on a terminal, otherwise lines, or JSON for programs.
 
-File names are data: what could move the cursor or reverse the text is shown as an escape.
+File names are data, so control characters are shown as escapes.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ MAX_PROBLEM_LINES: Final = 100
 
 
 def reporter(*, as_json: bool, stream: IO[str] | None = None) -> Reporter:
-    """Return what suits *stream* (default: standard output)."""
+    """Return the reporter for *stream* (default: standard output)."""
     stream = stream or sys.stdout
     if as_json:
         return JsonReporter(stream)
@@ -51,7 +51,7 @@ def reporter(*, as_json: bool, stream: IO[str] | None = None) -> Reporter:
 
 
 class JsonReporter:
-    """One JSON object a line, nothing left out."""
+    """Writes each event as one JSON object a line."""
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
@@ -66,7 +66,7 @@ class JsonReporter:
 
 
 class LineReporter:
-    """A line every few seconds, and one for each problem until there are too many."""
+    """Writes a line every few seconds, and one for each of the first problems."""
 
     def __init__(self, stream: IO[str], clock: Callable[[], float] = time.monotonic) -> None:
         self._stream = stream
@@ -75,7 +75,7 @@ class LineReporter:
         self._problems = 0
 
     def __call__(self, event: Event) -> None:
-        """Write *event* if it is time, or a problem."""
+        """Write *event* as a line; progress only every `LINE_SECONDS`."""
         if isinstance(event, Progress):
             if self._clock() < self._next_line:
                 return
@@ -83,7 +83,8 @@ class LineReporter:
             self.write(progress_line(event))
         elif line := line_of(event):
             is_problem = not isinstance(event, (Notice, Waiting, Summary))
-            self._problems += is_problem
+            if is_problem:
+                self._problems += 1
             if self._problems <= MAX_PROBLEM_LINES or not is_problem:
                 self.write(line)
             if self._problems == MAX_PROBLEM_LINES:
@@ -91,7 +92,7 @@ class LineReporter:
                 self.write("... further problems are only counted; --json tells all")
 
     def write(self, line: str) -> None:
-        """Write *line* at once: a log is read while it grows."""
+        """Write *line* and flush it, because a log is read while it grows."""
         print(line, file=self._stream, flush=True)
 
     def close(self) -> None:
@@ -99,7 +100,7 @@ class LineReporter:
 
 
 class BarReporter(LineReporter):
-    """Two bars at the bottom of a terminal, what was sent and what is persisted."""
+    """Draws two bars at the bottom of a terminal, for sent and for persisted bytes."""
 
     def __init__(self, stream: IO[str]) -> None:
         super().__init__(stream)
@@ -116,7 +117,7 @@ class BarReporter(LineReporter):
         ]
 
     def __call__(self, event: Event) -> None:
-        """Move the bars, or write a line above them; the summary below."""
+        """Update the bars, or write a line above them; the summary is written below them."""
         if isinstance(event, Summary):
             self.close()
         if not isinstance(event, Progress):
@@ -144,12 +145,12 @@ class BarReporter(LineReporter):
         self._bars.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
-        """Leave the bars as they were last."""
+        """Stop the bars; they stay in the terminal as they are."""
         self._bars.stop()
 
 
 def line_of(event: Event) -> str:
-    """Return *event* as a line for people, empty when they need none."""
+    """Return *event* as a line; empty if it is not shown."""
     if isinstance(event, FileEvent):
         if not (event.is_problem or event.state == "special"):
             return ""
@@ -169,7 +170,7 @@ def line_of(event: Event) -> str:
 
 
 def progress_line(event: Progress) -> str:
-    """Return how far it is, in one line."""
+    """Return the progress in one line."""
     done = event.bytes_persisted if event.waits else event.bytes_sent
     part = _part(done, event.bytes)
     sent = f"{format_size(event.bytes_sent)} sent, " if event.waits else ""
@@ -182,7 +183,7 @@ def progress_line(event: Progress) -> str:
 
 
 def summary_line(event: Summary) -> str:
-    """Return what came of it, in one line."""
+    """Return the result in one line."""
     counts = {
         "delivered": event.delivered,
         "in Kafka, not yet on disk": event.sent,
@@ -202,7 +203,7 @@ def summary_line(event: Summary) -> str:
 
 
 def _part(done: int, size: int) -> int:
-    """Return how many per cent are done: 100 when all is, and not before."""
+    """Return the percentage that is done, rounded down: 100 only if all of it is."""
     return 100 * done // size if size else 100
 
 
@@ -211,12 +212,12 @@ def _left(event: Progress) -> str:
 
 
 class _Bars(Bars):
-    """Bars, and below them why the delivery waits, as long as it does."""
+    """Bars, and below them the reason while the delivery waits."""
 
     reason = ""
 
     def get_renderables(self) -> Iterable[RenderableType]:
-        """Yield what is drawn."""
+        """Yield the bars and the reason."""
         yield from super().get_renderables()
         if self.reason:
             yield Text(f"waiting: {self.reason}", style="yellow")

@@ -1,7 +1,7 @@
-"""Draws what the views know for a terminal: what is waited for, deliveries, files and machines.
+"""Renders the views' answers for a terminal: reasons to wait, deliveries, files and machines.
 
-File names and reasons are data: what a terminal would obey is shown as an escape. What must be
-known before the numbers, that they are partial and what is waited for, comes first.
+File names and reasons are data, so control characters are shown as escapes. Notes on partial
+numbers and on what the group waits for come before the numbers.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 Answer = dict[str, Any]
-"""What `status.ask_all` returns."""
+"""What `status_view.ask_all` returns."""
 
 MAX_DELIVERIES: Final = 3
 NARROW: Final = 100
-"""Columns of a terminal in which there is no room for the number of blocks."""
+"""A terminal with fewer columns has no room for the number of blocks."""
 
 SOURCE_CELLS: Final = 16
 SHORTEST_NAME: Final = 16
@@ -48,9 +48,9 @@ _STYLES: Final = {
 
 
 def page(answer: Answer, *, width: int, asked_for: str = "") -> Group:
-    """Return all of *answer*, for a terminal of *width* columns.
+    """Return the page of *answer* for a terminal of *width* columns.
 
-    *asked_for* says which files were asked for, where not all were.
+    *asked_for* describes the query if it did not ask for all files.
     """
     parts: list[RenderableType] = [*first_lines(answer), Text()]
     files = answer["files"]
@@ -87,7 +87,7 @@ def first_lines(answer: Answer) -> Iterator[Text]:
 
 
 def deliveries(answer: Answer) -> list[Mapping[str, Any]]:
-    """Return the deliveries that are under way, else the newest one."""
+    """Return the deliveries that are in progress, or else the newest one."""
     found: list[Mapping[str, Any]] = answer.get("deliveries", [])
     under_way = [d for d in found if d["complete"] + d["failed"] < d["files"]]
     return (under_way or found[:1])[:MAX_DELIVERIES]
@@ -102,7 +102,7 @@ def line(answer: Answer) -> str:
 
 
 def cut_middle(text: str, cells: int) -> str:
-    """Return *text* in at most *cells* columns; its beginning and its last part are kept."""
+    """Return *text* cut to at most *cells* columns, with its beginning and its last part."""
     if cell_len(text) <= cells:
         return text
     room = max(cells - 1, 2)
@@ -159,8 +159,8 @@ def _reasons(file: Mapping[str, Any]) -> str:
 
 
 def _file_state(file: Mapping[str, Any], *, with_reasons: bool) -> Text:
-    said = (printable(file["state"]), _reasons(file) if with_reasons else "")
-    return Text("; ".join(filter(None, said)), style=_STYLES.get(file["state"], ""))
+    parts = (printable(file["state"]), _reasons(file) if with_reasons else "")
+    return Text("; ".join(filter(None, parts)), style=_STYLES.get(file["state"], ""))
 
 
 def _file_problem(file: Mapping[str, Any]) -> Text:
@@ -188,7 +188,7 @@ def _machines(machines: list[Answer]) -> Table:
 
 
 def _kept(machine: Mapping[str, Any]) -> str:
-    """What lies on its disks; a worker of an older version reports what it kept since its start."""
+    """Return what its disks have; an older worker reports what it persisted since its start."""
     blocks = machine.get("kept_blocks") or machine["blocks"]
     size = machine.get("kept_bytes") or machine["bytes"]
     return f"{counted(blocks, 'block')}, {format_size(size)}"

@@ -1,4 +1,4 @@
-"""Prints in a terminal what the web views know: files, their progress, and the machines."""
+"""Shows the answers of a worker's web views: files, their progress, and the machines."""
 
 from __future__ import annotations
 
@@ -34,28 +34,28 @@ ASK_SECONDS: Final = 10.0
 WATCH_SECONDS: Final = 1.0
 
 BUSY_TRIES: Final = 6
-"""How often a worker is asked that answers 429: too many lists are asked for at once."""
+"""Most requests to a worker that answers 429 (too many lists at once)."""
 
 BUSY_SECONDS: Final = 5.0
-"""Most seconds between two of these tries, whatever the worker asks for."""
+"""Longest pause between two of these requests, even if the worker asks for a longer one."""
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A worker never sends elsewhere; the token is for it alone."""
+    """Follows no redirect: a worker never redirects, and the token is for the worker alone."""
 
     def redirect_request(self, *_: object) -> None:
         """Follow no redirect."""
 
 
-# No proxy either: most workers are on loopback, and no proxy is to see the token.
+# No proxy: most workers are on loopback, and a proxy must not see the token.
 _OPENER: Final = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect)
 
 
 def ask(settings: Settings, path: str, **query: object) -> dict[str, Any]:
-    """Return what a worker of the group answers to *path*; one that is busy is asked again.
+    """Return a worker's answer to *path*; a busy worker is asked again.
 
     Raises:
-        ViewError: no worker answers, or it refuses.
+        ViewError: no worker answers, or it refuses the request.
     """
     for _ in range(BUSY_TRIES - 1):
         try:
@@ -72,7 +72,7 @@ def _ask(settings: Settings, path: str, query: Mapping[str, object]) -> dict[str
     )
     try:
         with _OPENER.open(request, timeout=ASK_SECONDS) as answer:
-            said = json.load(answer)
+            found = json.load(answer)
     except urllib.error.HTTPError as error:
         error.close()
         hint = f": set {label_of('web_token')}" if error.code == HTTPStatus.UNAUTHORIZED else ""
@@ -89,14 +89,14 @@ def _ask(settings: Settings, path: str, query: Mapping[str, object]) -> dict[str
             "Is one running, are --web-host and --web-port its own?"
         )
         raise ViewError(message) from error
-    if not isinstance(said, dict) or "silent" not in said:
+    if not isinstance(found, dict) or "silent" not in found:
         message = f"what answers at {url} is no worker: are --web-host and --web-port its own?"
         raise ViewError(message)
-    return said
+    return found
 
 
 def ask_all(settings: Settings, *, limit: int, search: str, state: str) -> dict[str, Any]:
-    """Return the group's files and machines, and whoever did not answer for its part of them.
+    """Return the group's files and machines, and in ``silent`` the workers that did not answer.
 
     Raises:
         ViewError: no worker answers.
@@ -108,7 +108,7 @@ def ask_all(settings: Settings, *, limit: int, search: str, state: str) -> dict[
 
 
 class ViewQuery(NamedTuple):
-    """Which files are shown."""
+    """The query for files."""
 
     limit: int
     search: str = ""
@@ -116,7 +116,7 @@ class ViewQuery(NamedTuple):
 
     @property
     def restriction(self) -> str:
-        """What no file is or has, in words, when none is found; empty when all were asked for."""
+        """Complete the sentence "No file …" if none is found; empty if all were asked for."""
         if self.state:
             return f"is {self.state}"
         return "has that name" if self.search else ""
@@ -133,12 +133,12 @@ def show(settings: Settings, console: Console, query: ViewQuery) -> None:
 
 
 def watch(settings: Settings, console: Console, query: ViewQuery) -> None:
-    """Show the same once a second until Ctrl-C; where there is no terminal, lines that are new.
+    """Show the same once a second until Ctrl-C; without a terminal, print a line for each change.
 
-    A worker that does not answer any more is waited for.
+    If the worker stops answering, this waits for it.
 
     Raises:
-        ViewError: no worker answers at the beginning.
+        ViewError: no worker answers the first request.
     """
     answer = ask_all(settings, **query._asdict())
     draw = _Redrawn(console, query) if console.is_terminal else _Lines(console)
@@ -155,7 +155,7 @@ def watch(settings: Settings, console: Console, query: ViewQuery) -> None:
 def write_json(
     settings: Settings, query: ViewQuery, *, is_watching: bool, write: Callable[[str], None]
 ) -> None:
-    """Write what the views answer as a line of JSON; if *is_watching* once a second until Ctrl-C.
+    """Write the views' answers as one line of JSON; if *is_watching*, each second until Ctrl-C.
 
     Raises:
         ViewError: no worker answers.
@@ -169,7 +169,7 @@ def write_json(
 
 
 class _Lines(contextlib.AbstractContextManager["_Lines"]):
-    """A line each time that something has changed."""
+    """Prints a line for each change."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -179,18 +179,18 @@ class _Lines(contextlib.AbstractContextManager["_Lines"]):
         """Nothing is open."""
 
     def show(self, answer: dict[str, Any]) -> None:
-        """Print *answer* in a line, if that is another one."""
+        """Print *answer* as a line, if it differs from the last line."""
         self.miss(line(answer))
 
     def miss(self, text: str) -> None:
-        """Print *text*, if that is another one."""
+        """Print *text*, if it differs from the last line."""
         if text != self._last:
             self._last = text
             self._console.print(f"{time.strftime('%H:%M:%S')} {text}", soft_wrap=True, markup=False)
 
 
 class _Redrawn(contextlib.AbstractContextManager["_Redrawn"]):
-    """The page, drawn over itself, no higher than the terminal."""
+    """Redraws the page in place, no higher than the terminal."""
 
     def __init__(self, console: Console, query: ViewQuery) -> None:
         self._console = console
@@ -206,12 +206,12 @@ class _Redrawn(contextlib.AbstractContextManager["_Redrawn"]):
         self._live.stop()
 
     def show(self, answer: dict[str, Any]) -> None:
-        """Draw *answer*: of the files as many as there is room for."""
+        """Draw *answer* with as many files as fit."""
         self._answer = answer
         self._draw([])
 
     def miss(self, text: str) -> None:
-        """Draw the last answer below *text*, which says why there is no newer one."""
+        """Draw the last answer below *text*, the reason why there is no newer answer."""
         self._draw([Text(text, style="red")])
 
     def _draw(self, above: list[Text]) -> None:

@@ -1,4 +1,4 @@
-"""Makes the demo's files: about 1 GiB of what real folders hold, the edges included."""
+"""Makes the demo's files: about 1 GiB of typical files and edge cases."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _random(size: int) -> Iterator[bytes]:
 
 
 def _csv(size: int) -> Iterator[bytes]:
-    """Readings of sensors: a page of lines, written again with new dates until *size*."""
+    """Yield *size* bytes of sensor readings: one page of lines, repeated with new dates."""
     made = random.Random(2026)  # noqa: S311 - readings, no secrets
     rows = [
         f"{made.randrange(86400):05d},sensor-{made.randrange(500):03d},{made.gauss(20, 5):.3f},ok\n"

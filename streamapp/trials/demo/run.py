@@ -1,8 +1,8 @@
-"""The demonstration: a folder goes through a real Apache Kafka onto two workers' disks.
+"""The demo: sends a folder through a real Apache Kafka to two workers.
 
-At the end it proves, from the disks alone and from no counter of producer or workers, that
-every file arrived whole: blocks of both machines are read, joined and compared with the
-source. What it starts it stops, unless asked to leave it running.
+At the end it reads the blocks of both machines, joins them and compares the files with the
+source. It uses no counter of the producer or the workers. It stops what it started, unless it
+is asked to leave it running.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 WORKERS: Final = (FaustWorker, Worker)
-"""One is started by `faust worker`, the other by `streamapp worker`: they are the same."""
+"""`faust worker` and `streamapp worker` start the same program; the demo runs both."""
 
 
 def run(folder: Path, *, data: Path | None, keep: bool) -> int:
-    """Run the demo in *folder*; return 0 only when every file's SHA-256 is the source's.
+    """Run the demo in *folder*; return 0 only if every file has the SHA-256 of its source.
 
-    *data* is the folder that is sent; None makes one. *keep* leaves broker and workers up.
+    *data* is the folder to send; None makes one. *keep* leaves broker and workers running.
 
     Raises:
-        StreamAppError: the demo cannot run here; the message says why.
+        StreamAppError: the demo cannot run here; the message has the reason.
     """
     console = Console()
     began = time.monotonic()
@@ -63,10 +63,10 @@ def run(folder: Path, *, data: Path | None, keep: bool) -> int:
         console.print("Proving it: every block on both machines is read, joined and compared")
         outcome = comparison.compare(data, [worker.data_root for worker in workers])
         console.print(outcome.table())
-        _say_rate(console, outcome, seconds=seconds, total=time.monotonic() - began)
+        _print_rate(console, outcome, seconds=seconds, total=time.monotonic() - began)
         for worker in workers:
             console.print(f"{worker.name}: {worker.data_root}, log in {worker.log}")
-        _say_views(console, workers[0].url, cluster, folder=workspace.broker, keep=keep)
+        _print_views(console, workers[0].url, cluster, folder=workspace.broker, keep=keep)
     if code or not outcome.agrees:
         console.print(f"[red]NOT proven: producer exit code {code}, see above")
         return 1
@@ -75,7 +75,7 @@ def run(folder: Path, *, data: Path | None, keep: bool) -> int:
 
 
 def _end_on_signals() -> None:
-    """Have SIGTERM and a closed terminal end the demo as Ctrl-C does: with what it started."""
+    """Have SIGTERM and SIGHUP stop the demo and what it started, as Ctrl-C does."""
 
     def on_signal(number: int, _frame: object) -> None:
         sys.exit(128 + number)
@@ -106,14 +106,14 @@ def _start_workers(
                 stack.callback(worker.stop)
         for worker in workers:
             worker.wait_until_ready()
-        # A group that gained a member moves its partitions once more: wait until both have some.
+        # A new member causes another rebalance: wait until both have partitions.
         for worker in workers:
             worker.wait_for_partitions()
     console.print(f"{len(WORKERS)} workers are up: {', '.join(worker.url for worker in workers)}")
     return workers
 
 
-def _say_rate(
+def _print_rate(
     console: Console, outcome: comparison.Outcome, *, seconds: float, total: float
 ) -> None:
     console.print(
@@ -123,7 +123,7 @@ def _say_rate(
     )
 
 
-def _say_views(console: Console, url: str, cluster: Cluster, *, folder: Path, keep: bool) -> None:
+def _print_views(console: Console, url: str, cluster: Cluster, *, folder: Path, keep: bool) -> None:
     if not keep:
         console.print(f"Progress was at {url}/progress/ (streamapp demo --keep leaves it running)")
         return

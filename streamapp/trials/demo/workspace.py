@@ -1,4 +1,4 @@
-"""The demo's folder: marked as its own, so that it clears nothing that it did not make."""
+"""The demo's folder. A mark in it shows that the demo made it and may clear it."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 _MARK: Final = ".streamapp-demo"
 _COPIES: Final = 2
-"""How often the sent bytes lie on disk beside the source: in Kafka and on the machines."""
+"""Copies of the sent bytes beside the source: in Kafka and on the machines."""
 
 
 class Workspace:
-    """Where the demo keeps its source, its broker and its machines."""
+    """The folders of the demo's source, broker and machines."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -29,10 +29,10 @@ class Workspace:
         self.machines = folder / "machines"
 
     def clear(self) -> None:
-        """Make the folder, or clear what an earlier demo left in it.
+        """Make the folder, or clear the files of an earlier demo.
 
         Raises:
-            SettingsError: it holds something that is not the demo's.
+            SettingsError: the folder has other files.
         """
         mark = self.folder / _MARK
         if self.folder.exists() and any(self.folder.iterdir()) and not mark.exists():
@@ -46,10 +46,10 @@ class Workspace:
         mark.touch()
 
     def check_room(self, data: Path) -> None:
-        """See that Kafka and the machines have room for *data*.
+        """Check that the disk has room for *data* in Kafka and on the machines.
 
         Raises:
-            StoreFullError: they do not.
+            StoreFullError: it has not.
         """
         size = sum(path.lstat().st_size for path in data.rglob("*") if path.is_file())
         need = _COPIES * size + GIB

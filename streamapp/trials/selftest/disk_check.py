@@ -1,4 +1,4 @@
-"""What lies on the machines' disks: read there, whatever anybody says."""
+"""Checks the machines' disks against the source and the acknowledgements."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from streamapp.trials.selftest.results import Place
 
 Mark = tuple[int, int, int]
-"""A file's inode, size and time: whoever writes it again changes one of them."""
+"""A file's inode, size and time: writing the file again changes one of them."""
 
 
 def problems(source: Path, roots: Mapping[str, Path], acks: Iterable[BlockAck]) -> list[str]:
-    """Return what the machines' folders *roots* have not as *source* and *acks* have it."""
+    """Return how the machines' folders *roots* differ from *source* and *acks*."""
     try:
         compared = comparison.compare(source, list(roots.values()))
         found = results.untrue(acks, stored(roots))
@@ -39,7 +39,7 @@ def problems(source: Path, roots: Mapping[str, Path], acks: Iterable[BlockAck]) 
 
 
 def stored(roots: Mapping[str, Path]) -> dict[Place, str]:
-    """Return the SHA-256 of every block on the disks, from its bytes.
+    """Return the SHA-256 of every block, computed from the bytes on disk.
 
     Raises:
         VerificationError: a folder's ``file.json`` cannot be read.
@@ -55,7 +55,7 @@ def stored(roots: Mapping[str, Path]) -> dict[Place, str]:
 
 
 def blocks(roots: Iterable[Path]) -> dict[Path, Mark]:
-    """Return the files of all blocks."""
+    """Return the files of all blocks, each with its mark."""
     found = {}
     for root in roots:
         for path in root.rglob("block_*.bin"):

@@ -1,6 +1,6 @@
-"""The faults: each does its harm, and returns when the group should have got over it.
+"""The faults. Each injects one fault and returns when the group should have recovered.
 
-After each one `streamapp.trials.selftest.testbed.Testbed.problems` must find nothing.
+Afterwards `streamapp.trials.selftest.testbed.Testbed.problems` must find nothing.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from streamapp.trials.selftest.testbed import Testbed
 
 BLOCKS: Final = 24
-"""Blocks of a file during whose transfer something is killed."""
+"""Blocks of a file during whose transfer a process is killed."""
 
 _STORED: Final = 5
-"""Blocks that are on disk before: the rest is on its way, or still to come."""
+"""Blocks on disk before the kill; the others are in flight or not yet sent."""
 
 _NOTHING_TORN: Final = "A block is stored whole and verified, or not at all"
 _NOTHING_TWICE: Final = "No machine writes a block twice"
@@ -35,15 +35,12 @@ _NOTHING_SKIPPED: Final = "A machine's death loses nothing"
 _RESUMES: Final = "The same command resumes, and exit code 0 means done"
 
 _REPLAYED: Final = "producer killed"
-"""A file whose blocks lie where their partitions are read now, cut-off attempts among them."""
+"""The file whose frames are replayed; it has attempts that were cut off."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """One fault: *happen* does it.
-
-    *happen* raises DeliveryError when the group does not get over it.
-    """
+    """One fault: *happen* injects it, and raises DeliveryError if the group does not recover."""
 
     promise: str
     name: str
@@ -51,7 +48,7 @@ class Fault:
 
 
 def _spoiled(spoil: Callable[[list[Piece]], list[Piece]], testbed: Testbed) -> None:
-    """Send a spoiled block: it is refused, and arrives when a producer sends it."""
+    """Send a spoiled block, check that it is rejected, and have a producer deliver it."""
     source = testbed.write(f"frames {spoil.__name__}")
     pieces = testbed.cut(source)
     attempt = pieces[0][0].attempt
@@ -66,7 +63,7 @@ def _spoiled(spoil: Callable[[list[Piece]], list[Piece]], testbed: Testbed) -> N
 
 
 def _malformed(testbed: Testbed) -> None:
-    """Send what no producer writes to a partition, and then a good file over all of them."""
+    """Send malformed records to one partition, then a valid file over all partitions."""
     pieces = testbed.cut(testbed.write("malformed"))
     offsets = testbed.injector.send(spoiled_frames.malformed(pieces), partition=0)
     wanted = {(0, offset) for offset in offsets}
@@ -87,14 +84,14 @@ def _worker_killed(testbed: Testbed) -> None:
 
 
 def _producer_killed(testbed: Testbed) -> None:
-    """Kill a producer half way, and run it again."""
+    """Kill a producer during a delivery, and run it again."""
     _begun(testbed, _REPLAYED).kill()
     _check_half_way(testbed, _REPLAYED)
     testbed.finish(testbed.producer("producer again"))
 
 
 def _replayed(testbed: Testbed) -> None:
-    """Send all frames of an old transfer again: no block on any disk is touched."""
+    """Send all frames of an earlier delivery again; no block on disk may be written."""
     before = testbed.blocks()
     testbed.injector.replay(testbed.file(_REPLAYED).file_id)
     testbed.wait_until_committed()
@@ -104,7 +101,7 @@ def _replayed(testbed: Testbed) -> None:
 
 
 def _begun(testbed: Testbed, name: str) -> Process:
-    """Return a producer that has delivered some blocks of a new file, and not all."""
+    """Return a producer that has delivered some blocks of a new file."""
     testbed.write(name, BLOCKS)
     producer = testbed.producer(name)
     testbed.wait(lambda: testbed.stored(name) >= _STORED, "the first blocks to be stored")
@@ -112,10 +109,10 @@ def _begun(testbed: Testbed, name: str) -> Process:
 
 
 def _check_half_way(testbed: Testbed, name: str) -> None:
-    """See that what was killed had something to do.
+    """Check that the delivery was in progress at the kill.
 
     Raises:
-        StreamAppError: it had not: the fault proves nothing.
+        StreamAppError: all blocks were delivered, so the fault proves nothing.
     """
     if testbed.stored(name) >= BLOCKS:
         raise StreamAppError(f"{name}: all was delivered before the kill: run the self-test again")

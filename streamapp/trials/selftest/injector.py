@@ -1,4 +1,4 @@
-"""A hand at the wire: writes any record to the topic of blocks, and old ones once more."""
+"""Publishes spoiled frames to the test topic, and earlier records again."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from streamapp.settings import Settings
     from streamapp.trials.selftest.spoiled_frames import Record
 
-# What it warns of is repeated by itself; whether all arrived is what `send` says.
+# librdkafka retries what it warns about; `send` checks that all records arrived.
 _librdkafka = logging.getLogger(f"{__name__}.librdkafka")
 _librdkafka.setLevel(logging.ERROR)
 
@@ -35,7 +35,7 @@ _SECONDS: Final = 3 * clients.REQUEST_SECONDS
 
 
 class Injector:
-    """Writes to *topic*, and reads what was written there."""
+    """Publishes to *topic*, and reads the topic."""
 
     def __init__(self, settings: Settings, topic: TopicState) -> None:
         self._settings = settings
@@ -43,10 +43,10 @@ class Injector:
         self.places = [(topic.name, number) for number in range(topic.partitions)]
 
     def send(self, records: Sequence[Record], *, partition: int) -> list[int]:
-        """Write *records*, in order; return their offsets when Kafka has them.
+        """Publish *records* in order and return their offsets.
 
         Raises:
-            ClusterError: Kafka does not take them.
+            ClusterError: Kafka did not accept all of them.
         """
         offsets: list[int] = []
 
@@ -54,7 +54,7 @@ class Injector:
             if error is None:
                 offsets.append(message.offset() or 0)
 
-        # One for each time: a producer that lives on would have the topic made again after
+        # A new producer each time: one that stayed open could create the topic again after
         # its deletion.
         producer = clients.producer(
             self._settings, max_message_bytes=self._topic.max_message_bytes, logger=_librdkafka
@@ -75,10 +75,10 @@ class Injector:
         return offsets
 
     def replay(self, file_id: str) -> int:
-        """Write every frame of a file once more, in its order; return how many there are.
+        """Publish every frame of a file again in order; return their number.
 
         Raises:
-            ClusterError: they cannot be read or written.
+            ClusterError: the frames cannot be read or published.
         """
         count = 0
         with contextlib.closing(clients.consumer(self._settings)) as consumer:
@@ -90,15 +90,15 @@ class Injector:
         return count
 
     def ends(self) -> dict[Place, int]:
-        """Return where the partitions end.
+        """Return the end offsets of the partitions.
 
         Raises:
-            ClusterError: the broker does not tell.
+            ClusterError: the broker does not answer.
         """
         return groups.ends(clients.admin(self._settings), self.places)
 
     def _records(self, consumer: Consumer, partition: int, end: int) -> list[Record]:
-        """Return what is in a partition before *end*."""
+        """Return the records of a partition before the offset *end*."""
         records: list[Record] = []
         position, deadline = 0, time.monotonic() + _SECONDS
         consumer.assign([TopicPartition(self._topic.name, partition, 0)])

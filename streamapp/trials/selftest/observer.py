@@ -1,4 +1,4 @@
-"""Reads what the workers say, from the first record on: acknowledgements and what is set aside."""
+"""Reads the workers' acknowledgements and reports of quarantined records."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SECONDS: Final = 3 * clients.REQUEST_SECONDS
 
 
 class Observer:
-    """Everything that was said so far."""
+    """Collects all acknowledgements and quarantined records from the first record on."""
 
     def __init__(self, settings: Settings) -> None:
         self.acks: list[BlockAck] = []
@@ -39,10 +39,10 @@ class Observer:
         self._consumer.assign([TopicPartition(*place, OFFSET_BEGINNING) for place in self._read])
 
     def look(self, seconds: float) -> None:
-        """Read what is there; wait for it so many *seconds*.
+        """Read the available records; wait up to *seconds* for the first one.
 
         Raises:
-            ClusterError: it may not be read.
+            ClusterError: the topics may not be read.
         """
         first = self._consumer.poll(seconds)
         if first is not None:
@@ -50,10 +50,10 @@ class Observer:
                 self._note(message)
 
     def catch_up(self) -> None:
-        """Read all that has been said by now.
+        """Read to the current end of the topics.
 
         Raises:
-            ClusterError: it may not be read, or does not come.
+            ClusterError: the topics may not be read, or do not answer.
         """
         deadline = time.monotonic() + _SECONDS
         ends = groups.ends(clients.admin(self._settings), self._read)
@@ -63,12 +63,12 @@ class Observer:
             self.look(_POLL_SECONDS)
 
     def answer(self, file_id: str, attempt: int) -> BlockAck | None:
-        """Return the last answer to an attempt at a file's first block."""
+        """Return the last acknowledgement of an attempt at a file's first block."""
         found = [a for a in self.acks if (a.file_id, a.attempt) == (file_id, attempt)]
         return found[-1] if found else None
 
     def close(self) -> None:
-        """Let go of Kafka."""
+        """Close the consumer."""
         self._consumer.close()
 
     def _note(self, message: Message) -> None:
@@ -76,15 +76,15 @@ class Observer:
             if error.code() == Code.TOPIC_AUTHORIZATION_FAILED:
                 doing = "cannot read what the workers say"
                 raise clients.translated(KafkaException(error), doing)
-            return  # the end of a partition, or what librdkafka mends by itself
+            return  # the end of a partition, or an error that librdkafka retries
         topic, partition, offset = message.topic(), message.partition(), message.offset()
         self._read[topic or "", partition or 0] = (offset or 0) + 1
         try:
             if topic == self._acks:
                 self.acks.append(messages.decode_ack(message.value()))
             else:
-                said = messages.decode_status(message.value())
-                if isinstance(said, messages.Quarantined):
-                    self.set_aside.add((said.partition, said.offset))
+                status = messages.decode_status(message.value())
+                if isinstance(status, messages.Quarantined):
+                    self.set_aside.add((status.partition, status.offset))
         except BlockMalformedError:
-            return  # only workers write here; what they write wrong is an answer that is missing
+            return  # a malformed record counts as a missing one

@@ -1,4 +1,4 @@
-"""Shows how the self-test goes: a table on a terminal, JSON for programs."""
+"""Shows the self-test: a table on a terminal, or JSON for programs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="summary"):
-    """What came of all faults. *is_whole*: none was left out."""
+    """The result of all faults. *is_whole*: none was left out."""
 
     faults: int
     held: int
@@ -28,7 +28,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="
 
 
 class Report:
-    """Is told what happens, in order; `close` before anything else is printed."""
+    """Shows the progress and the results. Call `close` before anything else is printed."""
 
     def __init__(self, *, as_json: bool, stream: IO[str] | None = None) -> None:
         self._stream = stream or sys.stdout
@@ -37,18 +37,18 @@ class Report:
         self._status = self._console.status("")
 
     def doing(self, what: str) -> None:
-        """Show *what* is done now."""
+        """Show *what*, the current step."""
         if not self._as_json:
             self._status.update(what)
             self._status.start()
 
     def row(self, row: Row) -> None:
-        """Say what came of a fault."""
+        """Report the result of a fault."""
         if self._as_json:
             self._write(msgspec.json.encode(row).decode())
 
     def finish(self, rows: list[Row], *, of: int, seconds: float) -> None:
-        """Say what came of all of it."""
+        """Report the result of all faults."""
         held = sum(row.is_held for row in rows)
         is_whole = len(rows) == of
         if self._as_json:

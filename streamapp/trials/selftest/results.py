@@ -1,7 +1,6 @@
-"""What the self-test says of a fault: the promise is held, or what was lost.
+"""The result of a fault: the promise is held, or what was lost.
 
-Pure code. It can be shown to be broken: a loss that is planted must come out as exit code 1
-(`tests/integration/test_selftest.py`).
+Pure code. `tests/integration/test_selftest.py` plants losses and expects exit code 1.
 """
 
 from __future__ import annotations
@@ -26,11 +25,11 @@ EXIT_LOST: Final = 1
 _LISTED: Final = 3
 
 Place = tuple[str, str, int]
-"""Where a block lies: machine, file id, block."""
+"""Where a block is stored: machine, file id, block number."""
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="fault"):
-    """One fault and what came of it."""
+    """One fault and its result."""
 
     promise: str
     fault: str
@@ -44,7 +43,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="faul
 
 
 def row(promise: str, fault: str, problems: Sequence[str], *, seconds: float) -> Row:
-    """Return the row of a *fault* after which there are such *problems*."""
+    """Return the row of a *fault* that caused *problems*."""
     listed = "; ".join(problems[:_LISTED])
     more = f"; and {len(problems) - _LISTED} more" if len(problems) > _LISTED else ""
     outcome = f"LOST: {listed}{more}" if problems else HELD
@@ -52,7 +51,7 @@ def row(promise: str, fault: str, problems: Sequence[str], *, seconds: float) ->
 
 
 def untrue(acks: Iterable[BlockAck], stored: Mapping[Place, str]) -> list[str]:
-    """Return what is said of blocks and is not so; *stored* has the SHA-256 of bytes on disk."""
+    """Return the acknowledgements that are untrue; *stored* has each block's SHA-256 on disk."""
     problems = {}
     for ack in acks:
         found = stored.get((ack.machine, ack.file_id, ack.block))
@@ -67,7 +66,7 @@ def untrue(acks: Iterable[BlockAck], stored: Mapping[Place, str]) -> list[str]:
 
 
 def exit_code(rows: Sequence[Row]) -> int:
-    """Return 0 only when there are *rows*, and each promise is held."""
+    """Return 0 only if there are *rows* and each promise is held."""
     return 0 if rows and all(row.is_held for row in rows) else EXIT_LOST
 
 

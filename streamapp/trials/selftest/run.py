@@ -1,7 +1,7 @@
-"""A bounded round of faults against the user's own cluster: is what is promised held there?
+"""The self-test: injects faults on the user's own cluster and checks that nothing is lost.
 
-It uses topics and a group of its own, and a folder of its own; it takes all of them away again,
-whatever happens, and touches nothing else on the cluster. Brokers are never harmed.
+It uses its own topics, group and folder, and deletes them at the end, also after an error. It
+changes nothing else on the cluster and harms no broker.
 """
 
 from __future__ import annotations
@@ -33,24 +33,24 @@ if TYPE_CHECKING:
     from streamapp.trials.selftest.results import Row
 
 ROOM_BYTES: Final = 512 * MIB
-"""What source, machines and tables may need together, and room to breathe."""
+"""Free space for source, machines and tables together, with a reserve."""
 
 
 def run(settings: Settings, *, keep: bool, report: Report, stop: threading.Event) -> int:
-    """Do every fault and judge it; return the exit code, 0 only when every promise was held.
+    """Inject every fault; return the exit code, 0 only if every promise was held.
 
-    Of *settings* the brokers and the replication count. *keep* leaves folder and topics.
+    Only brokers and replication of *settings* are used. *keep* leaves folder and topics.
 
     Raises:
-        ClusterError: the cluster cannot be reached, or does not allow what is needed.
+        ClusterError: the cluster cannot be reached, or refuses a request.
         InterruptedDeliveryError: *stop* was set.
-        StreamAppError: the self-test cannot run here; the message says why.
+        StreamAppError: the self-test cannot run here; the message has the reason.
     """
     began = time.monotonic()
     rows: list[Row] = []
     known: set[str] = set()
     own = own_settings(settings)
-    clients.brokers(clients.admin(own), own)  # before anything is made
+    clients.brokers(clients.admin(own), own)  # fails before anything is created
     with _Traces(own, keep=keep, report=report) as traces:
         try:
             report.doing(f"Making topics {own.topic_prefix}…")
@@ -73,7 +73,7 @@ def run(settings: Settings, *, keep: bool, report: Report, stop: threading.Event
 
 
 def own_settings(settings: Settings) -> Settings:
-    """Return settings on the same cluster for a group and topics that nobody else has."""
+    """Return settings for the same cluster with a new group and new topics."""
     name = f"selftest-{secrets.token_hex(4)}"
     mine = {"machine_id": MACHINE, "group_id": name, "topic_prefix": f"{name}-"}
     defaults = {n: Settings.model_fields[n].default for n in ("retention_hours", "retention_size")}
@@ -81,7 +81,7 @@ def own_settings(settings: Settings) -> Settings:
 
 
 def _tried(fault: Fault, testbed: Testbed, known: set[str]) -> Row:
-    """Return what came of *fault*: problems that are *known* were there before it."""
+    """Inject *fault* and return its row; problems that are *known* are not its own."""
     began = time.monotonic()
     problems: list[str] = []
     try:
@@ -97,9 +97,9 @@ def _tried(fault: Fault, testbed: Testbed, known: set[str]) -> Row:
 
 
 class _Traces:
-    """What the self-test makes and takes away: a folder, topics, a group.
+    """Creates the self-test's folder, and deletes the folder, the topics and the group.
 
-    What cannot be taken away is said, and does not hide why the self-test ended.
+    A failure to delete is reported; it does not hide an earlier error.
     """
 
     def __init__(self, settings: Settings, *, keep: bool, report: Report) -> None:

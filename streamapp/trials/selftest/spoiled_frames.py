@@ -1,7 +1,7 @@
-"""The frames of one block, as they should be and spoiled: what a network or a stranger may send.
+"""The frames of one block, valid and spoiled, as a network or unknown producer may send them.
 
-Pure code. Every way to spoil takes the right frames and returns others; none of them may ever
-become a stored block, unless all bytes are there in the right order at least once.
+Pure code. Each function takes the valid frames and returns spoiled ones. These must not become
+a stored block unless they include all bytes in the right order.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from streamapp.producer.sources.scan import SourceFile
 
 FRAMES: Final = 4
-"""Frames of a block that is sent by hand: two of them are neither first nor last."""
+"""Frames of an injected block: two of them are neither first nor last."""
 
 Piece = tuple[frames.Frame, bytes]
 Record = tuple[bytes, bytes, list[tuple[str, bytes]]]
@@ -95,7 +95,7 @@ def misdeclare(pieces: list[Piece]) -> list[Piece]:
 
 
 def malformed(pieces: list[Piece]) -> list[Record]:
-    """Return records that no producer of ours writes, made of the first of *pieces*."""
+    """Return records that no valid producer publishes, made of the first of *pieces*."""
     frame, data = pieces[0]
     meta = frame.meta
     if meta is None:
@@ -123,10 +123,10 @@ def malformed(pieces: list[Piece]) -> list[Record]:
         {"file_size": meta.file_size - 1},
     )
     for lie in lies:
-        # An attempt of its own: what is refused once is not looked at again.
-        told = msgspec.structs.replace(meta, **lie)
+        # Each has its own attempt, because later frames of a rejected attempt are ignored.
+        wrong = msgspec.structs.replace(meta, **lie)
         other = msgspec.structs.replace(
-            frame, file_id=_id_of(told), attempt=frame.attempt + len(records), meta=told
+            frame, file_id=_id_of(wrong), attempt=frame.attempt + len(records), meta=wrong
         )
         records += encoded([(other, data)])
     another = msgspec.structs.replace(frame, file_id=bytes(16).hex(), attempt=frame.attempt + 100)

@@ -1,7 +1,7 @@
-"""Where the self-test happens: two workers, a producer, a hand at the wire, on topics of its own.
+"""The self-test's own topics, with two workers, producers, an injector and an observer.
 
-Whoever waits here waits for an effect, and not for ever; a worker that ends by itself, or the
-user who has seen enough, ends every wait.
+Each wait is for an effect, and has a time limit. It also ends if a worker ends, or if the user
+stops the self-test.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ MACHINE: Final = "selftest"
 WORKERS: Final = 2
 BLOCK: Final = MIB
 PATIENCE_SECONDS: Final = 90.0
-"""How long an effect may take: workers of a dead one wait its session out, then take over."""
+"""Time limit of an effect. A dead worker's partitions are reassigned after its session."""
 
 _POLL_SECONDS: Final = 0.02
 _WORKER: Final = {
@@ -52,13 +52,13 @@ _PRODUCER: Final = {
     "block_size": BLOCK,
     "frame_size": BLOCK // spoiled_frames.FRAMES,
     "compression": "none",
-    "window": 2 * BLOCK,  # so that there is a half way
+    "window": 2 * BLOCK,  # makes the delivery slow enough to be interrupted
     "readers": 1,
 }
 
 
 class Testbed:
-    """What the self-test starts, and what it sees of it; leaving it stops all of it."""
+    """Starts the processes of the self-test, watches them, and stops them at its exit."""
 
     def __init__(
         self, settings: Settings, folder: Path, states: dict[str, TopicState], stop: threading.Event
@@ -100,25 +100,25 @@ class Testbed:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    # --- what is done
+    # --- actions
 
     def write(self, name: str, blocks: int = 1) -> scan.SourceFile:
-        """Make a file of random bytes, and return what a producer makes of it."""
+        """Write a file of random bytes, and return it as a producer scans it."""
         (self.source / name).write_bytes(os.urandom(blocks * BLOCK))
         return self.file(name)
 
     def file(self, name: str) -> scan.SourceFile:
-        """Return what a producer makes of a file that was written."""
+        """Return a written file as a producer scans it."""
         found = scan.scan(self.source, machine=MACHINE, block_size=BLOCK)
         return next(s for s in found if isinstance(s, scan.SourceFile) and s.relative == name)
 
     def cut(self, source: scan.SourceFile) -> list[Piece]:
-        """Return the frames of a file of one block, an attempt that nobody made yet."""
+        """Return the frames of a new attempt at a file of one block."""
         data = (self.source / source.relative).read_bytes()
         return spoiled_frames.cut(source, data, attempt=first_attempt(), machine=MACHINE)
 
     def producer(self, name: str) -> Process:
-        """Start a producer of all that was written."""
+        """Start a producer of all written files."""
         process = Process(
             name,
             "producer",
@@ -135,10 +135,10 @@ class Testbed:
         return process
 
     def finish(self, producer: Process) -> None:
-        """Wait for a producer that must deliver everything.
+        """Wait until a producer has delivered everything.
 
         Raises:
-            DeliveryError: it does not.
+            DeliveryError: it failed.
         """
         self.wait(
             lambda: producer.code is not None, "the producer to deliver everything", every=0.1
@@ -148,14 +148,14 @@ class Testbed:
                 f"the producer ended with exit code {producer.code}: {producer.last_line}"
             )
 
-    # --- what is seen
+    # --- observations
 
     def wait(self, holds: Callable[[], bool], what: str, *, every: float = _POLL_SECONDS) -> None:
-        """Wait until it *holds*, asked *every* so many seconds.
+        """Wait until *holds* returns True; it is called *every* so many seconds.
 
         Raises:
-            DeliveryError: it does not, or a worker ended.
-            InterruptedDeliveryError: the user stopped it.
+            DeliveryError: the time limit is reached, or a worker ended.
+            InterruptedDeliveryError: the user stopped the self-test.
         """
         deadline = time.monotonic() + PATIENCE_SECONDS
         while not holds():
@@ -171,10 +171,10 @@ class Testbed:
             self.observer.look(every)
 
     def wait_until_shared(self) -> None:
-        """Wait until the workers have all partitions among them, each some.
+        """Wait until all partitions are assigned, and each worker has some.
 
         Raises:
-            DeliveryError: they do not, or one of them ended.
+            DeliveryError: the time limit is reached, or a worker ended.
         """
 
         def is_shared() -> bool:
@@ -186,11 +186,11 @@ class Testbed:
         self.wait(is_shared, "the workers to share the partitions", every=0.3)
 
     def wait_until_committed(self) -> None:
-        """Wait until every frame is done for good.
+        """Wait until the group has committed every frame.
 
         Raises:
-            DeliveryError: the group's commits do not reach the end.
-            ClusterError: Kafka does not tell.
+            DeliveryError: the commits do not reach the end in time.
+            ClusterError: Kafka does not answer.
         """
         ends = self.injector.ends()
         reader = groups.reader(self.settings, self.settings.group_id)
@@ -211,7 +211,7 @@ class Testbed:
         return len({path.name for path in self.blocks() if path.parent.name == name})
 
     def problems(self) -> list[str]:
-        """Return what is not as it must be: everything written has been delivered."""
+        """Return the problems on the disks; all written files must be delivered by now."""
         self.observer.catch_up()
         found = disk_check.problems(self.source, self.roots, self.observer.acks)
         known = {worker.log.name for worker in self.workers} | {
