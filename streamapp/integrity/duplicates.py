@@ -1,8 +1,8 @@
 """Finds blocks of this machine that another machine of the group has, by the acknowledgements.
 
-The newest acknowledgement of a block says which copy is the one that counts. A copy in a folder
-that it does not name is a *second copy*: the group does not need it as long as the other one is
-there. Whether it is, the other machine's heartbeats say.
+The newest acknowledgement of a block names the copy that counts. A copy in another folder is a
+*second copy*: the group does not need it as long as the other one exists, which the other
+machine's heartbeats show.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from streamapp.store.walk import FileFolder
 
 HAS_DISKS: Final = ("running", "holding")
-"""States of a machine in which it looks at its data folders, and will go on doing so."""
+"""States of a machine in which it uses its data folders."""
 
 
 class Copies:
-    """What the acknowledgements of *group* say of the blocks in *disks*, *machine*'s folders.
+    """The copies of the blocks in *disks*, the folders of *machine*, by the acknowledgements.
 
-    Feed it every acknowledgement, in order.
+    It takes every acknowledgement of *group*, in order.
     """
 
     def __init__(self, disks: Iterable[FileFolder], *, group: str, machine: str) -> None:
@@ -59,7 +59,7 @@ class Copies:
     def elsewhere(self, key: Key) -> BlockAck | None:
         """Return the newest acknowledgement of a block if it names another machine's folder.
 
-        A folder that lies here now, whoever had it when the block was persisted, is no other.
+        A folder that is here now does not count as another machine's, whoever had it before.
         """
         ack = self._newest.get(key)
         if ack is None or self.is_here(ack) or ack.folder in self._folders:
@@ -67,17 +67,17 @@ class Copies:
         return ack
 
     def is_here(self, ack: BlockAck) -> bool:
-        """Whether *ack* places its block on this machine."""
+        """Return whether *ack* places its block on this machine."""
         return ack.machine == self._machine
 
     def second(self) -> Iterator[tuple[FileFolder, int, BlockAck]]:
-        """Yield the second copies that lie here: folder, number, who has the first one."""
+        """Yield the second copies here: folder, number, acknowledgement of the first copy."""
         for folder, block in self._blocks():
             if ack := self.elsewhere((folder.file.file_id, block)):
                 yield folder, block, ack
 
     def earlier(self) -> Iterator[tuple[FileFolder, int, BlockAck]]:
-        """Yield blocks that are rightly here, and another machine acknowledged before."""
+        """Yield blocks of this machine that another machine acknowledged before."""
         for folder, block in self._blocks():
             key = folder.file.file_id, block
             ack = self._newest.get(key)
@@ -93,7 +93,7 @@ class Copies:
 
 
 class FolderPresence:
-    """Says whether other machines are up with a data folder, by heartbeats that come now."""
+    """Finds whether other machines are up with a data folder, by new heartbeats."""
 
     def __init__(self, settings: Settings, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._settings = settings
@@ -102,9 +102,9 @@ class FolderPresence:
         self._seen: dict[str, tuple[float, frozenset[str]]] = {}
 
     def fault(self, ack: BlockAck) -> str:
-        """Return why the copy that *ack* names cannot be relied on; empty when it can.
+        """Return why the copy of *ack* cannot be relied on; empty if it can.
 
-        It waits for the machine's next heartbeat, unless one came a moment ago.
+        It waits for the machine's next heartbeat, unless one has just arrived.
 
         Raises:
             ClusterError: the heartbeats cannot be read.

@@ -1,9 +1,8 @@
-"""Deletes copies of blocks that the group does not need, each after a last look.
+"""Deletes copies of blocks that the group does not need, each after a last check.
 
-The order is the promise. The data folder is locked. The machine that has the acknowledged copy
-reports that it has the folder; then all acknowledgements up to now are read; then the copy is
-deleted. What is acknowledged for this machine in the very moment of deleting is revoked at the end,
-and by the next start of a worker if this process does not get there.
+The data folder is locked. The machine with the acknowledged copy reports that it has the folder.
+Then all acknowledgements up to now are read, and the copy is deleted. An acknowledgement that names
+this machine and arrives meanwhile is revoked at the end, or by the next start of a worker.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Freeing:
-    """Deletes second copies from *store*, each after a last look at what *copies* knows."""
+    """Deletes second copies from *store*, each after a last check of *copies*."""
 
     def __init__(
         self,
@@ -44,10 +43,10 @@ class Freeing:
         self._freed: list[Key] = []
 
     def free(self, folder: FileFolder, block: int) -> str:
-        """Delete a block if that is safe now; return why not, empty when it was.
+        """Delete a block if that is safe; return an empty string, or why it was not deleted.
 
         Raises:
-            StoreError: it cannot be looked at, or not be deleted.
+            StoreError: it cannot be read or deleted.
             ClusterError: the acknowledgements or the heartbeats cannot be read.
         """
         key = folder.file.file_id, block
@@ -58,7 +57,7 @@ class Freeing:
         if fault:
             return fault
         self._catch_up(self._stop)
-        if self._stop.is_set():  # then not all was read
+        if self._stop.is_set():  # not all acknowledgements were read
             return "stopped"
         if not _is_same(self._copies.elsewhere(key), claimed):
             return _MOVED
@@ -67,7 +66,7 @@ class Freeing:
         return ""
 
     def wrongly_freed(self) -> list[BlockAck]:
-        """Return what revokes acknowledgements that name a freed copy, and came just then.
+        """Return the records that revoke acknowledgements of copies deleted here.
 
         Raises:
             StoreError: a data folder cannot be read.
@@ -94,6 +93,6 @@ def _difference(stored: BlockMetadata | None, claimed: BlockAck) -> str:
 
 
 def _is_same(now: BlockAck | None, before: BlockAck) -> bool:
-    """Whether the newest acknowledgement still names the same copy."""
+    """Return whether the newest acknowledgement still names the same copy."""
     names = ("machine", "folder", "sha256", "size")
     return now is not None and all(getattr(now, n) == getattr(before, n) for n in names)

@@ -1,9 +1,9 @@
-"""What `streamapp files forget` does: ends files that the group can never have all of.
+"""Implements `streamapp files forget`: ends files that can never be complete in the group.
 
-Such a file was announced, its source no longer has it, and a machine that had blocks of it was
-forgotten. Nothing is deleted and no block is revoked: its newest status becomes ``superseded``,
-with no version that took its place. If all of it is acknowledged again after all, it is complete;
-so it is to other groups that have all of it.
+Such a file was announced, its source no longer has it, and a machine with blocks of it was
+forgotten. Nothing is deleted and no block is revoked: the file's status becomes ``superseded``,
+without a newer version. If all its blocks are acknowledged again, the file is complete. It also
+stays complete for other groups that have all of it.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ REASON: Final = "its source no longer has it, and not all of it was persisted"
 
 
 class GoneFiles:
-    """Finds the files of *source* that are not *at_source* and that *group* has not all of.
+    """Finds files of *source* that are not *at_source* and not complete in *group*.
 
-    Feed it every FileStatus, then every acknowledgement, each in order. Pure.
+    It takes every FileStatus, then every acknowledgement, each in order. Pure.
     """
 
     def __init__(self, source: str, at_source: Collection[str], *, group: str) -> None:
@@ -47,7 +47,7 @@ class GoneFiles:
         self._blocks: dict[str, set[int]] = {}  # that the group has, by file id
 
     def take_status(self, file_id: str, status: FileStatus | None) -> None:
-        """Take the next status of a file; None ends what was said."""
+        """Take the next status of a file; None deletes it."""
         self._status.pop(file_id, None)
         is_ours = status is not None and status.source == self._source
         if status is not None and is_ours and status.name not in self._at_source:
@@ -63,7 +63,7 @@ class GoneFiles:
         (blocks.add if ack.outcome == "persisted" else blocks.discard)(ack.block)
 
     def found(self) -> list[FileStatus]:
-        """Return the newest status of each, by name; without those that were ended before."""
+        """Return the newest status of each, by name, without those already superseded."""
         return sorted(
             (s for s in self._status.values() if s.state != "superseded" and not self._is_whole(s)),
             key=lambda s: s.name,
@@ -106,7 +106,7 @@ def _names(settings: Settings, folder: Path) -> set[str]:
     """Return the names of all files below *folder*.
 
     Raises:
-        SourceError: something cannot be read: what it has in it is not known to be gone.
+        SourceError: a folder cannot be read, so its files cannot be known to be gone.
     """
     scan.check_folder(folder)
     names = set()

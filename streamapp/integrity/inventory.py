@@ -1,10 +1,10 @@
-"""Compares what a group's acknowledgements place on one machine with what lies on its disks.
+"""Compares a group's acknowledgements of one machine's blocks with its disks.
 
-The newest acknowledgement of a block says which machine has it, and in which data folder. What
-this machine is said to have and has not is `missing`: it is to be published as ``lost``, also
-where another machine has acknowledged another content of the block since. What it
-has, and no acknowledgement says that any machine of the group has, is `unacknowledged`: it is to
-be published as ``persisted`` again. `docs/protocol.md` is normative.
+The newest acknowledgement of a block names the machine and the data folder. A block that this
+machine should have and has not is `missing`. It must be published as ``lost``, also if another
+machine has acknowledged other content of the block since. A block that this machine has and that
+no acknowledgement places on a machine of the group is `unacknowledged`. It must be published as
+``persisted`` again. `docs/protocol.md` is normative.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ Key = tuple[str, int]
 
 
 class Differences:
-    """What is wrong in the acknowledgements of *group* about the blocks of *machine*.
+    """Differences between the acknowledgements of *group* and the folders *disks* of *machine*.
 
-    Feed it every acknowledgement, in order. *disks* are the folders of files that it has.
+    It takes every acknowledgement, in order.
     """
 
     def __init__(self, disks: Iterable[walk.FileFolder], *, group: str, machine: str) -> None:
@@ -51,7 +51,7 @@ class Differences:
         for folder in disks:
             self._folders.add(folder.folder)
             self._disks.setdefault(folder.file.file_id, []).append(folder)
-        self._placed: dict[str, set[int]] = {}  # blocks that are here or elsewhere, rightly so
+        self._placed: dict[str, set[int]] = {}  # blocks whose acknowledgement is right
         self.missing: dict[Key, BlockAck] = {}
 
     def take(self, ack: BlockAck) -> None:
@@ -71,14 +71,14 @@ class Differences:
             (placed.add if is_persisted and is_right else placed.discard)(ack.block)
 
     def unacknowledged(self) -> Iterator[tuple[walk.FileFolder, int]]:
-        """Yield what lies here and is acknowledged by no machine, with the folder that has it."""
+        """Yield the folder and number of each block here that no machine has acknowledged."""
         for file_id, found in self._disks.items():
             placed = self._placed.get(file_id, set())
             for folder in found:
                 yield from ((folder, block) for block in sorted(folder.blocks - placed))
 
     def stored(self, file_id: str, block: int) -> BlockMetadata | None:
-        """Return the metadata of a block that lies here as a whole; None when none does.
+        """Return the metadata of a block that is complete here; None if there is none.
 
         Raises:
             StoreError: a folder cannot be read.
@@ -89,9 +89,9 @@ class Differences:
         return None
 
     def _is_still_missing(self, key: Key, ack: BlockAck) -> bool:
-        """Whether *ack* makes up for nothing: another machine has another content of the block.
+        """Return whether *ack* is about other content of the block, on another machine.
 
-        A producer that has proven ours relies on it, whatever was stored elsewhere later.
+        The producer that verified the missing content still relies on it.
         """
         ours = self.missing.get(key)
         is_other = ack.outcome == "persisted" and ack.machine != self._machine
@@ -101,7 +101,7 @@ class Differences:
         return any(block in folder.blocks for folder in self._disks.get(file_id, ()))
 
     def _is_in(self, ack: BlockAck) -> bool:
-        """Whether the block is where *ack* says; one of an older version names no folder."""
+        """Return whether the block is in the folder of *ack*; older versions name no folder."""
         return any(
             ack.block in folder.blocks and ack.folder in {"", folder.folder}
             for folder in self._disks.get(ack.file_id, ())
@@ -117,7 +117,7 @@ def compare(
 ) -> Differences:
     """Return how the acknowledgements differ from what lies in the data folders *roots*.
 
-    The disks are looked at first: what is persisted meanwhile is on neither side.
+    The disks are read first, so that blocks persisted meanwhile are on neither side.
 
     Raises:
         StoreError: a folder cannot be read.
@@ -130,7 +130,7 @@ def compare(
 
 
 def read_acks(settings: Settings, take: Callable[[BlockAck], None], stop: threading.Event) -> None:
-    """Hand every acknowledgement that is on its topic now to *take*, in order.
+    """Pass every acknowledgement that is on the topic now to *take*, in order.
 
     Raises:
         ClusterError: they cannot be read.
@@ -143,7 +143,7 @@ def read_acks(settings: Settings, take: Callable[[BlockAck], None], stop: thread
 def followed_acks(
     settings: Settings, take: Callable[[BlockAck], None], stop: threading.Event
 ) -> Iterator[Callable[[threading.Event], None]]:
-    """Read as `read_acks` does; yield a function that reads what was published since, up to now.
+    """Read as `read_acks` does; yield a function that reads the records published since.
 
     Raises:
         ClusterError: they cannot be read.
@@ -166,7 +166,7 @@ def followed_acks(
 
 
 def ack_in(message: Message) -> BlockAck | None:
-    """Return the acknowledgement in *message*; None when it is none of ours."""
+    """Return the acknowledgement in *message*; None if it is not valid."""
     try:
         return messages.decode_ack(message.value())
     except BlockMalformedError:

@@ -1,6 +1,6 @@
-"""What a machine of the group said of itself last, whether it is up, and how it is forgotten.
+"""Reads a machine's newest heartbeat, checks whether it is up, and forgets machines.
 
-A machine is up when another heartbeat of it comes: clocks differ, so no age is compared.
+A machine is up if another heartbeat arrives. Clocks differ, so ages are not compared.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LOOK_BACK: Final = 5000
-"""Records that are read first: the newest heartbeat of a machine that was up lately is there."""
+"""Records that are read first; they include the last heartbeats of recent machines."""
 
 BEATS: Final = 3
 """Heartbeats that are waited for before a machine counts as gone."""
@@ -41,10 +41,10 @@ MIN_WAIT_SECONDS: Final = 3.0
 """A broker may be slower than heartbeats that come very often."""
 
 MAX_WAIT_SECONDS: Final = 300.0
-"""Anybody may write any interval into a heartbeat."""
+"""Unknown producers may write any interval into a heartbeat."""
 
 MAX_OTHERS: Final = 100
-"""Other workers under this machine id that are told apart; one is enough to hold."""
+"""Other workers under this machine id that are distinguished at most."""
 
 FORGOTTEN: Final = "the machine was forgotten (streamapp machines forget)"
 
@@ -66,8 +66,7 @@ class MachineWatch:
     def read(self, *, whole: bool = False) -> Heartbeat | None:
         """Read up to now; return the newest heartbeat, None when there is none.
 
-        With *whole* `has_old` is known as well: whether a heartbeat of the machine lies under the
-        key that an older version gave it.
+        With *whole*, `has_old` is set: whether a heartbeat has the key of an older version.
 
         Raises:
             ClusterError: the topic cannot be read.
@@ -77,14 +76,14 @@ class MachineWatch:
             self._follower.read_to(
                 self._follower.begin(self._stop, look_back=look_back), self._stop
             )
-        if not self._count:  # it is silent for long, or was never there
+        if not self._count:  # it has been silent for long, or never existed
             self._follower.read_to(self._follower.begin(self._stop), self._stop)
         return self.newest
 
     def is_up(self, is_other: Callable[[Heartbeat], bool] = lambda _: True) -> bool:
-        """Wait for some beats; return whether a heartbeat came for which *is_other* holds.
+        """Return whether a heartbeat arrives, within some intervals, for which *is_other* holds.
 
-        They are as far apart as the newest one says.
+        The newest heartbeat has the interval.
 
         Raises:
             ClusterError: the topic cannot be read.
@@ -124,7 +123,7 @@ class MachineWatch:
             self._is_newest_old = is_old
 
     def _take_end(self, key: bytes | None) -> None:
-        """Take a record without a value; one under the old key may be of any group."""
+        """Handle a tombstone; one with the old key may be of any group."""
         if key == self._old_key:
             self.has_old = False
         if key == self._key or (key == self._old_key and self._is_newest_old):
@@ -135,13 +134,13 @@ class MachineWatch:
 
 
 class SecondWorkers:
-    """Other workers that speak under this machine id, told apart by their start ids."""
+    """Other workers with this machine id, distinguished by their start ids."""
 
     def __init__(self) -> None:
-        self._until: dict[str, float] = {}  # the next heartbeat is waited for so long
+        self._until: dict[str, float] = {}  # when each counts as gone, by start id
 
     def note(self, heartbeat: Heartbeat, *, now: float) -> str:
-        """Note a heartbeat of another worker; return what is wrong, empty when it is too many."""
+        """Record another worker's heartbeat; return the fault, empty beyond `MAX_OTHERS`."""
         is_new = heartbeat.start_id not in self._until
         if is_new and len(self._until) >= MAX_OTHERS:
             return ""
@@ -155,7 +154,7 @@ class SecondWorkers:
         return reason
 
     def forget_silent(self, *, now: float) -> bool:
-        """Forget those that are silent at *now*; return whether one is left."""
+        """Remove those that are silent at *now*; return whether any remain."""
         self._until = {start_id: until for start_id, until in self._until.items() if until >= now}
         return bool(self._until)
 
@@ -166,22 +165,22 @@ def is_of(heartbeat: Heartbeat, settings: Settings) -> bool:
 
 
 def wait_seconds(heartbeat: Heartbeat) -> float:
-    """Return how long to wait for the next heartbeats of who sent *heartbeat*."""
+    """Return how many seconds to wait for the next heartbeats of its sender."""
     return min(MAX_WAIT_SECONDS, max(MIN_WAIT_SECONDS, BEATS * interval_of(heartbeat)))
 
 
 def described(heartbeat: Heartbeat) -> str:
-    """Return which worker sent *heartbeat*, for people."""
+    """Return a description of the worker that sent *heartbeat*."""
     return f"data folder {printable(heartbeat.data_dir)}, views at {printable(heartbeat.web_url)}"
 
 
 def forget(settings: Settings, machine: str, *, force: bool) -> int | None:
-    """Revoke all that *machine* has, and remove its row; return how many blocks were revoked.
+    """Revoke all blocks of *machine*, and delete its row; return the number of blocks.
 
-    None: the group knows no such machine, by heartbeat or acknowledgement.
+    Returns None if the group has neither a heartbeat nor an acknowledgement of the machine.
 
     Raises:
-        MachineInUseError: it is up, and *force* was not asked for.
+        MachineInUseError: it is up, and *force* is False.
         ClusterError: the broker does not answer, or did not take all of it.
     """
     topic_admin.check(settings)
@@ -205,9 +204,9 @@ def forget(settings: Settings, machine: str, *, force: bool) -> int | None:
 
 
 def _remove_row(settings: Settings, machine: str, *, with_old: bool) -> None:
-    """Write a tombstone over the machine's heartbeats: the tables remove its row.
+    """Publish a tombstone for the machine's heartbeats: the tables delete its row.
 
-    *with_old*: also over the one that lies under the key of an older version.
+    *with_old*: also for the key of an older version.
     """
     key, old_key = message_types.machine_key(machine, settings.group_id), machine.encode()
     status, partition = topic_admin.names(settings).status, partition_of(old_key)

@@ -1,9 +1,9 @@
-"""Makes the acknowledgements true of this machine's disks, when a worker starts.
+"""Corrects the acknowledgements to match this machine's disks, when a worker starts.
 
-Another disk may be mounted at the path, a backup restored, a folder removed or brought back from
-another machine. What the newest heartbeat says of data folders and of the last start shows whether
-something changed while no worker looked: then all is compared before the worker begins. When
-nothing shows it, all is compared beside it, because single files may be missing all the same.
+Another disk may be mounted, a backup restored, or a folder removed or moved here from another
+machine. The data folders and the start id in the newest heartbeat show such a change: then all
+blocks are compared before the worker begins. Otherwise they are compared while it runs, because
+single files may be missing.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ LOST: Final = "the machine does not have it: a data folder or a part of it is go
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """How many blocks were revoked, and how many acknowledged again."""
+    """The numbers of blocks that were revoked, and acknowledged again."""
 
     lost: int = 0
     persisted: int = 0
 
 
 def before_start(settings: Settings, store: BlockStore, *, is_alone: bool = False) -> bool:
-    """Compare all before the worker begins, if something changed; return whether it did.
+    """Compare all blocks if a data folder changed; return whether it did.
 
-    *is_alone*: no other worker runs under this machine id, by `refuse_if_up` just now.
+    *is_alone*: `refuse_if_up` was called just now.
 
     Raises:
         MachineInUseError: another worker runs under this machine id.
@@ -77,7 +77,7 @@ def before_start(settings: Settings, store: BlockStore, *, is_alone: bool = Fals
 
 
 def refuse_if_up(settings: Settings) -> None:
-    """Prove that no other worker runs under this machine id; for one that has no data folder yet.
+    """Check that no other worker runs under this machine id; for a new data folder.
 
     Raises:
         MachineInUseError: another one runs.
@@ -93,7 +93,7 @@ def refuse_if_up(settings: Settings) -> None:
 
 
 def publish_differences(settings: Settings, store: BlockStore, machine: str) -> Outcome:
-    """Publish what the acknowledgements say wrongly of the folders of *store*, *machine*'s.
+    """Publish corrections of the acknowledgements of *machine*, whose folders *store* has.
 
     Raises:
         StoreError: a data folder cannot be read.
@@ -111,7 +111,7 @@ def publish_differences(settings: Settings, store: BlockStore, machine: str) -> 
 def _again_acknowledged(
     found: inventory.Differences, settings: Settings, machine: str
 ) -> Iterator[BlockAck]:
-    """Yield the acknowledgements of what lies here and is acknowledged by no machine.
+    """Yield acknowledgements of the blocks here that no machine has acknowledged.
 
     Raises:
         StoreError: a data folder cannot be read.
@@ -122,7 +122,7 @@ def _again_acknowledged(
 
 
 def still_missing(settings: Settings, store: BlockStore, stop: threading.Event) -> list[BlockAck]:
-    """Return what is acknowledged and not here: candidates, while the worker goes on writing.
+    """Return acknowledged blocks that are missing: candidates, as the worker is running.
 
     Raises:
         StoreError: a data folder cannot be read.
@@ -134,7 +134,7 @@ def still_missing(settings: Settings, store: BlockStore, stop: threading.Event) 
 
 
 def _is_last_start(newest: Heartbeat, store: BlockStore) -> bool:
-    """Whether *newest* is of the worker that had exactly these folders, as they are, before."""
+    """Return whether *newest* is of the last worker with exactly these folders."""
     starts = {root.last_start for root in store.roots}
     return (
         bool(newest.start_id)

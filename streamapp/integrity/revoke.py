@@ -1,8 +1,8 @@
-"""Takes back a block that has rotted: moved to quarantine, and said to be lost.
+"""Revokes a bad block: moves it to quarantine, and returns the ``lost`` records to publish.
 
-The order is the promise. The block is moved first, because while it has its name it is met as
-stored and would be acknowledged again; then Kafka is told; and what was moved and not told
-stays on record beside the bytes, so that whoever comes next tells it.
+The block is moved first, because while it has its name it counts as persisted and would be
+acknowledged again. Then the records are published. Until that is recorded beside the bytes, the
+next start publishes them again.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ _LOSS: Final = "the block was stored, and is not what it was: "
 
 
 class RevokedBlock(msgspec.Struct, frozen=True, kw_only=True):
-    """A block that is not stored any more: what Kafka must be told, and where its bytes lie.
+    """A block that is no longer persisted: the records to publish, and its quarantined bytes.
 
-    *name* is its name in the quarantine of *root*, empty when it could not be moved there.
+    *name* is its name in the quarantine of *root*, empty if it could not be moved there.
     """
 
     root: Path
@@ -47,13 +47,13 @@ class RevokedBlock(msgspec.Struct, frozen=True, kw_only=True):
 def revoke_block(
     store: BlockStore, root: DataFolder, bad: Verdict, *, group: str, machine: str
 ) -> RevokedBlock | None:
-    """Quarantine the block that *bad* is about; None when there is nothing to do.
+    """Quarantine the block of the verdict *bad*; return None if nothing must be published.
 
-    There is nothing to do when a second look finds it good, when it was found before and could
-    not be moved, and for a bad ``file.json``: that is written anew, and nothing is lost.
+    That is so if a second look finds the block good, if it was found before and could not be
+    moved, and for a bad ``file.json``, which is rewritten without loss.
 
     Raises:
-        StoreError: it could not be looked at again, or ``file.json`` not be written.
+        StoreError: it could not be read again, or ``file.json`` could not be written.
     """
     if bad.state is State.FILE_JSON:
         root.mend(bad.parts)
@@ -85,16 +85,16 @@ def revoke_block(
 
 
 def _size(bad: Verdict) -> int:
-    """Return the bytes of the block that *bad* is about, as its file's folder has it."""
+    """Return the bytes of the block of *bad*, by its file's sizes if known."""
     if bad.file is None:
         return bad.size
     return bad.file.size_of(bad.block) if bad.block < bad.file.blocks else bad.size
 
 
 def untold(store: BlockStore) -> list[RevokedBlock]:
-    """Return the losses that were not told before an earlier run ended.
+    """Return the losses that an earlier run did not publish.
 
-    A block that is stored again meanwhile is none: its newer acknowledgement is right.
+    A block that is persisted again has no records to publish: its newer acknowledgement is right.
 
     Raises:
         StoreError: the quarantine cannot be read.
@@ -110,7 +110,7 @@ def untold(store: BlockStore) -> list[RevokedBlock]:
 
 
 def told(store: BlockStore, revoked: RevokedBlock) -> None:
-    """Note that Kafka has what is to be said of *revoked*."""
+    """Record that the records of *revoked* are published."""
     for root in store.roots:
         if revoked.name and root.path == revoked.root:
             try:
@@ -120,7 +120,7 @@ def told(store: BlockStore, revoked: RevokedBlock) -> None:
 
 
 def _acks(bad: Verdict, *, group: str, machine: str) -> tuple[BlockAck, ...]:
-    """Return the acknowledgements that take the block back, from every group that has it."""
+    """Return the records that revoke the block, for every group that has it."""
     file = bad.file
     if file is None or bad.block >= file.blocks:
         logger.error("nothing tells whose block %s was: nobody can send it again", bad.path)
@@ -153,7 +153,7 @@ def _acks(bad: Verdict, *, group: str, machine: str) -> tuple[BlockAck, ...]:
 
 
 def _still_lost(store: BlockStore, acks: tuple[BlockAck, ...]) -> tuple[BlockAck, ...]:
-    """Leave out what another data folder of this machine has: that is not lost."""
+    """Leave out blocks that another data folder of this machine has."""
     return tuple(ack for ack in acks if store.stored(ack.file_id, ack.block) is None)
 
 

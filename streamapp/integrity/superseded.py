@@ -1,8 +1,8 @@
-"""Finds earlier versions of files on this machine that are superseded, and whether they may go.
+"""Finds superseded versions of files on this machine, and whether they may be deleted.
 
-Pure code but for reading the topics. A version may be deleted only if the one that superseded it
-is complete by the newest acknowledgements of the group, and the ids of both are the digests of
-files of one source and name. A record that somebody made up on one topic deletes nothing.
+A version may be deleted only if the one that superseded it is complete by the newest
+acknowledgements of the group, and the ids of both are the digests of files of one source and
+name. A forged record on one topic deletes nothing.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 class Superseded(msgspec.Struct, frozen=True, kw_only=True):
-    """An earlier version that lies here in *folders*; the current one is the file *by*."""
+    """An earlier version in *folders* of this machine; the current one is the file *by*."""
 
     file: FileManifest
     by: str
@@ -43,15 +43,15 @@ class Superseded(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def blocks(self) -> frozenset[int]:
-        """The numbers of its blocks that lie here."""
+        """The numbers of its blocks on this machine."""
         return frozenset[int]().union(*(folder.blocks for folder in self.folders))
 
 
 class Versions:
-    """What the topics say of the versions of the files in *disks*, for *group*.
+    """The versions of the files in *disks*, by the topics, for *group*.
 
-    Feed it every FileStatus, then `begin`, then every acknowledgement, each in order; status that
-    comes later is asked for with `is_still`.
+    It takes every FileStatus, then `begin`, then every acknowledgement, each in order. `is_still`
+    respects later status.
     """
 
     def __init__(self, disks: Iterable[FileFolder], *, group: str) -> None:
@@ -68,14 +68,14 @@ class Versions:
         self._acks: dict[Key, BlockAck] = {}  # of the earlier versions
 
     def take_status(self, file_id: str, status: FileStatus | None) -> None:
-        """Take the next status of a file; None ends what was said."""
+        """Take the next status of a file; None deletes it."""
         if status is not None and status.state == "superseded":
             self._status[file_id] = status
         else:
             self._status.pop(file_id, None)
 
     def begin(self) -> None:
-        """Find what is superseded: call it when all status was taken."""
+        """Find the superseded versions, after all status was taken."""
         for file_id, found in self._disks.items():
             file = found[0].file
             if not any(folder.blocks for folder in found):
@@ -104,19 +104,19 @@ class Versions:
             self._acks.pop((ack.file_id, ack.block), None)
 
     def superseded(self) -> Iterator[Superseded]:
-        """Yield the earlier versions that lie here, whether they may be deleted or not."""
+        """Yield the earlier versions, whether they may be deleted or not."""
         yield from self._found
 
     def is_still(self, version: Superseded) -> bool:
-        """Return whether the newest status calls *version* superseded by the same one."""
+        """Return whether *version* is still superseded by the same one."""
         return self._current(version.file) == version.by
 
     def may_go(self, version: Superseded) -> bool:
-        """Return whether the group has all of the version that is current."""
+        """Return whether the group has all of the current version."""
         return len(self._blocks[version.by]) == self._totals.get(version.by)
 
     def acknowledged(self, version: Superseded, machine: str) -> list[BlockAck]:
-        """Return the newest acknowledgements of its blocks that *machine* has."""
+        """Return the newest acknowledgements of its blocks on *machine*."""
         numbers = range(version.file.blocks)
         newest = (self._acks.get((version.file.file_id, number)) for number in numbers)
         return [ack for ack in newest if ack is not None and ack.machine == machine]
@@ -134,7 +134,7 @@ class Versions:
 
 
 def _is_version(file: FileManifest, ack: BlockAck) -> bool:
-    """Whether *ack* is about a version of *file*: its id is the digest of what it says."""
+    """Return whether *ack* is about a version of *file*, and its id is the digest of its fields."""
     if (ack.name, ack.source) != (file.name, file.source) or not ack.mtime_ns:
         return False
     return msgspec.structs.replace(
@@ -151,7 +151,7 @@ def _is_version(file: FileManifest, ack: BlockAck) -> bool:
 def read_status(
     settings: Settings, take: Callable[[str, FileStatus | None], None], stop: threading.Event
 ) -> None:
-    """Hand every FileStatus that is on its topic now to *take*, in order; None ends a file id's.
+    """Pass every FileStatus that is on the topic now to *take*, in order; None is a tombstone.
 
     Raises:
         ClusterError: they cannot be read.
@@ -164,7 +164,7 @@ def read_status(
 def followed_status(
     settings: Settings, take: Callable[[str, FileStatus | None], None], stop: threading.Event
 ) -> Iterator[Callable[[threading.Event], None]]:
-    """Read as `read_status` does; yield a function that reads what was published since, up to now.
+    """Read as `read_status` does; yield a function that reads the records published since.
 
     Raises:
         ClusterError: they cannot be read.

@@ -1,10 +1,9 @@
-"""Reads stored blocks again and says which are not what was acknowledged.
+"""Reads persisted blocks again and reports those that are not what was acknowledged.
 
-Disks forget silently: a bit flips, a sector goes, a repair of the file system drops a file.
-Reading changes nothing, needs no lock and no Kafka, and may go on beside a running worker: a
-block is under its name only when it is whole, so one that is being written is never met.
-A verdict is given only where the bytes are bad; what could not be looked at (a right that is
-missing, too many open files) is an error and no verdict.
+Disks lose data silently: a bit flips, a sector fails, a file system repair removes a file. Reading
+changes nothing, needs neither a lock nor Kafka, and may run beside a worker: a block has its name
+only when it is complete. A verdict is about bad bytes only; if something could not be read (missing
+permissions, too many open files), that is an error.
 """
 
 from __future__ import annotations
@@ -32,16 +31,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 CHUNK_BYTES: Final = MIB
-"""Read at once: a rate is kept, and a stop is noticed, that closely."""
+"""Bytes per read: the granularity of the rate limit and of a stop."""
 
 SEEK_BYTES: Final = 128 * KIB
-"""What opening a block counts for: a spinning disk could read about as much meanwhile."""
+"""Bytes that opening a block counts for; a spinning disk reads about as much meanwhile."""
 
 Parts = tuple[str, ...]
 
 
 class State(enum.StrEnum):
-    """What is the matter with a block; only the first is well."""
+    """The result for a block; only the first is good."""
 
     GOOD = "good"
     CORRUPT = "corrupt"
@@ -52,10 +51,10 @@ class State(enum.StrEnum):
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """What was found of one block, or of one folder's ``file.json``.
+    """The result for one block, or for one folder's ``file.json``.
 
-    *size* is the bytes that were read; *file* is what the folder's blocks are of, None when
-    nothing in it tells; *meta* are the block's own metadata where they can be believed.
+    *size* is the bytes that were read; *file* is the file to which the folder belongs, if
+    known; *meta* are the block's metadata if they are valid.
     """
 
     root: Path
@@ -70,7 +69,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_good(self) -> bool:
-        """Whether all is well."""
+        """Whether the block is good."""
         return self.state is State.GOOD
 
     @property
@@ -81,7 +80,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Pace:
-    """Keeps reading below *rate* bytes a second (0: as fast as it goes), and ends it on *stop*."""
+    """Limits reading to *rate* bytes per second (0: no limit), and ends it on *stop*."""
 
     def __init__(
         self,
@@ -97,13 +96,13 @@ class Pace:
 
     @property
     def stopped(self) -> bool:
-        """Whether the reading is to end."""
+        """Whether reading must end."""
         return self._stop.is_set()
 
     def spend(self, size: int) -> bool:
-        """Wait until *size* bytes more may be read; return False when the reading is to end.
+        """Wait until *size* more bytes may be read; return False if reading must end.
 
-        Time that was not used is not saved up: a pause is never followed by a rush.
+        Unused time does not accumulate: a pause is not followed by a burst.
         """
         if self._rate:
             now = self._clock()
@@ -116,11 +115,11 @@ class Pace:
 def blocks(root: Path, pace: Pace, *, after: Parts | None = None) -> Iterator[Verdict]:
     """Yield a verdict on every block below the data folder *root*, folder by folder in order.
 
-    Folders up to *after* are passed over; folders are ordered by their parts. Ends early when
-    *pace* says so.
+    Folders are ordered by their parts; those up to *after* are skipped. Ends early when *pace* is
+    stopped.
 
     Raises:
-        StoreError: a folder or a file could not be looked at.
+        StoreError: a folder or a file could not be read.
     """
     with dirfd.opened(root) as fd:
         for parts, folder, names in walk.folders(fd, onerror=_fail):
@@ -131,10 +130,10 @@ def blocks(root: Path, pace: Pace, *, after: Parts | None = None) -> Iterator[Ve
 
 
 def again(verdict: Verdict, pace: Pace) -> Verdict | None:
-    """Look a second time at a block; None when it is not there any more.
+    """Verify a block a second time; return None if it no longer exists.
 
     Raises:
-        StoreError: it could not be looked at.
+        StoreError: it could not be read.
     """
     with dirfd.opened(verdict.root) as fd:
         try:
@@ -147,7 +146,7 @@ def again(verdict: Verdict, pace: Pace) -> Verdict | None:
 
 
 def _fail(error: OSError) -> None:
-    """A folder that cannot be listed may hold anything; one that is gone holds nothing."""
+    """Raise a `StoreError`, unless the folder was removed meanwhile."""
     if not isinstance(error, FileNotFoundError):
         message = f"cannot read the folder {error.filename}: {error.strerror}"
         raise StoreError(message) from error
@@ -175,7 +174,7 @@ class _Folder:
                 yield verdict
 
     def judge(self, stem: str, block: int) -> Verdict | None:
-        """Return the verdict on one block; None when it is not there (yet, or any more)."""
+        """Return the verdict on one block; None if it does not exist (yet, or any more)."""
         meta, fault = self._metadata(stem, block)
         size = self._size(f"{stem}.bin")
         if size is None:
@@ -188,14 +187,14 @@ class _Folder:
         if size == meta.size:
             try:
                 state, fault = self._hash(stem, meta)
-            except FileNotFoundError:  # removed just now: the next look says what that means
+            except FileNotFoundError:  # removed just now: the next pass reports what that means
                 return None
             if self._pace.stopped:
                 return None
         return self._verdict(stem, block, state, fault, size=size, meta=meta)
 
     def _metadata(self, stem: str, block: int) -> tuple[BlockMetadata | None, str]:
-        """Return the block's metadata, or None and what is wrong with them."""
+        """Return the block's metadata, or None and the fault."""
         name = f"{stem}_metadata.json"
         try:
             raw = dirfd.read_file(name, at=self._fd, limit=metadata.MAX_METADATA_BYTES)
@@ -219,7 +218,7 @@ class _Folder:
         return found.st_size if stat.S_ISREG(found.st_mode) else 0
 
     def _is_being_written(self, stem: str) -> bool:
-        """Metadata get their name just before the bytes, whose ``.part`` is there until then."""
+        """Return whether a ``.part`` file exists: metadata are named just before the bytes."""
         if any(n.startswith(f"{stem}.bin.") for n in dirfd.names_in(self._fd)):
             return True
         return self._size(f"{stem}.bin") is not None
@@ -240,11 +239,11 @@ class _Folder:
         buffer = memoryview(bytearray(CHUNK_BYTES))
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         with dirfd.closing(os.open(name, flags, dir_fd=self._fd)) as fd:
-            _forget_cached(fd)  # what counts is on the disk
+            _forget_cached(fd)  # the disk must be read, not the cache
             size = SEEK_BYTES
             while self._pace.spend(size) and (size := os.readv(fd, [buffer])):
                 digest.update(buffer[:size])
-            _forget_cached(fd)  # nobody reads it next: leave the memory to others
+            _forget_cached(fd)  # it is not read again soon
         return digest.hexdigest()
 
     def _verdict(  # noqa: PLR0913 - the fields of a verdict
@@ -274,7 +273,7 @@ _ABSENT: Final = "its metadata are not there"
 
 
 def _disagreement(meta: BlockMetadata, file: FileManifest | None, stem: str, block: int) -> str:
-    """Return what is wrong in the metadata of a block under that name; empty if nothing is."""
+    """Return the fault in the metadata of a block of that name; empty if there is none."""
     found = metadata.file_of_block(meta)
     if file is None or not found.is_possible:
         return "its metadata speak of a file that cannot be"

@@ -1,8 +1,7 @@
-"""What `streamapp verify --against-acks` does: compares disks with acknowledgements, both ways.
+"""Implements `streamapp verify --against-acks`: compares disks with acknowledgements, both ways.
 
-Without ``--repair`` it only reads, beside a running worker as well. With it, what is true is
-published: ``lost`` for what is not here, the acknowledgement again for what is. `docs/protocol.md`
-says what counts.
+Without ``--repair`` it only reads, also beside a running worker. With it, missing blocks are
+published as ``lost``, and others are acknowledged again. `docs/protocol.md` is normative.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ _UNACKNOWLEDGED: Final = "on disk and not acknowledged"
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="difference"):
-    """One block of which disk and acknowledgements say different things."""
+    """A block for which disk and acknowledgements differ."""
 
     state: str
     machine: str
@@ -41,19 +40,19 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", ta
     name: str
 
     def line(self) -> str:
-        """Return it as a line for people."""
+        """Return the text output."""
         return f"{self.state}: {printable(self.name)}, block {self.block} (file {self.file_id})"
 
 
 class Summary(msgspec.Struct, kw_only=True, tag_field="kind", tag="summary"):
-    """How much was found, and how much was published."""
+    """The numbers of blocks that differ, and of published records."""
 
     missing: int = 0
     unacknowledged: int = 0
     published: int = 0
 
     def line(self) -> str:
-        """Return it as a line for people."""
+        """Return the text output."""
         if not self.missing and not self.unacknowledged:
             return "The disks have what is acknowledged, and all of it is acknowledged"
         text = (
@@ -74,8 +73,8 @@ def run(
     """Compare the folders of *machines* with the acknowledgements; return 0 when they agree.
 
     Raises:
-        StoreError: something could not be looked at, or a worker has the folder (*with_repair*).
-        ClusterError: the broker does not answer, or did not take what is to be published.
+        StoreError: something could not be read, or a worker has the folder (*with_repair*).
+        ClusterError: the broker does not answer, or the records could not be published.
     """
     topic_admin.check(settings)
 

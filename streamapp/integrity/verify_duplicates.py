@@ -1,6 +1,6 @@
-"""What `streamapp verify --duplicates` does: lists second copies, and frees them with ``--free``.
+"""Implements `streamapp verify --duplicates`: lists second copies; ``--free`` deletes them.
 
-Without ``--free`` it only reads, beside a running worker as well. With it, a copy is deleted only
+Without ``--free`` it only reads, also beside a running worker. With it, a copy is deleted only
 while its data folder is locked, the newest acknowledgement names another machine's folder and the
 same content, and that machine reports that it has the folder.
 """
@@ -42,7 +42,7 @@ EARLIER: Final = "acknowledged by another machine before"
 
 
 class Duplicate(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="duplicate"):
-    """One block that lies here and that *other* has, or had; *reason* says why it is not freed."""
+    """A block on this machine that *other* has, or had; *reason* is why it is not freed."""
 
     state: str
     machine: str
@@ -54,7 +54,7 @@ class Duplicate(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag
     reason: str = ""
 
     def line(self) -> str:
-        """Return it as a line for people."""
+        """Return the text output."""
         text = (
             f"{self.state}: {printable(self.name)}, block {self.block} (file {self.file_id}), "
             f"{format_size(self.size)}, also on {self.other}"
@@ -63,7 +63,7 @@ class Duplicate(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag
 
 
 class Summary(msgspec.Struct, kw_only=True, tag_field="kind", tag="summary"):
-    """How many second copies were found and freed, with their bytes."""
+    """The numbers of second copies found and freed, with their bytes."""
 
     second: int = 0
     second_bytes: int = 0
@@ -74,7 +74,7 @@ class Summary(msgspec.Struct, kw_only=True, tag_field="kind", tag="summary"):
     is_whole: bool = True
 
     def line(self) -> str:
-        """Return it as a line for people."""
+        """Return the text output."""
         text = "No block here is a second copy of another machine's"
         if self.second:
             copies = "second copy" if self.second == 1 else "second copies"
@@ -104,7 +104,7 @@ def run(  # noqa: PLR0913 - the flags of the mode
     """List (and free) the second copies in the folders of *machines*; return 0 if there are none.
 
     Raises:
-        StoreError: something could not be looked at, or a worker has the folder (*with_free*).
+        StoreError: something could not be read, or a worker has the folder (*with_free*).
         ClusterError: the broker does not answer.
     """
     topic_admin.check(settings)
@@ -130,7 +130,7 @@ def run(  # noqa: PLR0913 - the flags of the mode
 
 
 class _Work:
-    """Looks at one machine after the other, and counts what it finds."""
+    """Handles one machine after the other, and counts the copies."""
 
     def __init__(
         self,
@@ -147,12 +147,12 @@ class _Work:
             self._note(SECOND, machine, *found)
 
     def show_earlier(self, machine: str, roots: list[Path]) -> None:
-        """List what another machine acknowledged before this one."""
+        """List the blocks that another machine acknowledged before this one."""
         for found in self._read(machine, roots).earlier():
             self._note(EARLIER, machine, *found)
 
     def free(self, machine: str, roots: list[Path]) -> None:
-        """Delete the second copies in *roots* as far as that is safe; list all of them."""
+        """Delete the second copies in *roots* where that is safe; list all of them."""
         store = BlockStore(roots, min_free=0)
         store.open()
         try:
@@ -176,12 +176,12 @@ class _Work:
         return Copies(disks, group=self._settings.group_id, machine=machine)
 
     def _read(self, machine: str, roots: list[Path]) -> Copies:
-        """Return what all acknowledgements say; nothing when it is to stop before that."""
+        """Return the copies by all acknowledgements; none if stopped before they were read."""
         copies = self._copies(machine, roots)
         inventory.read_acks(self._settings, copies.take, self._stop)
         return self._copies(machine, []) if self._stop.is_set() else copies
 
-    def _note(  # noqa: PLR0913, PLR0917 - what is said of a block
+    def _note(  # noqa: PLR0913, PLR0917 - the fields of a copy
         self,
         state: str,
         machine: str,

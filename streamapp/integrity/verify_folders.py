@@ -1,8 +1,7 @@
-"""What `streamapp verify` does: reads the data folders of this machine, and says what is bad.
+"""Implements `streamapp verify`: reads the data folders of this machine, and reports bad blocks.
 
-Without ``--repair`` it only reads: no lock, no Kafka, nothing changes, beside a running worker
-as well. With it, bad blocks are taken back as a worker's scrub does it, which needs the folders
-for itself and a broker that takes the word.
+Without ``--repair`` it only reads, without a lock or Kafka, also beside a running worker. With it,
+bad blocks are revoked as by a worker's scrub, which needs the lock of the folders and a broker.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ _PREFIX: Final = "processed_data_"
 
 
 class Summary(msgspec.Struct, kw_only=True, tag_field="kind", tag="summary"):
-    """What was found in all folders. *states* counts what is bad, by what is the matter."""
+    """Totals of all folders; *states* counts the bad blocks by state."""
 
     blocks: int = 0
     bytes: int = 0
@@ -49,7 +48,7 @@ class Summary(msgspec.Struct, kw_only=True, tag_field="kind", tag="summary"):
     seconds: float = 0.0
 
     def line(self) -> str:
-        """Return it as a line for people."""
+        """Return the text output."""
         counts = ", ".join(f"{count} {state}" for state, count in sorted(self.states.items()))
         text = (
             f"{counted(self.blocks, 'block')}, {format_size(self.bytes)}, read in "
@@ -84,12 +83,12 @@ def run(
 ) -> int:
     """Verify every block of this machine; return the exit code, 0 when all are good.
 
-    Without a ``machine_id`` that someone set, every machine's folders are read.
+    Without an explicit ``machine_id``, every machine's folders are read.
 
     Raises:
         SourceError: there is no data folder.
-        StoreError: something could not be looked at, or a worker has the folder (*with_repair*).
-        ClusterError: no broker takes what is to be said (*with_repair*).
+        StoreError: something could not be read, or a worker has the folder (*with_repair*).
+        ClusterError: the records could not be published (*with_repair*).
     """
     machines = folders_of_machines(settings)
     if with_repair:
@@ -135,7 +134,7 @@ class _Watch:
 
 
 def _repair(settings: Settings, machine: str, roots: list[Path], pace: Pace, watch: _Watch) -> None:
-    """Read the folders of *machine*, take back what is bad, and tell all that is untold."""
+    """Verify the folders of *machine*, revoke bad blocks, and publish all their losses."""
     store = BlockStore(roots, min_free=0)
     store.open()
     try:
@@ -164,7 +163,7 @@ def _repair(settings: Settings, machine: str, roots: list[Path], pace: Pace, wat
 def folders_of_machines(settings: Settings) -> dict[str, list[Path]]:
     """Return the data folders to read, by machine.
 
-    Without a ``machine_id`` that someone set, every machine's folders are read.
+    Without an explicit ``machine_id``, every machine's folders are read.
 
     Raises:
         SourceError: there is no data folder.

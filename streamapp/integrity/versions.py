@@ -1,9 +1,9 @@
-"""What `streamapp versions free` does: deletes blocks of superseded versions on this machine.
+"""Implements `streamapp versions free`: deletes blocks of superseded versions on this machine.
 
-The order is the promise, for each file: the data folder is locked, the group has all of the
-current version, Kafka has the records that revoke the earlier one's blocks, and then they are
-deleted. What a killed process has revoked and not deleted is deleted by the next run, or
-acknowledged again by the next start of the worker.
+For each file, the data folder is locked, the group has all of the current version, and Kafka has
+the records that revoke the earlier version's blocks; then those are deleted. Blocks that a killed
+process revoked and did not delete are deleted by the next run, or acknowledged again by the next
+start of the worker.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ CHANGED: Final = "another version was called the current one meanwhile: run it a
 
 
 class SupersededVersion(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="version"):
-    """One superseded version of a file that lies here; *reason* says why it is not freed."""
+    """A superseded version of a file on this machine; *reason* is why it is not freed."""
 
     state: str
     machine: str
@@ -53,7 +53,7 @@ class SupersededVersion(msgspec.Struct, frozen=True, kw_only=True, tag_field="ki
     reason: str = ""
 
     def line(self) -> str:
-        """Return it as a line for people."""
+        """Return the text output."""
         text = (
             f"{self.state}: {printable(self.name)} (file {self.file_id}, superseded by "
             f"{self.superseded_by}), {counted(self.blocks, 'block')}, {format_size(self.bytes)}"
@@ -62,7 +62,7 @@ class SupersededVersion(msgspec.Struct, frozen=True, kw_only=True, tag_field="ki
 
 
 class Summary(msgspec.Struct, kw_only=True, tag_field="kind", tag="summary"):
-    """How many superseded versions were found, and how many of them were or would be freed."""
+    """The numbers of superseded versions, and of those that were or would be freed."""
 
     versions: int = 0
     freed: int = 0
@@ -71,7 +71,7 @@ class Summary(msgspec.Struct, kw_only=True, tag_field="kind", tag="summary"):
     is_whole: bool = True
 
     def line(self) -> str:
-        """Return it as a line for people."""
+        """Return the text output."""
         text = "No superseded version lies here"
         if self.versions:
             verb = "would be freed" if self.is_dry_run else "freed"
@@ -91,13 +91,13 @@ def free(  # noqa: PLR0913 - the flags of the command
     stop: threading.Event,
     stream: IO[str] | None = None,
 ) -> int:
-    """Delete (or only list) what is superseded in the folders of *machines*; return 0.
+    """Delete (or only list) superseded versions in the folders of *machines*; return 0.
 
     It returns 130 when *stop* was set before the end.
 
     Raises:
         StoreError: a folder cannot be read or written, or a worker has it.
-        ClusterError: the broker does not answer, or did not take what is to be published.
+        ClusterError: the broker does not answer, or the records could not be published.
     """
     topic_admin.check(settings)
 
@@ -121,9 +121,9 @@ def free(  # noqa: PLR0913 - the flags of the command
 
 
 class _Work:
-    """Frees (or only lists) what is superseded in the folders of *store*, *machine*'s."""
+    """Deletes (or only lists) superseded versions in the folders *store* of *machine*."""
 
-    def __init__(  # noqa: PLR0913 - what it works on, and how it says so
+    def __init__(  # noqa: PLR0913 - the folders, and the output
         self,
         settings: Settings,
         store: BlockStore,
@@ -138,11 +138,11 @@ class _Work:
         self._is_dry_run = is_dry_run
 
     def carry_out(self, stop: threading.Event) -> None:
-        """Do it, one version after the other, until *stop*.
+        """Handle one version after the other, until *stop*.
 
         Raises:
             StoreError: a folder cannot be read or written.
-            ClusterError: the topics cannot be read, or did not take what is to be published.
+            ClusterError: the topics cannot be read, or the records not be published.
         """
         roots = [root.path for root in self._store.roots]
         disks = walk.files_in(roots)
@@ -152,10 +152,10 @@ class _Work:
             found.begin()
             with inventory.followed_acks(self._settings, found.take, stop) as catch_up:
                 for version in found.superseded():
-                    # The status last: whoever takes a version back says so when all of it is there.
+                    # The status is last: a version becomes current again only when complete.
                     catch_up(stop)
                     catch_up_status(stop)
-                    if stop.is_set():  # then not all was read
+                    if stop.is_set():  # not all records were read
                         break
                     reason = _why_kept(found, version)
                     if not (reason or self._is_dry_run):
@@ -173,7 +173,7 @@ def _why_kept(found: Versions, version: Superseded) -> str:
 def _free(
     settings: Settings, store: BlockStore, found: Versions, version: Superseded, machine: str
 ) -> None:
-    """Revoke the blocks of *version* on *machine*, and delete them when Kafka has that."""
+    """Revoke the blocks of *version* on *machine*, and delete them when that is published."""
     reason = f"freed: superseded by {version.by}"
     lost = [inventory.as_lost(ack, reason) for ack in found.acknowledged(version, machine)]
     if lost:

@@ -1,7 +1,7 @@
-"""Joins a file from its blocks, wherever they lie: reads disks and believes nothing else.
+"""Assembles files from the blocks in data folders; only the disks are read.
 
-What the workers' and the producer's counters say plays no part here: the folders are read,
-every block is hashed, and the whole file's SHA-256 is what its bytes give.
+Every block is hashed, and a file's SHA-256 is computed from its bytes. It walks the folders itself,
+because the self-test judges `store` by it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from streamapp.errors import VerificationError
-from streamapp.protocol import fileplan
 from streamapp.store import metadata
 from streamapp.store.placement import PRIVATE
 from streamapp.units import MIB, counted
@@ -28,14 +27,14 @@ READ_BYTES: Final = 4 * MIB
 
 
 class JoinedFile(msgspec.Struct, kw_only=True):
-    """A file as the folders hold it: for each block the folders that have it."""
+    """A file in the data folders: for each block the paths that have it."""
 
     file: metadata.FileManifest
     blocks: dict[int, list[Path]]
 
     @property
     def missing(self) -> list[int]:
-        """The blocks that no folder has."""
+        """The numbers of the blocks that no folder has."""
         return [block for block in range(self.file.blocks) if block not in self.blocks]
 
 
@@ -61,7 +60,7 @@ def collect(folders: Iterable[Path]) -> dict[str, JoinedFile]:
 
 
 def read(joined: JoinedFile) -> Iterator[bytes]:
-    """Yield the file's bytes, each block proven against its metadata.
+    """Yield the file's bytes; each block is compared with its metadata.
 
     Raises:
         VerificationError: a block is missing, or is not what its metadata say.
@@ -103,7 +102,7 @@ def _block(path: Path, block: int, file: metadata.FileManifest) -> Iterator[byte
     if (said.file_id, said.block, said.sha256) != (file.file_id, block, digest.hexdigest()):
         message = f"{path}: SHA-256 {digest.hexdigest()}, its metadata say {said.sha256}"
         raise VerificationError(message)
-    _, wanted = fileplan.FilePlan(file_size=file.size, block_size=file.block_size).span(block)
+    wanted = file.size_of(block)
     if size != wanted:
         message = f"{path}: {size} bytes, a file of {file.size} has {wanted} there"
         raise VerificationError(message)
