@@ -1,9 +1,8 @@
-"""Follows what the group publishes: which blocks other machines have, and what concerns this one.
+"""Follows the group's acknowledgements and heartbeats: which blocks other machines have.
 
-A block whose frames come again may lie on another machine, which died after it had acknowledged
-the block and before its commit. The newest acknowledgement of the block says so, and a second
-copy need not be written. Memory is bounded: the newest claims are known, and older ones are
-forgotten; then a block is written a second time, and nothing is lost.
+A machine may die after it acknowledged a block and before its commit. Then the block's frames are
+delivered again to another machine, which need not write a second copy. Only the newest claims are
+in memory; a block whose claim was dropped is written a second time, and nothing is lost.
 """
 
 from __future__ import annotations
@@ -41,19 +40,19 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MAX_CLAIMS: Final = 100_000
-"""Blocks of other machines that are known: about 40 MiB of memory."""
+"""Claims in memory at most: about 40 MiB."""
 
 LOOK_BACK: Final = 50_000
-"""Records of each partition that are read at the start: what is delivered again is in them."""
+"""Records of each partition that are read at the start; they include redelivered blocks."""
 
 HEARTBEATS_BACK: Final = 1000
-"""Records of each partition in which the machines' last heartbeats are looked for."""
+"""Records of each partition that are read for the machines' last heartbeats."""
 
 CONFIRM_SECONDS: Final = 3.0
-"""How long a block waits for the newest acknowledgements, at most."""
+"""Seconds that a block waits for the newest acknowledgements at most."""
 
 AGAIN_SECONDS: Final = 5.0
-"""How long after a failure the topics are followed again."""
+"""Seconds after a failure until the topics are followed again."""
 
 _TICK_SECONDS: Final = 0.05  # how often `catch_up` looks whether the thread follows yet
 
@@ -88,7 +87,7 @@ class Claims:
         on_lost: Callable[[BlockAck], object],
         on_heartbeat: Callable[[Heartbeat], object],
     ) -> None:
-        """Follow until *stop*; a thread's whole life. What fails is begun anew.
+        """Follow until *stop*, in a thread of its own; start again after errors.
 
         *on_lost* is given the records that revoke a block and are the newest of it,
         *on_heartbeat* every new heartbeat of this machine id; both in this thread.
@@ -102,11 +101,11 @@ class Claims:
                 stop.wait(AGAIN_SECONDS)
 
     def of(self, file_id: str, block: int) -> Claim | None:
-        """Return which other machine has a block, as far as it is known here now."""
+        """Return the claim of another machine on a block, if one is known."""
         return self._claims.get((file_id, block))
 
     async def catch_up(self) -> bool:
-        """Wait until all is known that is acknowledged by now; return whether it is.
+        """Wait until all acknowledgements up to now are read; return whether they are.
 
         It waits for `CONFIRM_SECONDS` at most.
         """

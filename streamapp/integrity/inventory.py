@@ -154,8 +154,23 @@ def followed_acks(
             if ack := ack_in(message):
                 take(ack)
 
-    name = topic_admin.names(settings).acks
-    places = topic_admin.file_places(name)
+    with followed(settings, topic_admin.names(settings).acks, on_records, stop) as catch_up:
+        yield catch_up
+
+
+@contextlib.contextmanager
+def followed(
+    settings: Settings,
+    topic: str,
+    on_records: Callable[[list[Message]], None],
+    stop: threading.Event,
+) -> Iterator[Callable[[threading.Event], None]]:
+    """Pass all records of *topic* to *on_records*; yield a function that reads later ones.
+
+    Raises:
+        ClusterError: they cannot be read.
+    """
+    places = topic_admin.file_places(topic)
     follower = Follower(clients.consumer(settings), places, on_records)
     try:
         follower.read_to(follower.begin(stop), stop)

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from streamapp.errors import BlockMalformedError
-from streamapp.kafka import clients, groups, topic_admin
-from streamapp.kafka.follow import Follower
+from streamapp.integrity import inventory
+from streamapp.kafka import topic_admin
 from streamapp.protocol import messages as message_types
 from streamapp.protocol.messages import FileStatus
 from streamapp.store.metadata import FileManifest
@@ -183,12 +183,6 @@ def followed_status(
             if isinstance(status, FileStatus):
                 take(status.file_id, status)
 
-    name = topic_admin.names(settings).status
-    places = topic_admin.file_places(name)
-    follower = Follower(clients.consumer(settings), places, on_records)
-    try:
-        follower.read_to(follower.begin(stop), stop)
-        admin = clients.admin(settings)
-        yield lambda until: follower.read_to(groups.ends(admin, places), until)
-    finally:
-        follower.close()
+    topic = topic_admin.names(settings).status
+    with inventory.followed(settings, topic, on_records, stop) as catch_up:
+        yield catch_up
