@@ -1,4 +1,4 @@
-"""Makes frames for the tests of the pure core, as a producer of ours would."""
+"""Makes frames as the producer does."""
 
 import hashlib
 

@@ -1,4 +1,4 @@
-"""What a liar writes to `data-blocks`: each function returns the records of one bad block."""
+"""Bad blocks for `data-blocks`: each function returns the records of one of them."""
 
 from streamapp.protocol import frames
 from tests import harness
@@ -6,7 +6,7 @@ from tests.harness import MIB
 
 
 def honest(rng, **meta):
-    """Return an honest block of three frames, for a lie to spoil."""
+    """Return a valid block of three frames, to be spoiled."""
     return harness.RawBlock(rng, size=9000, frames=3, **meta)
 
 

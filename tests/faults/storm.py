@@ -18,7 +18,7 @@ PROGRESS_SECONDS = 120  # invariant I7: what a heal may take
 
 
 class Storm:
-    """Hurts something again and again while a folder is sent; measures how fast it heals."""
+    """Injects a fault again and again while a folder is sent; measures each recovery."""
 
     sizes: ClassVar = {"a": 40 * MIB, "b": 17 * MIB + 1}
     flags: ClassVar = FLAGS

@@ -1,4 +1,4 @@
-"""Whatever a stranger writes to the topics: nothing of it is kept, and honest files arrive.
+"""An unknown producer writes bad records: none is persisted, and all other files arrive.
 
 Two hundred and more bad blocks, of every kind in `tests.faults.lies`; blocks that are sent
 again, as they were and with other content; and records on the two small topics that are none.
@@ -17,7 +17,7 @@ FLAGS = {"block_size": "1MiB", "frame_size": "256KiB"}
 
 
 def test_lies(site):
-    """Every lie is set aside or rejected, none is kept, and the worker goes on."""
+    """Every bad block is quarantined or rejected, none is persisted, and the worker continues."""
     rng = harness.seeded()
     worker = site.worker("w1").wait_until_ready()
     pid, before = worker.pid, set(site.folder.rglob("*"))

@@ -1,4 +1,4 @@
-"""Bits that flip on the workers' disks: found, set aside, asked for and sent again."""
+"""Bits flip on the workers' disks: the block is found, quarantined, revoked and sent again."""
 
 import json
 import sys
@@ -140,7 +140,7 @@ def test_producer_that_waits(site):
 
 
 def test_scrub_ends_at_once(site):
-    """A worker in the middle of a slow reading ends as fast as any, and has told no lie."""
+    """A worker that is stopped while it verifies slowly ends at once, and reports nothing false."""
     rng = harness.seeded()
     source, worker = delivered(site, rng, scrub_rate=0)
     assert 0 == worker.terminate()

@@ -63,7 +63,7 @@ def echoed(connection, size):
 
 
 def test_cut_link_is_cut(network):
-    """Nothing passes, no connection can be made, nobody is told; after healing all goes on."""
+    """Packets are dropped without an error; after the network heals, the delivery continues."""
     island = network.island()
     with listening(island) as place, socket.create_connection(place, 10) as connection:
         connection.settimeout(PATIENCE_SECONDS)

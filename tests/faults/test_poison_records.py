@@ -1,4 +1,4 @@
-"""What a stranger writes to stop everyone, on a real Kafka: it is set aside, and all go on."""
+"""Records that no consumer can decode, on a real Kafka: they are quarantined, workers continue."""
 
 import functools
 
@@ -22,7 +22,7 @@ PEAK_BYTES = 300 * MIB  # what a worker may have without bombs too
 
 @functools.cache
 def poison():
-    """Return batches that Kafka takes, how many records each has, and why they are set aside."""
+    """Return batches that Kafka takes, how many records each has, and why they are quarantined."""
     headers = [(f"{n}", b"") for n in range(200_000)]
     three = built([(b"k", b"1", []), (b"k", b"2", []), (b"k", b"3", [])])
     forged = sealed(PLAIN, record_before(1, offset=FAR) + b"x\0")

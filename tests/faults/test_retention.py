@@ -205,7 +205,7 @@ def assembled(worker, name):
 
 
 def lose(site, file_id, block):
-    """Have a block told as lost, though it lies on the machine's disk: it is sent again."""
+    """Publish that a block is lost, though it is on the machine's disk: it is sent again."""
     said = [a for a in site.acks() if (a["file_id"], a["block"]) == (file_id, block)][-1]
     ack = messages.decode_ack(json.dumps(said | {"outcome": "lost"}).encode())
     partition = partition_of(file_id.encode())

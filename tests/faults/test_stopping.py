@@ -1,4 +1,4 @@
-"""Told to stop, a worker or producer stops, whatever it runs in and whatever its brokers do."""
+"""A worker or producer that is asked to stop does so, whatever its shell or brokers do."""
 
 import os
 import shutil
@@ -77,7 +77,7 @@ def test_producers(site, places):
 
 
 def test_stop_without_broker(tmp_path):
-    """With its only broker dead, all that is told to stop ends in time; told twice, at once."""
+    """With the only broker dead, a process ends in time on one signal, and at once on a second."""
     with Cluster(tmp_path / "kafka") as cluster, harness.Site(cluster.bootstrap, tmp_path) as site:
         patient, hurried = site.ready_workers("w1", "w2")
         source = site.source({"a": MIB}, harness.seeded())

@@ -1,4 +1,4 @@
-"""Whoever asks for lists of many files holds up no block, and ends no worker."""
+"""Requests for long lists of files delay no block, and end no worker."""
 
 import collections
 import contextlib

@@ -1,4 +1,4 @@
-"""Whoever opens connections to the views takes nothing from blocks and Kafka."""
+"""A flood of connections to the views does not slow down blocks or Kafka."""
 
 import contextlib
 import socket

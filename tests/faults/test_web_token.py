@@ -11,7 +11,7 @@ WITH_TOKEN = ("env", f"STREAMAPP_WEB_TOKEN={TOKEN}")
 
 
 def ask(worker, path):
-    """Return what a view answers to whoever has the token; nothing while it does not."""
+    """Return what a view answers to a request with the token; nothing while it does not answer."""
     headers = {"Authorization": f"Bearer {TOKEN}"}
     request = urllib.request.Request(f"{worker.url}{path}", headers=headers)  # noqa: S310 - loopback
     try:

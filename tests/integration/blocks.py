@@ -1,4 +1,4 @@
-"""Fills data folders as a worker does, with files whose ids are what they say."""
+"""Fills data folders as a worker does, with files whose ids match their descriptions."""
 
 import hashlib
 import random
@@ -15,7 +15,7 @@ def file_id_of(name, size, block_size, source="laptop"):
 
 
 def keep_file(store, name, *, size, block_size, seed=0, group="g", machine="m"):  # noqa: PLR0913 - what a file is
-    """Keep a file of random bytes in *store* (or one root); return its id."""
+    """Persist a file of random bytes in *store* (or one root); return its id."""
     plan = fileplan.FilePlan(file_size=size, block_size=block_size)
     file_id = file_id_of(name, size, block_size)
     rng = random.Random(f"{name} {seed}")  # noqa: S311 - no secret
@@ -29,7 +29,7 @@ def keep_file(store, name, *, size, block_size, seed=0, group="g", machine="m"):
 
 
 def keep_block(store, file_id, block, data, *, name, plan, start, group="g", machine="m"):  # noqa: PLR0913 - what a block is
-    """Keep one block."""
+    """Persist one block."""
     meta = BlockMeta(
         name=name,
         file_size=plan.file_size,

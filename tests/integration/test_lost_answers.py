@@ -106,7 +106,7 @@ async def test_sent_again_after_the_loss(context, send):
 
 @pytest.mark.parametrize("is_stored", [True, False])
 async def test_answers_wait_for_their_turn(context, send, is_stored):
-    """While the loss of a block is being told, nobody calls it persisted."""
+    """While the loss of a block is being published, the block is not published as persisted."""
     if is_stored:
         await send(1, range(3))
     said = len(context.acks)

@@ -56,7 +56,7 @@ def test_reader_is_gone(pipe):
 
 
 def test_reader_is_late(pipe, monkeypatch):
-    """A reader that stalls is waited for once; it is told then how much it missed."""
+    """A reader that stalls is waited for once; later a line says how much was dropped."""
     monkeypatch.setattr(outputs, "STALL_SECONDS", 0.01)
     reader, output = pipe
     text = bytes(8192)
@@ -90,7 +90,7 @@ def test_outputs_of_others(capsys):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("state", ["begins", "runs"])
 def test_signals(number, state):
-    """A signal ends a process that is stuck: at once, or when it is told twice."""
+    """A stuck process ends on a signal: on the first one, or on the second."""
     command = [sys.executable, "-c", SIGNALLED, state]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:

@@ -1,4 +1,4 @@
-"""Taking back what has rotted: moved and never deleted, told once, whatever dies in between."""
+"""Damaged blocks are revoked: moved, never deleted, and published once, whenever a worker dies."""
 
 import asyncio
 import contextlib
@@ -80,7 +80,7 @@ def quarantined(store):
 
 
 async def test_hundred_flipped_bits(store, tmp_path):
-    """R12: 100 of 100 rotten blocks are moved with their bytes and told; the rest is untouched."""
+    """R12: 100 of 100 damaged blocks are quarantined and revoked; the others are untouched."""
     seed = random.randrange(1 << 32)  # noqa: S311 - no secret
     print(f"seed {seed}")  # noqa: T201 - shown when it fails
     rng = random.Random(seed)  # noqa: S311
@@ -154,7 +154,7 @@ async def test_sent_again(store, tmp_path, damage):
 
 
 async def test_rotten_file_json(store, tmp_path):
-    """A rotten ``file.json`` is written anew: no block is lost, none is told."""
+    """A damaged ``file.json`` is written again: no block is lost, and none is revoked."""
     file_id = keep_file(store, "a", size=2_500, block_size=BLOCK)
     path = store.roots[0].path / "a/file.json"
     good = path.read_bytes()
@@ -181,7 +181,7 @@ def test_file_json_rotten_at_the_start(store):
 
 
 async def test_nothing_tells_whose_it_was(store, tmp_path):
-    """With all metadata gone nobody can be told; the bytes are kept all the same."""
+    """Without metadata a block cannot be revoked; its bytes are quarantined all the same."""
     keep_file(store, "a", size=10, block_size=BLOCK)
     folder = store.roots[0].path / "a"
     content = (folder / "block_0000.bin").read_bytes()
@@ -209,7 +209,7 @@ def test_good_at_a_second_look(store):
 
 @pytest.mark.parametrize("step", range(1, 12))
 async def test_crash_while_it_is_taken_back(store, tmp_path, monkeypatch, step):
-    """Wherever the worker dies, the bytes are somewhere, and the loss is told by the next one."""
+    """Wherever a worker dies, the bytes remain, and the next worker publishes the loss."""
     file_id = keep_file(store, "a", size=10, block_size=BLOCK)
     top = store.roots[0].path
     flip(top / "a/block_0000.bin", 3)
@@ -252,7 +252,7 @@ async def test_crash_while_it_is_taken_back(store, tmp_path, monkeypatch, step):
 
 
 async def test_not_told_when_it_was_sent_again(store, tmp_path):
-    """A loss that nobody was told of is none any more when the block is stored again."""
+    """A loss that was not published is dropped when the block is persisted again."""
     file_id = keep_file(store, "a", size=10, block_size=BLOCK)
     flip(store.roots[0].path / "a/block_0000.bin", 3)
     (found,) = bad(store)
@@ -267,7 +267,7 @@ async def test_not_told_when_it_was_sent_again(store, tmp_path):
 
 
 async def test_told_by_the_next_worker(store, tmp_path):
-    """A loss that was not told is told once by the next worker, and then no more."""
+    """A loss that was not published is published once, by the next worker."""
     file_id = keep_file(store, "a", size=10, block_size=BLOCK)
     flip(store.roots[0].path / "a/block_0000.bin", 3)
     (found,) = bad(store)
@@ -281,7 +281,7 @@ async def test_told_by_the_next_worker(store, tmp_path):
 
 
 async def test_cannot_be_moved(store, tmp_path, monkeypatch):
-    """A bad block that cannot be moved is as good as not there: told once, replaced when sent."""
+    """A bad block that cannot be moved is revoked once, and replaced when it is sent again."""
     file_id = keep_file(store, "a", size=10, block_size=BLOCK)
     path = store.roots[0].path / "a/block_0000.bin"
     good = path.read_bytes()
@@ -418,7 +418,7 @@ async def test_answers_take_turns(store, tmp_path):
 
 
 async def test_turns_are_forgotten():
-    """A turn that nobody holds or waits for is nowhere, whoever was cancelled."""
+    """A lock that nobody holds or waits for is removed, also after a cancellation."""
     locks, order = KeyedLock(), []
 
     async def answer(name, block, release):
@@ -440,7 +440,7 @@ async def test_turns_are_forgotten():
 
 
 def test_record_of_a_stranger(store):
-    """What lies in quarantine and is none of ours is passed over."""
+    """Files in the quarantine that no worker wrote are ignored."""
     store.set_aside("data-blocks-0-1", {"kind": "other"}, b"x")
     folder = store.roots[0].path / "quarantine"
     (folder / "broken.json").write_bytes(b"{")

@@ -205,7 +205,7 @@ PLANTS = [
 
 @pytest.mark.parametrize("plant", PLANTS)
 def test_planted_loss(machines, plant):
-    """Every loss is seen on the disks, whoever says otherwise."""
+    """Every loss is found on the disks, whatever was acknowledged."""
     plant(*machines)
 
     assert [] != disk_check.problems(*machines)
@@ -315,7 +315,7 @@ def test_all_held(cluster, monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("plant", PLANTS)
 def test_a_loss_is_reported(cluster, monkeypatch, plant):
-    """The self-test is not broken: a planted loss is told once, and ends in exit code 1."""
+    """A planted loss is reported once, and the self-test ends with exit code 1."""
     happening(monkeypatch, quiet, lambda _testbed: plant(*FakeSite.disks), quiet)
 
     code, printed = invoke("--json")

@@ -41,7 +41,7 @@ TRIES = 8
 
 @pytest.fixture
 def disk(tmp_path, monkeypatch):
-    """A disk that fails where it is told to."""
+    """A disk that fails at the calls that a test chooses."""
     return Disk(tmp_path, monkeypatch)
 
 
@@ -325,7 +325,7 @@ def test_short_writes(root, monkeypatch):
 
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
 def test_full(disk, open_root, error):
-    """A full volume, a quota and a size limit are told apart from a broken disk."""
+    """A full volume, a quota and a size limit have another error than a broken disk."""
     root = open_root()
     writer = root.begin(FILE_ID, 0, meta_of(len(DATA)))
     disk.fail_at(1, error, kinds=("write",))
@@ -448,7 +448,7 @@ def test_empty_block_needs_no_room_but_the_reserve(root):
 
 
 def test_second_opener(root):
-    """A data folder has one worker; the other one is told which."""
+    """A data folder has one worker; the error of a second one names the first."""
     other = DataFolder(root.path, min_free=0)
     with pytest.raises(StoreBusyError, match=f"pid {os.getpid()}, since"):
         other.open()
@@ -669,7 +669,7 @@ def test_pipe_for_a_file(root):
 
 @pytest.mark.parametrize("link", ["quarantine", ".probe"])
 def test_symlink_for_what_is_ours(root, outside, link):
-    """Nor is anything of ours written through a symlink."""
+    """The data folder's own files are not written through a symlink either."""
     (root.path / link).symlink_to(outside / ("" if link == "quarantine" else "secret"))
     with contextlib.suppress(StoreError):
         root.set_aside("t-0-1", {}, b"x")
@@ -745,7 +745,7 @@ def test_many_ids_that_begin_alike(open_root, monkeypatch):
 
 @pytest.fixture
 def taken(root):
-    """The names that a file ``x`` may get are those of other files, for whoever knew its id."""
+    """Files that occupy every name that a file ``x`` may get do not stop it."""
     for number, name in enumerate(["x", *filenames.with_suffixes("x", FILE_ID)]):
         keep(root, file_id=f"{number:032x}", meta=meta_of(len(DATA), name=name))
 
@@ -1273,7 +1273,7 @@ def test_quarantine_is_bounded_in_bytes(root, monkeypatch):
 
 
 def test_quarantine_keeps_the_reserve(root, monkeypatch):
-    """A record that is set aside takes nothing of what must stay free."""
+    """A quarantined record uses no space that must stay free."""
     free = 100 * KIB
     monkeypatch.setattr(dirfd, "free_bytes", lambda _fd: free)
     root.free_space.min_free = 100 * KIB

@@ -225,7 +225,7 @@ def test_while_it_is_written(root, monkeypatch):
 
 
 def test_left_by_a_crash(root):
-    """A writer that died between the two names left no block; nobody was told, none is lost."""
+    """A writer that died between the two renames left no block: none was published or lost."""
     plan = fileplan.FilePlan(file_size=20, block_size=10)
     keep_block(root, "1" * 32, 0, b"0" * 10, name="new", plan=plan, start=0)
     folder = root.path / "new"
@@ -241,7 +241,7 @@ def test_left_by_a_crash(root):
 
 
 def test_what_is_ours_is_passed_over(root):
-    """What was set aside is not judged again, nor are the tables."""
+    """Neither the quarantine nor the tables are verified."""
     for folder in ("quarantine", ".streamapp"):
         (root.path / folder).mkdir(exist_ok=True)
         (root.path / folder / "block_0000.bin").write_bytes(b"x")
@@ -359,7 +359,7 @@ def test_rate_of_a_reading(root):
 
 
 def test_stop_ends_at_once(root):
-    """A reading that waits for its rate ends when it is told to, and accuses nobody."""
+    """A verification that waits for its rate ends when it is stopped, and reports no block."""
     stop = threading.Event()
     seen = []
     reading = threading.Thread(target=lambda: seen.extend(verify.blocks(root.path, Pace(1, stop))))

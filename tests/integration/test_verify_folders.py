@@ -138,7 +138,7 @@ def test_repair_beside_a_worker(verify, folder, kafka):
 
 
 def test_repair(verify, folder, kafka):
-    """Bad blocks are moved and told as lost by their machine; the next look finds all good."""
+    """Bad blocks are quarantined and revoked by their machine; the next verification is clean."""
     bad = [f"processed_data_{m}/a/block_000{n}.bin" for m in "mn" for n in (0, 3)]
     contents = []
     for path in bad:
@@ -174,7 +174,7 @@ def test_repair_without_a_broker(verify, folder, monkeypatch):
 
 
 def test_broker_that_goes_away(verify, folder, kafka, monkeypatch):
-    """What was moved and could not be told is told by the next one."""
+    """A loss that could not be published is published by the next run."""
 
     def refuse(_settings, _acks):
         raise BrokerUnreachableError("no Kafka broker answers")

@@ -20,7 +20,7 @@ OTHER_ID = id_of(OTHER)
 
 
 class Partition:
-    """One partition, read by one intake."""
+    """One partition, with its receiver."""
 
     def __init__(self, context, number=3):
         self.context = context
@@ -29,7 +29,7 @@ class Partition:
         self.generation = 1
 
     async def put(self, *records):
-        """Let the intake take *records*: frames with their values, or headers with theirs."""
+        """Give *records* to the receiver: frames, or headers, with their values."""
         for headers, value in records:
             packed = frames.encode(headers) if isinstance(headers, Frame) else headers
             record = InboundRecord(
@@ -68,6 +68,6 @@ def half_written(store):
 
 
 async def expire(partition, clock, *, highwater=None, after=BLOCK_TIMEOUT + 1):
-    """Let time pass, then let the intake give up what is late."""
+    """Let *after* seconds pass, then expire the attempts that are late."""
     clock.now += after
     await partition.receiver.expire(highwater=partition.offset if highwater is None else highwater)

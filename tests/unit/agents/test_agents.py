@@ -187,7 +187,7 @@ def limited(monkeypatch, limit):
 
 
 async def test_block(run, worker):
-    """A block is kept, told of, and then acknowledged, by hand and not by the stream."""
+    """A block is persisted and published, and then its records are acknowledged, by the agent."""
     events = block_events()
     await run(blocks.keep_blocks, *events[:-1])
     assert not any(event.message.acked for event in events)
@@ -255,7 +255,7 @@ async def test_partition_that_goes(run):
 
 @pytest.mark.parametrize("answer", [None, AssertionError("not assigned"), ConsumerNotStarted("x")])
 async def test_expiry_while_partitions_move(run, worker, ends, answer):
-    """Where a partition ends may not be known while it moves: nothing is given up then."""
+    """During a rebalance a partition's end may be unknown: no attempt expires then."""
     await run(blocks.keep_blocks, *block_events()[:2])
     worker.highwater = answer
     await inspect.unwrap(blocks.expire_blocks)()
@@ -265,7 +265,7 @@ async def test_expiry_while_partitions_move(run, worker, ends, answer):
 
 
 async def test_expiry(run, worker):
-    """A block whose producer died is given up by the clock."""
+    """A block whose producer died expires."""
     await run(blocks.keep_blocks, *block_events()[:2])
     worker.highwater = 2
     app.context.clock = Clock(monotonic=lambda: 1e12, wall=lambda: 1.0)
@@ -309,7 +309,7 @@ async def test_max_blocks(monkeypatch):
 
 
 async def test_begun_in_vain(monkeypatch):
-    """Of several that wait as many may begin as blocks are given up, whatever the order."""
+    """For each block that is aborted one waiting block may begin, whatever the order."""
     limited(monkeypatch, 2)
     await app.context.begin_block()
     await app.context.begin_block()
@@ -348,7 +348,7 @@ def small_event(raw, key=FILE_ID, *, off=0):
 
 
 async def test_folds_acks(run):
-    """Acknowledgements of our group are folded; a stranger's record, or another group's, is not."""
+    """Acknowledgements of this group are folded; other groups and unknown producers are ignored."""
     ours = ack_of(0, blocks=1, file_size=10)
     acks = [BlockAck(**{f: getattr(ours, f) for f in ours.__struct_fields__} | {"group": g})
             for g in ("g1", "g2")]  # fmt: skip
@@ -595,7 +595,7 @@ def test_consumer_refuses_what_is_void(faust_app, monkeypatch, generation, is_ac
 
 
 def test_many_lost():
-    """Whoever writes records that revoke blocks fills no memory: those beyond a limit are left."""
+    """Records that revoke blocks use bounded memory: those beyond a limit are skipped."""
     queue = asyncio.Queue(2)
     for block in range(3):
         claims._remember(queue, block)

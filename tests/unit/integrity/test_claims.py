@@ -122,7 +122,7 @@ def heartbeat(record):
 
 
 async def test_kafka_that_does_not_answer(known, monkeypatch):
-    """Whoever waits for the newest claims waits a moment, and keeps no thread from others."""
+    """A wait for the newest claims is short, and blocks no thread that other code needs."""
     monkeypatch.setattr(claims_module, "CONFIRM_SECONDS", 0.2)
     answered = threading.Event()
     monkeypatch.setattr(groups, "ends", lambda *_: answered.wait(30))
@@ -166,7 +166,7 @@ async def test_topic_that_is_another_one(known, followed):
     assert known.of(FILE_ID, 2)
 
 
-# --- what an intake makes of them
+# --- what a receiver does with them
 
 
 async def test_settled_without_a_copy(partition, context, store):

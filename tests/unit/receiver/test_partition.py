@@ -1,4 +1,4 @@
-"""The intake of a partition: what it acknowledges is done for good, whatever arrives."""
+"""The receiver of a partition acknowledges only what is final, whatever arrives."""
 
 import asyncio
 import collections
@@ -40,7 +40,7 @@ from tests.waiting import eventually
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
-    """A hold takes no time, and an fsync costs nothing."""
+    """A retry of the store takes no time, and an fsync costs nothing."""
     monkeypatch.setattr(backpressure, "HOLD_SECONDS", 0.001)
     monkeypatch.setattr(os, "fsync", lambda _fd: None)
 
@@ -49,7 +49,7 @@ def _quick(monkeypatch):
 
 
 async def test_block(partition, context, store):
-    """A block is kept, then told of, then acknowledged; nothing of it before."""
+    """A block is persisted, then published, then acknowledged; nothing of it earlier."""
     await partition.put(*pieces()[:-1])
     assert [] == context.seen
     assert 1 == context.stats.open_blocks
@@ -83,7 +83,7 @@ async def test_codecs(partition, context, codec):
 
 
 async def test_waits_for_kafka(partition, context):
-    """Nothing is acknowledged before Kafka has the word that the block is persisted."""
+    """No record is acknowledged before Kafka has the outcome of its block."""
     context.gate.clear()
     task = asyncio.create_task(partition.put(*pieces()))
     await context.asked.wait()
@@ -161,7 +161,7 @@ async def test_duplicates(partition, context):
 
 
 async def test_stored_block_again(partition, context, store):
-    """A block that is stored is told of again, and not written again."""
+    """A block that is persisted already is published again, and not written again."""
     await partition.put(*pieces())
     path = next(store.roots[0].path.rglob("*.bin"))
     before = path.stat()

@@ -1,4 +1,4 @@
-"""The lease: after a gap nothing is written until Kafka could have said that we are out."""
+"""After a gap the worker writes nothing until it would have heard of a rebalance."""
 
 from types import SimpleNamespace
 
@@ -15,12 +15,12 @@ def clock():
 
 @pytest.fixture
 def session(clock):
-    """The lease of a worker whose session times out after 10 s."""
+    """The guard of a worker whose session times out after 10 s."""
     return SessionGuard(10, clock=lambda: clock.now)
 
 
 def test_without_a_gap(session, clock):
-    """Who asks often enough is never in doubt, however long it runs."""
+    """A worker that asks often enough never waits, however long it runs."""
     for _ in range(100):
         clock.now += 4.9
 
@@ -28,7 +28,7 @@ def test_without_a_gap(session, clock):
 
 
 def test_gap(session, clock):
-    """After a gap all are in doubt for a while, whoever noticed it; then no more."""
+    """After a gap every caller waits for a while, not only the first; then none does."""
     clock.now += 60
 
     assert [5, 5] == [session.seconds_until_safe(), session.seconds_until_safe()]
@@ -39,7 +39,7 @@ def test_gap(session, clock):
 
 
 def test_second_gap(session, clock):
-    """A gap within the doubt begins it anew."""
+    """A second gap during the wait starts the wait again."""
     for _ in range(2):
         clock.now += 6
 
