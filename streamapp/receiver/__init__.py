@@ -1,1 +1,1 @@
-"""The frames of one partition in, persisted blocks out; no Faust here."""
+"""Receives frames and persists blocks; imports neither Faust nor a Kafka client."""

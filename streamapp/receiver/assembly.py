@@ -1,7 +1,6 @@
-"""Joins the frames of one block, in order, and proves that the whole is what was declared.
+"""Checks the frames of one block: their order, their lengths, and the SHA-256 of all bytes.
 
-Pure code: no disk, no clock. It hashes what it is given and holds no bytes; where they go
-is the caller's business.
+Pure: no disk, no clock. It hashes the bytes and does not hold them; the caller writes them.
 """
 
 from __future__ import annotations
@@ -19,14 +18,14 @@ if TYPE_CHECKING:
 
 
 class Step(enum.Enum):
-    """What a frame is to its block."""
+    """Whether a frame is the next one of its block."""
 
     NEXT = "next"
     REPEATED = "repeated"
 
 
 class Assembly:
-    """One attempt at one block: begun with its first frame, whole with its last."""
+    """One attempt at one block, from its first frame on."""
 
     def __init__(self, first: Frame, meta: BlockMeta) -> None:
         self.file_id = first.file_id
@@ -39,14 +38,14 @@ class Assembly:
 
     @property
     def sha256(self) -> bytes:
-        """SHA-256 of all that was added so far, 32 bytes."""
+        """SHA-256 of the bytes that were added so far; 32 bytes."""
         return self._digest.digest()
 
     def place(self, frame: Frame) -> Step:
-        """Return what *frame* is to the block: the next one, or one that came before.
+        """Return whether *frame* is the next one, or one that came before.
 
         Raises:
-            BlockCorruptError: a frame is missing before it, or it does not fit the block.
+            BlockCorruptError: a frame is missing before it, or it does not fit into the block.
         """
         if frame.frame < self._next_frame:
             return Step.REPEATED
@@ -64,10 +63,10 @@ class Assembly:
         return Step.NEXT
 
     def add(self, frame: Frame, data: bytes) -> None:
-        """Take *data*, the decoded bytes of the next frame.
+        """Add *data*, the decoded bytes of the next frame.
 
         Raises:
-            BlockCorruptError: they are not as many as the frame declares.
+            BlockCorruptError: its length is not the one that the frame declares.
         """
         if len(data) != frame.length:
             raise self._corrupt(
@@ -78,10 +77,10 @@ class Assembly:
         self._next_frame += 1
 
     def check(self, frame: Frame) -> None:
-        """Prove that the block, sealed by its last *frame*, is what was declared.
+        """Check the whole block against the seal of its last *frame*.
 
         Raises:
-            BlockCorruptError: bytes are missing, or the SHA-256 is another one.
+            BlockCorruptError: bytes are missing, or the SHA-256 differs.
         """
         if self.received_bytes != self.meta.size:
             raise self._corrupt(f"sealed after {self.received_bytes} of {self.meta.size} bytes")

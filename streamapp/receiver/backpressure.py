@@ -1,7 +1,7 @@
-"""Holds a partition while the store cannot do what must be done; nothing is skipped.
+"""Pauses a partition while the store cannot do its work, and retries; no record is skipped.
 
-A full or failing disk is waited for, as long as it takes. A disk that works, and refuses one
-thing again and again, is not: the block is sent again, and the others go on.
+A full or failing disk is retried for as long as it takes. If the disk works and refuses one
+operation again and again, the block is rejected, so that it is sent again.
 """
 
 from __future__ import annotations
@@ -11,62 +11,76 @@ import logging
 
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from streamapp.errors import BlockCorruptError, StoreError, StoreFullError
+from streamapp.errors import BlockCorruptError, BlockError, StoreError, StoreFullError
 from streamapp.units import counted
 
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from streamapp.receiver.context import WorkerContext
+    from streamapp.receiver.context import BlockId, WorkerContext
+    from streamapp.store.metadata import BlockMetadata
 
 logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
-HOLD_SECONDS: Final = 2.0
-"""How long a store that cannot write is left alone before it is tried again."""
+PAUSE_SECONDS: Final = 2.0
+"""Seconds between two tries of an operation that the store could not do."""
 
 _REFUSED_WRITES: Final = 3
-"""A block that a healthy folder refuses so often (its folder was removed) is sent again."""
+"""Refusals of one operation by a healthy folder that are retried; it may have been removed."""
 
 
 class StoreRetry:
-    """Does a partition's work on the store, and waits where that cannot do it."""
+    """Does one partition's work on the store, in threads."""
 
     def __init__(
-        self, place: str, context: WorkerContext, *, gone_on: Callable[[float], None]
+        self, partition: str, context: WorkerContext, *, on_resume: Callable[[float], None]
     ) -> None:
-        """*gone_on* is called when the partition goes on, with the seconds that it was held."""
-        self._place = place
+        """*on_resume* is called after a pause, with its seconds."""
+        self._partition = partition
         self._context = context
-        self._gone_on = gone_on
+        self._on_resume = on_resume
         self._reason = ""
         self._since = 0.0
 
     async def run(
         self, operation: Callable[[], _T], *, meanwhile: Callable[[], Awaitable[None]] | None = None
     ) -> _T:
-        """Return what *operation* returns, in a thread; wait while the store cannot do it.
+        """Return the result of *operation*, which runs in a thread, after as many tries as needed.
+
+        *meanwhile* is awaited between two tries.
 
         Raises:
             BlockError: the block is unusable.
         """
         try:
-            return await self._tried(operation, meanwhile)
+            return await self._retry(operation, meanwhile)
         finally:
-            self.go_on()
+            self.resume()
 
-    def go_on(self) -> None:
-        """Hold no longer."""
+    async def stored(self, block_id: BlockId) -> BlockMetadata | None:
+        """Return the metadata of a block that is persisted here; None when there is none.
+
+        Unusable metadata counts as none.
+        """
+        try:
+            return await self.run(lambda: self._context.store.stored(*block_id))
+        except BlockError as error:
+            logger.warning("taken for not stored: file %s block %d: %s", *block_id, error)
+            return None
+
+    def resume(self) -> None:
+        """End the pause, if there is one."""
         if self._reason:
             self._reason = ""
-            logger.info("%s goes on", self._place)
-            self._context.stats.release(self._place)
-            self._context.without_room.discard(self._place)
-            self._gone_on(self._context.clock.monotonic() - self._since)
+            logger.info("%s goes on", self._partition)
+            self._context.stats.release(self._partition)
+            self._context.without_space.discard(self._partition)
+            self._on_resume(self._context.clock.monotonic() - self._since)
 
-    async def _tried(
+    async def _retry(
         self, operation: Callable[[], _T], meanwhile: Callable[[], Awaitable[None]] | None
     ) -> _T:
         refused = 0
@@ -80,17 +94,17 @@ class StoreRetry:
                 if refused > _REFUSED_WRITES:
                     message = f"the disk refused it {counted(refused, 'time')}: {error}"
                     raise BlockCorruptError(message) from error
-                self._hold(str(error))
+                self._pause(str(error))
                 if is_full:
-                    self._context.without_room.add(self._place)
-                await asyncio.sleep(HOLD_SECONDS)
+                    self._context.without_space.add(self._partition)
+                await asyncio.sleep(PAUSE_SECONDS)
                 if meanwhile is not None:
                     await meanwhile()
 
-    def _hold(self, reason: str) -> None:
+    def _pause(self, reason: str) -> None:
         if self._reason != reason:
             if not self._reason:
                 self._since = self._context.clock.monotonic()
             self._reason = reason
-            logger.error("%s holds: %s", self._place, reason)
-            self._context.stats.hold(self._place, reason)
+            logger.error("%s holds: %s", self._partition, reason)
+            self._context.stats.hold(self._partition, reason)

@@ -1,6 +1,6 @@
-"""What the receivers of all partitions share: the worker around them, seen from there.
+"""What the receivers of all partitions share: settings, store, clock, and how to publish.
 
-No Faust and no Kafka client: how a record is published, and how the worker is stopped, is given.
+No Faust and no Kafka client: functions that publish a record and stop the worker are given.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 RETRY_SECONDS: Final = 2.0
-"""How long Kafka is left alone before a record that it did not take is published again."""
+"""Seconds until a record that Kafka did not accept is published again."""
 
 BlockId = tuple[str, int]
 """A block: file id, number."""
@@ -42,23 +42,26 @@ class AttemptId(NamedTuple):
 
     @property
     def block_id(self) -> BlockId:
-        """The block that it is an attempt at."""
+        """The block that this is an attempt at."""
         return self.file_id, self.block
 
     def __str__(self) -> str:
-        """As it stands in log lines."""
+        """As log lines show it."""
         return f"file {self.file_id} block {self.block}"
 
 
 class Clock(NamedTuple):
-    """Where the time comes from; both in seconds."""
+    """Two clocks, both in seconds: one that only increases, and one since 1970."""
 
     monotonic: Callable[[], float] = time.monotonic
     wall: Callable[[], float] = time.time
 
 
 class InboundRecord(msgspec.Struct, kw_only=True):
-    """One record as it came from the stream; *ack* acknowledges it to Kafka."""
+    """One record of a partition.
+
+    *ack* acknowledges it to Kafka. *stamp* is when it was written, in seconds since 1970.
+    """
 
     offset: int
     generation: int | None
@@ -70,7 +73,7 @@ class InboundRecord(msgspec.Struct, kw_only=True):
 
 
 class Claim(NamedTuple):
-    """Another machine has a block, by the newest acknowledgement: *sha256* of its bytes."""
+    """Another machine has a block, by its newest acknowledgement; *sha256* in hex."""
 
     machine: str
     folder: str
@@ -78,21 +81,21 @@ class Claim(NamedTuple):
 
 
 class ClaimLookup(Protocol):
-    """Which blocks other machines of the group have."""
+    """Looks up which blocks other machines of the group have persisted."""
 
     def of(self, file_id: str, block: int) -> Claim | None:
-        """Return which other machine has a block, as far as it is known here now."""
+        """Return which other machine has the block; None when none is known."""
 
     async def catch_up(self) -> bool:
-        """Wait a moment until all is known that is acknowledged by now; return whether it is."""
+        """Read the acknowledgements up to now; return whether that succeeded in a few seconds."""
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)
 class WorkerContext:
     """What the receivers of all partitions share in one worker.
 
-    *send* writes a record to its topic, and raises when Kafka did not take it. *on_limit* is
-    called once, when as many blocks are persisted as ``--max-blocks`` allows.
+    *send* publishes a record, and raises when Kafka did not accept it. *on_limit* is called once,
+    when as many blocks are persisted as ``--max-blocks`` allows.
     """
 
     settings: Settings
@@ -103,22 +106,22 @@ class WorkerContext:
     on_limit: Callable[[], object]
     clock: Clock = dataclasses.field(default_factory=Clock)
     locks: KeyedLock = dataclasses.field(default_factory=KeyedLock)
-    without_room: set[str] = dataclasses.field(default_factory=set)
-    """The partitions that wait for room: all others give up for them what is idle."""
+    without_space: set[str] = dataclasses.field(default_factory=set)
+    """Partitions that are paused because a disk is full: all partitions abort idle blocks."""
     begun: int = 0
-    """Blocks that were begun, and are persisted or open."""
+    """Blocks that are open or persisted."""
     persisted: int = 0
     _abandoned: asyncio.Event = dataclasses.field(default_factory=asyncio.Event, init=False)
 
     async def publish(self, record: BlockAck | Quarantined) -> None:
-        """Write *record* to its topic; return when Kafka has it.
+        """Publish *record*; return when Kafka has it.
 
-        While Kafka does not take it, the worker holds, and it is written again.
+        While Kafka does not accept it, the worker reports that it is paused, and retries.
         """
         while True:
             try:
                 await self.send(record)
-            except Exception as error:  # noqa: BLE001 - whatever Kafka's client raises: it is not written
+            except Exception as error:  # noqa: BLE001 - Kafka's clients raise any exception
                 reason = f"Kafka does not take acknowledgements: {error!r}"
                 logger.warning("%s", reason)
                 self.stats.hold("acknowledging", reason)
@@ -129,11 +132,11 @@ class WorkerContext:
 
     @property
     def is_full(self) -> bool:
-        """Whether as many blocks are begun as ``--max-blocks`` allows."""
+        """Whether as many blocks are open or persisted as ``--max-blocks`` allows."""
         return self.settings.max_blocks is not None and self.begun >= self.settings.max_blocks
 
     async def begin_block(self) -> None:
-        """Wait until one more block may be begun: ``--max-blocks`` is exact."""
+        """Wait until ``--max-blocks`` allows one more block, and count it."""
         while self.is_full:
             self.stats.hold("max-blocks", "as many blocks are begun as --max-blocks allows")
             self._abandoned.clear()
@@ -142,7 +145,7 @@ class WorkerContext:
         self.begun += 1
 
     def abandon_block(self) -> None:
-        """Note that a block that was begun is not persisted: another one may begin."""
+        """Note that a block that was begun is aborted: another one may begin."""
         self.begun -= 1
         self._abandoned.set()
 

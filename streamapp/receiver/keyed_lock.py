@@ -1,8 +1,8 @@
-"""One answer about a block at a time.
+"""Locks each block while an outcome of it is published.
 
-The record that a block is persisted and the record that it was lost share a key, and the later
-one counts. Whoever looks at the disk and then says what is there holds the block's turn
-meanwhile, so that nobody says the opposite in between, while Kafka is slow to take it.
+The record that a block is persisted and the record that it is lost have the same key, and the
+newer one counts. So whoever looks at the disk and publishes what it found holds the block's
+lock until Kafka has the record.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ if TYPE_CHECKING:
 
 
 class KeyedLock:
-    """The turns of all blocks; one that nobody holds or waits for costs nothing."""
+    """One lock for each block; it exists only while it is held or waited for."""
 
     def __init__(self) -> None:
         self._locks: dict[tuple[str, int], asyncio.Lock] = {}
-        self._wanted: dict[tuple[str, int], int] = {}
+        self._users: dict[tuple[str, int], int] = {}
 
     @contextlib.asynccontextmanager
     async def of(self, file_id: str, block: int) -> AsyncIterator[None]:
-        """Wait for the block's turn, and hold it."""
+        """Hold the block's lock."""
         key = (file_id, block)
         lock = self._locks.setdefault(key, asyncio.Lock())
-        self._wanted[key] = self._wanted.get(key, 0) + 1
+        self._users[key] = self._users.get(key, 0) + 1
         try:
             async with lock:
                 yield
         finally:
-            self._wanted[key] -= 1
-            if not self._wanted[key]:
-                del self._wanted[key], self._locks[key]
+            self._users[key] -= 1
+            if not self._users[key]:
+                del self._users[key], self._locks[key]

@@ -1,8 +1,8 @@
 """Acknowledges one partition's events in offset order, in whatever order they finish.
 
-Pure code. Kafka keeps one number for each partition, and everything below it counts as
-done; so an event is acknowledged only when no event before it is still open. Faust must
-never see a gap: its own gap logic commits past an open head (faust-streaming#606).
+Pure: no I/O, no clock. A commit in Kafka is one offset, and all events below it count as done. So
+an event is acknowledged only when all events before it are settled. Faust must never see a gap:
+it would commit past an event that is not acknowledged (faust-streaming#606).
 """
 
 from __future__ import annotations
@@ -28,12 +28,15 @@ class Ledger:
 
     @property
     def safe_offset(self) -> int | None:
-        """The offset of the oldest event that is not acknowledged; nothing beyond commits."""
+        """The offset of the oldest event that is not acknowledged; None without one."""
         return next(iter(self._waiting), None)
 
     @property
     def safe_stamp(self) -> float | None:
-        """When the oldest event that is not acknowledged was written; None without one."""
+        """When the oldest event that is not acknowledged was written; None without one.
+
+        Seconds since 1970.
+        """
         return next((stamp for _, stamp in self._waiting.values()), None)
 
     @property
@@ -49,10 +52,10 @@ class Ledger:
         ack: Callable[[], object],
         stamp: float = 0.0,
     ) -> bool:
-        """Enter the event at *offset*; return whether all that was entered before it is void.
+        """Enter the event at *offset*; return whether all events before it are void.
 
-        After a rebalance Kafka delivers from the last commit on: the offset does not
-        increase, or the generation is another one. What was begun will come again.
+        After a rebalance Kafka delivers from the last commit on: the offset does not increase, or
+        the *generation* changes. The events that were not acknowledged are delivered again.
         *stamp* is when the event was written, in seconds since 1970.
         """
         last_generation, last_offset = self._last
@@ -66,7 +69,7 @@ class Ledger:
     def void_unless(self, generation: int | None) -> bool:
         """Forget all events unless they are of *generation*; return whether they are void.
 
-        For a partition on which nothing comes any more: another worker had it meanwhile.
+        For a partition without new events that another worker was assigned meanwhile.
         """
         void = self.last_offset >= 0 and self._last[0] != generation
         if void:
@@ -74,9 +77,9 @@ class Ledger:
         return void
 
     def settle(self, offsets: Iterable[int]) -> None:
-        """Mark *offsets* as done, and acknowledge all that now have none open before them.
+        """Mark *offsets* as done, and acknowledge all events that have only such ones before them.
 
-        An offset that is not waiting (settled before, or void since) changes nothing.
+        An offset that is acknowledged or void changes nothing.
         """
         self._settled.update(self._waiting.keys() & set(offsets))
         while self._waiting:

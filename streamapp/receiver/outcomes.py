@@ -1,6 +1,6 @@
-"""What a worker says of the records of one partition: to producers, and to whoever looks on.
+"""Publishes the outcomes of the records of one partition.
 
-Each word is counted, and each returns only when Kafka has it.
+Each outcome is counted, and each method returns when Kafka has the record.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MAX_QUARANTINED: Final = 1000
-"""Records that are kept under ``quarantine/``; further ones are counted and logged only."""
+"""Records that are written to ``quarantine/``; further ones are counted and logged only."""
 
 MAX_QUARANTINED_BYTES: Final = 64 * 1024
 
 
 class OutcomePublisher:
-    """Speaks for one partition."""
+    """Publishes acknowledgements and quarantined records of one partition."""
 
     def __init__(self, topic: str, partition: int, context: WorkerContext) -> None:
         self._topic, self._partition = topic, partition
         self._context = context
 
-    async def stored(
-        self, attempt: int, stored: BlockMetadata, rejection: Rejection | None = None
+    async def acknowledge(
+        self, attempt: int, block: BlockMetadata, rejection: Rejection | None = None
     ) -> None:
-        """Publish that a block is persisted; or, with *rejection*, that *attempt* is over."""
+        """Publish that *block* is persisted; or, with *rejection*, that *attempt* is rejected."""
         if rejection:
             self._context.stats.rejected += 1
         await self._context.publish(
-            stored.acknowledgement(
+            block.acknowledgement(
                 group=self._context.settings.group_id,
                 machine=self._context.settings.machine_id,
                 at=self._context.clock.wall(),
@@ -50,12 +50,12 @@ class OutcomePublisher:
             )
         )
 
-    async def rejected(
+    async def reject(
         self, attempt_id: AttemptId, meta: BlockMeta, reason: str, *, sha256: str = ""
     ) -> None:
-        """Say that an attempt at a block is over, and why: it is sent again.
+        """Publish that an attempt is rejected, so that the block is sent again.
 
-        *sha256* is what another machine has stored instead.
+        *sha256*: the SHA-256, in hex, of the block that another machine has instead.
         """
         self._context.stats.rejected += 1
         await self._context.publish(
@@ -78,20 +78,20 @@ class OutcomePublisher:
             )
         )
 
-    async def deleted_unread(self, first: int, end: int) -> None:
-        """Say that records *first* to before *end* are gone; their producer sees it too."""
+    async def report_deleted(self, first: int, end: int) -> None:
+        """Report that Kafka deleted the records from *first* to before *end* unread."""
         reason = (
             f"Kafka deleted offsets {first} to {end - 1} before they were read: "
             "its retention is too short for this group; their blocks are sent again"
         )
         logger.error("%s-%d: %s", self._topic, self._partition, reason)
         self._context.stats.deleted_unread += end - first
-        await self._tell_quarantined(first, reason)
+        await self._publish_quarantined(first, reason)
 
-    async def set_aside(
+    async def quarantine(
         self, record: InboundRecord, reason: str, frame: Frame | None = None
     ) -> None:
-        """Put a bad record on record: counted, logged, kept under ``quarantine/``, told."""
+        """Count, log and publish a bad record, and write it to ``quarantine/``."""
         self._context.stats.quarantined += 1
         where = f"{self._topic}-{self._partition}-{record.offset}"
         logger.warning("set aside %s: %s", where, reason)
@@ -114,9 +114,9 @@ class OutcomePublisher:
         except StoreError as error:
             logger.warning("could not keep %s under quarantine: %s", where, error)
             path = ""
-        await self._tell_quarantined(record.offset, reason, path=path, frame=frame)
+        await self._publish_quarantined(record.offset, reason, path=path, frame=frame)
 
-    async def _tell_quarantined(
+    async def _publish_quarantined(
         self, offset: int, reason: str, *, path: str = "", frame: Frame | None = None
     ) -> None:
         await self._context.publish(

@@ -1,6 +1,6 @@
-"""What a worker knows of itself: what it did, what it waits for, how fast it is.
+"""A worker's counters since its start, the reasons why it is paused, and its rate.
 
-Counts since the worker started; the agents move them, heartbeats and views read them.
+The agents and receivers update them; heartbeats and views read them.
 """
 
 from __future__ import annotations
@@ -15,66 +15,68 @@ if TYPE_CHECKING:
     from streamapp.kafka.broker_contact import BrokerContact
 
 RATE_SECONDS: Final = 10.0
-"""Span that the rate is taken over: long enough for a few blocks, short enough to be live."""
+"""Seconds over which the rate is averaged: enough for a few blocks."""
 
 
 class WorkerStats:
-    """One worker's counters. Used from the event loop alone."""
+    """One worker's counters. Used in the event loop only."""
 
     def __init__(self) -> None:
         self.started_at = time.time()
         self.blocks = 0
         self.bytes = 0
         self.repeated = 0
-        self.elsewhere = 0  # blocks that another machine had already
+        self.elsewhere = 0  # blocks that another machine had persisted
         self.rejected = 0
         self.quarantined = 0
         self.corrupt = 0  # stored blocks that were found bad
-        self.deleted_unread = 0  # records that retention took before this group read them
+        self.deleted_unread = 0  # records that retention deleted before this group read them
         self.open_blocks = 0
-        self.taken: dict[tuple[str, int], int] = {}  # records, by topic and partition
+        self.taken: dict[tuple[str, int], int] = {}  # records received, by topic and partition
         self.stopping = False
         self.folders: tuple[str, ...] = ()  # identities of the data folders that are in place
         self.start_id = ""  # random, new at each start
         self.retention_seconds: float | None = None
-        self.oldest_unread: float | None = None  # when the oldest record not done was written
-        self.contact: BrokerContact | None = None  # as soon as Kafka was asked for its topics
+        self.oldest_unread: float | None = (
+            None  # when the oldest record that is not acknowledged was written
+        )
+        self.contact: BrokerContact | None = None  # None until the worker is prepared
         self._holds: dict[str, str] = {}
         self._recent: collections.deque[tuple[float, int]] = collections.deque()
 
     def took(self, topic: str, partition: int) -> None:
-        """Count a record of any kind: the watchdog sees by it that something moves."""
-        place = topic, partition
-        self.taken[place] = self.taken.get(place, 0) + 1
+        """Count a record; the watchdog sees progress by it."""
+        key = topic, partition
+        self.taken[key] = self.taken.get(key, 0) + 1
 
     def persisted(self, size: int) -> None:
-        """Count a block of *size* bytes that is persisted now and was not before."""
+        """Count a block of *size* bytes that was persisted."""
         self.blocks += 1
         self.bytes += size
 
     def received(self, size: int) -> None:
-        """Count *size* bytes that were written just now; they make the rate."""
+        """Count *size* bytes that were written now, for the rate."""
         self._recent.append((time.monotonic(), size))
         self._trim()
 
     def broker_answered(self) -> None:
-        """Note that a broker answered just now."""
+        """Note that a broker answered now."""
         if self.contact is not None:
             self.contact.note_answer()
 
     def hold(self, what: str, reason: str) -> None:
-        """Note that *what* waits, and why."""
+        """Note that *what* is paused, and why."""
         self._holds[what] = reason
 
     def release(self, what: str) -> None:
-        """Note that *what* goes on."""
+        """Note that *what* is resumed."""
         self._holds.pop(what, None)
 
     @property
     def retention_left(self) -> float | None:
-        """The seconds until Kafka deletes the oldest record that is not done.
+        """The seconds until Kafka deletes the oldest record that is not acknowledged.
 
-        None when all is read, or Kafka keeps records without a limit of time.
+        None without such a record, or without a time limit.
         """
         if self.oldest_unread is None or self.retention_seconds is None:
             return None
@@ -82,7 +84,7 @@ class WorkerStats:
 
     @property
     def reason(self) -> str:
-        """Why the worker holds, each kind of reason once; empty when it does not."""
+        """Why the worker is paused, each kind of reason once; empty when it is not."""
         no_broker = self.contact.reason if self.contact is not None else ""
         kinds: dict[str, str] = {}
         for reason in filter(None, (no_broker, *self._holds.values())):
@@ -91,14 +93,14 @@ class WorkerStats:
 
     @property
     def state(self) -> Literal["running", "holding", "stopping"]:
-        """``running``, ``holding`` (something waits for room, a disk or Kafka) or ``stopping``."""
+        """``running``, ``holding`` (paused: it waits for a disk or Kafka) or ``stopping``."""
         if self.stopping:
             return "stopping"
         return "holding" if self.reason else "running"
 
     @property
     def rate(self) -> float:
-        """Bytes per second over the last seconds."""
+        """Bytes a second over the last `RATE_SECONDS`."""
         self._trim()
         return sum(size for _, size in self._recent) / RATE_SECONDS
 

@@ -30,8 +30,8 @@ from streamapp.errors import BlockConflictError, StoreError, StoreFullError
 from streamapp.protocol import frames
 from streamapp.protocol.frames import Frame
 from streamapp.protocol.messages import BlockAck
-from streamapp.receiver import attempts, backpressure, outcomes
-from streamapp.receiver import partition as intake_module
+from streamapp.receiver import backpressure, endings, outcomes, pending_writer
+from streamapp.receiver import partition as partition_module
 from streamapp.receiver.attempts import Elsewhere
 from streamapp.receiver.context import Claim, InboundRecord, WorkerContext
 from streamapp.receiver.partition import PartitionReceiver
@@ -203,11 +203,11 @@ class World(RuleBasedStateMachine):
         self.patch = pytest.MonkeyPatch()
         self.loop = asyncio.new_event_loop()
         self.clock = FakeClock()
-        for module in (intake_module, attempts):
-            self.patch.setattr(module, "in_a_thread", lambda abort: abort())
-        self.patch.setattr(backpressure, "HOLD_SECONDS", 0)
+        for module in (endings, pending_writer):
+            self.patch.setattr(module, "abort_in_thread", lambda writer: writer.abort())
+        self.patch.setattr(backpressure, "PAUSE_SECONDS", 0)
         self.patch.setattr(asyncio, "to_thread", self._at_once)
-        for module in (intake_module, outcomes, backpressure):
+        for module in (partition_module, endings, outcomes, backpressure):
             self.patch.setattr(module.logger, "disabled", True)
         self.log = []
         self.sendings = []
@@ -237,7 +237,7 @@ class World(RuleBasedStateMachine):
     def _begin_life(self):
         self._go_back()
         self.receiver = PartitionReceiver("data-blocks", 0, self.reader.context)
-        settle = self.receiver._settle_block
+        settle = self.receiver._endings.settle_block
 
         def settle_if_persisted(block_id):
             assert block_id in self.persisted, "done, and no machine has it by the newest word"
@@ -246,7 +246,7 @@ class World(RuleBasedStateMachine):
                     self.done.add(sending.attempt)
             settle(block_id)
 
-        self.patch.setattr(self.receiver, "_settle_block", settle_if_persisted)
+        self.patch.setattr(self.receiver._endings, "settle_block", settle_if_persisted)
 
     def _go_back(self):
         """Begin at the commit: what comes again is to be done again."""

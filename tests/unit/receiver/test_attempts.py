@@ -44,27 +44,27 @@ ALLOWED = {
 @pytest.fixture
 def attempts():
     """The attempts of a partition, none yet."""
-    return Attempts()
+    return Attempts(lambda: 0.0)
 
 
 @pytest.mark.parametrize(("before", "after"), [*itertools.product(PHASES, repeat=2)])
 def test_transitions(attempts, before, after):
     """An attempt takes the transitions of the table; any other one is a fault of the program."""
-    attempts.move(ID, PHASES[before], now=0.0)
+    attempts.move(ID, PHASES[before])
     if (before, after) in ALLOWED:
-        assert isinstance(attempts.move(ID, PHASES[after], now=1.0).phase, after)
+        assert isinstance(attempts.move(ID, PHASES[after]).phase, after)
         assert (0, 1) == (attempts.count(before), attempts.count(after))
     else:
         with pytest.raises(AssertionError, match=f"{before.__name__} cannot become"):
-            attempts.move(ID, PHASES[after], now=1.0)
+            attempts.move(ID, PHASES[after])
 
 
 def test_order_within_a_phase(attempts):
     """Attempts are listed in the order in which they entered their phase."""
     first, second = ID, ID._replace(attempt=2)
-    attempts.move(first, Orphaned(), now=0.0)
-    attempts.move(second, PHASES[Repeated], now=1.0)
-    attempts.move(first, PHASES[Repeated], now=2.0)
+    attempts.move(first, Orphaned())
+    attempts.move(second, PHASES[Repeated])
+    attempts.move(first, PHASES[Repeated])
 
     assert [second, first] == [attempt.id for attempt in attempts.within(Repeated)]
 
@@ -73,8 +73,8 @@ def test_attempts_of_a_block(attempts):
     """The attempts of one block are found until they are closed or removed."""
     closed, other, removed = ID._replace(attempt=2), ID._replace(block=8), ID._replace(attempt=3)
     for attempt_id in (ID, closed, other, removed):
-        attempts.move(attempt_id, Orphaned(), now=0.0)
-    attempts.move(closed, Closed(), now=0.0)
+        attempts.move(attempt_id, Orphaned())
+    attempts.move(closed, Closed())
     attempts.remove(attempts.get(removed))
 
     assert [ID] == [attempt.id for attempt in attempts.of_block(ID.block_id)]
@@ -84,7 +84,7 @@ def test_attempts_of_a_block(attempts):
 
 def test_removed_attempt_is_closed(attempts):
     """Code that still holds a removed attempt sees that it is over."""
-    attempt = attempts.move(ID, Orphaned(), now=0.0)
+    attempt = attempts.move(ID, Orphaned())
     attempts.remove(attempt)
 
     assert isinstance(attempt.phase, Closed)
@@ -92,7 +92,7 @@ def test_removed_attempt_is_closed(attempts):
 
 def test_clear(attempts):
     """After a rebalance no attempt is left, and none is counted."""
-    attempts.move(ID, Orphaned(), now=0.0)
+    attempts.move(ID, Orphaned())
     attempts.clear()
 
     assert (None, 0, []) == (attempts.get(ID), attempts.count(Orphaned), attempts.within(Orphaned))

@@ -42,4 +42,4 @@ async def test_unused_locks_are_forgotten():
         await asyncio.gather(waiting, return_exceptions=True)
         assert 1 == len(locks._locks)
 
-    assert ({}, {}) == (locks._locks, locks._wanted)
+    assert ({}, {}) == (locks._locks, locks._users)

@@ -14,8 +14,8 @@ import zstandard
 from streamapp.errors import StoreError, StoreFullError
 from streamapp.protocol import frames
 from streamapp.protocol.frames import BlockMeta, Codec, Frame, Seal
-from streamapp.receiver import attempts, backpressure, outcomes
-from streamapp.receiver import partition as intake_module
+from streamapp.receiver import attempts, backpressure, lateness, outcomes
+from streamapp.receiver import partition as partition_module
 from streamapp.receiver.attempts import Closed, Orphaned, Repeated
 from streamapp.receiver.partition import PartitionReceiver
 from streamapp.store import free_space
@@ -483,7 +483,7 @@ async def test_quarantine_that_cannot_be_kept(partition, context, store, monkeyp
 
 async def test_many_open_blocks(partition, context, monkeypatch):
     """Half-sent blocks without end do not fill the disk: the idlest makes place."""
-    monkeypatch.setattr(intake_module, "MAX_OPEN_BLOCKS", 4)
+    monkeypatch.setattr(partition_module, "MAX_OPEN_BLOCKS", 4)
     for attempt in range(200):
         await partition.put(pieces(attempt=attempt)[0])
 
@@ -494,7 +494,7 @@ async def test_many_open_blocks(partition, context, monkeypatch):
 
 async def test_flood_of_begun_blocks(partition, context, monkeypatch):
     """Blocks that begin in any number end no block of which more came, in whatever order."""
-    monkeypatch.setattr(intake_module, "MAX_OPEN_BLOCKS", 4)
+    monkeypatch.setattr(partition_module, "MAX_OPEN_BLOCKS", 4)
     good = pieces(meta=OTHER)
     begun = itertools.count()
     for record in good:
@@ -508,7 +508,7 @@ async def test_flood_of_begun_blocks(partition, context, monkeypatch):
 
 async def test_made_up_attempts_are_forgotten(partition, context, monkeypatch):
     """A stranger can make up any number of attempts; what is remembered of them has an end."""
-    monkeypatch.setattr(intake_module, "MAX_ATTEMPTS", 5)
+    monkeypatch.setattr(attempts, "MAX_ATTEMPTS", 5)
     await partition.put(*pieces())
     await partition.put(*(pieces(attempt=n)[0] for n in range(100)))
     await partition.put(*(pieces(attempt=n, meta=OTHER)[1] for n in range(100)))
@@ -779,7 +779,7 @@ async def test_repeats_keep_no_block_open_that_is_elsewhere(partition, context, 
 
 async def test_slow_producer(partition, context, clock, monkeypatch):
     """A slow link is no reason: a block that comes at the rate that is asked for is kept."""
-    monkeypatch.setattr(attempts, "SLOWEST_BYTES", 10)
+    monkeypatch.setattr(lateness, "SLOWEST_BYTES", 10)
     data = bytes(20_000)
     records = pieces(data, frame_size=50)
     assert 400 == await touched(partition, clock, records, seconds=2_000)
@@ -1000,7 +1000,7 @@ async def test_room_that_dead_blocks_of_another_partition_hold(
     assert [(dead[0][0].file_id, "rejected"), (FILE_ID, "persisted")] == [
         (ack.file_id, ack.outcome) for ack in context.acks
     ]
-    assert set() == context.without_room
+    assert set() == context.without_space
 
 
 async def test_two_blocks_that_wait_for_the_same_room(partition, context, store, monkeypatch):
