@@ -1,8 +1,8 @@
 """Turns frames into blocks on disk, and says so on ``block-acknowledgments``.
 
 One actor for each partition. The stream's own acknowledgement is off:
-`streamapp.receiver.partition` acknowledges in offset order what is done for good, so a crash brings
-back all the rest.
+`streamapp.receiver.partition` acknowledges in offset order what is done for good, so a crash
+brings back all the rest.
 """
 
 from __future__ import annotations

@@ -1,17 +1,16 @@
-"""Assigns partitions to the workers of the group, and to no other member.
+"""Assigns partitions only to members of the consumer group whose metadata is valid.
 
-Whoever may join the consumer group hands its metadata to the leader, which is any worker.
-Faust decodes the metadata of every member and trusts it: garbage ends the leader, and the
-address that a member gives is asked for its part of the tables. Here a member whose metadata
-breaks a rule gets no partitions, and a warning names it; the others are assigned as before.
-The leader's answer is checked as well: what cannot be read counts as no partitions, until
-the group is assigned anew.
+For faust-streaming 0.15.3. Whoever may join the group sends metadata to the leader, which is one
+of the workers. Faust decodes the metadata of every member without validating it: malformed
+metadata ends the leader, and the URL that a member gives is queried for its part of the tables.
+Here a member with invalid metadata gets no partitions and a warning names it; the others are
+assigned as before. The leader's assignment is validated as well: an invalid one counts as no
+partitions until the next rebalance.
 
-Kafka's rights (ACLs) on the group decide who may join: a member that follows the rules is a
-worker, whoever runs it.
+Kafka's ACLs on the group decide who may join: a member with valid metadata is a worker.
 
-Delete when Faust survives unreadable metadata (`tests/unit/worker/test_assignor.py` has a test that
-fails then) and bounds what a member may say.
+Delete when Faust survives malformed metadata (a test in `tests/unit/worker/test_assignor.py`
+fails then) and limits what a member may declare.
 """
 
 from __future__ import annotations
@@ -45,10 +44,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MAX_METADATA_BYTES: Final = MIB
-"""Most bytes of a member's or the leader's metadata; 100 workers need a tenth of it."""
+"""Maximum size of a member's or the leader's metadata; 100 workers need a tenth of it."""
 
 MAX_MEMBERS: Final = 1000
-"""Most addresses in a distribution."""
+"""Maximum number of URLs in a distribution."""
 
 _Url: Any = Annotated[str, msgspec.Meta(pattern=rf"^{WEB_URL}\Z")]
 _Number: Any = Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)]
@@ -62,7 +61,7 @@ class _Assignment(msgspec.Struct):
 
 
 class Metadata(msgspec.Struct):
-    """What a member says of itself, and the leader to each member: Faust's format."""
+    """The metadata of a member, and the leader's answer to each member, in Faust's format."""
 
     assignment: _Assignment
     url: _Url
@@ -75,7 +74,7 @@ def decode(raw: bytes | None) -> Metadata:
     """Return the metadata in *raw*.
 
     Raises:
-        BlockMalformedError: it breaks a rule.
+        BlockMalformedError: it is too large or invalid.
     """
     size = len(raw or b"")
     if not 0 < size <= MAX_METADATA_BYTES:
@@ -89,18 +88,18 @@ def decode(raw: bytes | None) -> Metadata:
 
 
 def widths(settings: Settings) -> dict[str, int]:
-    """Return what a worker subscribes to: the topics, and how many partitions each has."""
+    """Return the topics that a worker subscribes to, with their numbers of partitions."""
     specs = (*topic_admin.specs(settings), *topic_admin.changelogs(settings))
     return {spec.name: spec.partitions for spec in specs}
 
 
 class GroupAssignor(PartitionAssignor):
-    """Faust's assignor, for the members whose metadata can be read."""
+    """Faust's assignor, for the members whose metadata is valid."""
 
     def _perform_assignment(
         self, cluster: ClusterMetadata, member_metadata: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Return the partitions of every member: none for one that is no worker."""
+        """Return the partitions of every member: none for an invalid one."""
         known = widths(cast("WorkerApp", self.app).settings)
         workers = {}
         for member, metadata in member_metadata.items():
@@ -119,24 +118,24 @@ class GroupAssignor(PartitionAssignor):
 
 
 class MemberMetadata:
-    """Reads what a member of the group sent, whatever it is."""
+    """Decodes what any member of the group sent."""
 
     def __init__(self, known: Mapping[str, int]) -> None:
         """*known*: the topics that a worker may subscribe to."""
         self._known = known
 
     def decode(self, raw: bytes) -> Any:  # noqa: ANN401 - aiokafka has no types
-        """Return the member's metadata; one without topics when it cannot be read."""
+        """Return the member's metadata; one without topics if it cannot be decoded."""
         try:
             found = protocol.ConsumerProtocolMemberMetadata.decode(raw)
             subscribed = [topic for topic in found.subscription if topic in self._known]
-        except Exception:  # noqa: BLE001 - aiokafka's decoder raises what it likes
+        except Exception:  # noqa: BLE001 - aiokafka's decoder raises any exception
             return protocol.ConsumerProtocolMemberMetadata(0, [], b"")
         return protocol.ConsumerProtocolMemberMetadata(0, subscribed, found.user_data)
 
 
 class MemberAssignment:
-    """Reads what the leader of the group assigned to this worker."""
+    """Decodes what the leader of the group assigned to this worker."""
 
     def __init__(self, known: Mapping[str, int], url: str) -> None:
         """*known*: topics and their partitions; *url*: this worker's address."""
@@ -144,11 +143,11 @@ class MemberAssignment:
         self._url = url
 
     def decode(self, raw: bytes) -> Any:  # noqa: ANN401 - aiokafka has no types
-        """Return the assignment; one without partitions when it breaks a rule."""
+        """Return the assignment; one without partitions if it is invalid."""
         try:
             found = protocol.ConsumerProtocolMemberAssignment.decode(raw)
             self._check(found)
-        except Exception as error:  # noqa: BLE001 - aiokafka's decoder raises what it likes
+        except Exception as error:  # noqa: BLE001 - aiokafka's decoder raises any exception
             logger.warning(
                 "the leader of the group assigned nothing that can be read, so this worker has "
                 "no partitions until the group changes: %s",
@@ -158,7 +157,11 @@ class MemberAssignment:
         return found
 
     def _check(self, found: Any) -> None:  # noqa: ANN401 - aiokafka has no types
-        """Raise when what Kafka's part and Faust's part say differs, or cannot be."""
+        """Validate Kafka's part and Faust's part of the assignment, which must be equal.
+
+        Raises:
+            Exception: it is invalid.
+        """
         plain = zlib.decompressobj().decompress(found.user_data, MAX_METADATA_BYTES + 1)
         metadata = decode(plain)
         actives = metadata.assignment.actives
@@ -188,7 +191,11 @@ class MemberAssignment:
 
 
 def _checked(metadata: Any, known: Mapping[str, int]) -> Any:  # noqa: ANN401 - aiokafka's
-    """Return a member's metadata without what cannot be; raise when it is no worker's."""
+    """Return a member's metadata without partitions that do not exist.
+
+    Raises:
+        BlockMalformedError: the metadata is invalid.
+    """
     if not metadata.subscription:
         message = "it subscribes to no topic of the group"
         raise BlockMalformedError(message)
@@ -209,7 +216,7 @@ def _checked(metadata: Any, known: Mapping[str, int]) -> Any:  # noqa: ANN401 - 
 
 
 def _unknown(assigned: Mapping[str, list[int]], known: Mapping[str, int]) -> str:
-    """Return a partition that is not there; empty when all are."""
+    """Return a partition that does not exist; empty when all exist."""
     for topic, partitions in assigned.items():
         for partition in partitions:
             if partition >= known.get(topic, 0):
@@ -218,9 +225,9 @@ def _unknown(assigned: Mapping[str, list[int]], known: Mapping[str, int]) -> str
 
 
 def read_members_with_limits(settings: Settings, url: str) -> None:
-    """Have this process read what members and leaders say as above; for workers alone.
+    """Validate metadata and assignments in this process; for workers only.
 
-    aiokafka has no hook for it: its coordinator takes the class by this name from its own module.
+    aiokafka has no hook: its coordinator looks the class up by this name in its own module.
     """
     known = widths(settings)
 

@@ -1,17 +1,19 @@
-"""Holds commits back until the tables' changelogs have what was folded.
+"""A Faust table whose rows are in its changelog before their source records are committed.
 
-Faust writes a table's changelog behind the agent's back, and commits the record that a row was
-made of without asking whether that arrived. A worker that is killed in between, or a broker that
-is gone, leaves a row that one machine alone has: nobody folds its record again. So a commit
-waits for the changelogs (`streamapp.worker.consumer`), and what Kafka refused is written again.
+For faust-streaming 0.15.3. Faust writes changelogs in the background, and commits the source
+record of a row without waiting for the row. If the worker is killed in between, or the broker
+fails, only this machine has the row, and nobody folds its source record again. So a commit waits
+for the changelogs (`streamapp.worker.consumer`), and a row that Kafka refused is written again.
 
-Nor does Faust ask who else writes. A worker that was cut off or frozen may have a row on its
-way that arrives only when another has long gone on from there. So each row says how far its
-table had been folded: one that is older than the rows before it counts for nothing when tables
-are restored, and whoever wrote it reads again what the others wrote before it. What it hides in
-the changelog is written once more, because compaction would keep the late row alone. A record
-that is folded again, because a crash came before its commit, makes a row of that table, and not
-a late one: the row that was made of it first may never have arrived.
+Faust also accepts rows of a worker that has lost its partition: a row that was sent before a
+suspension may arrive after another worker has folded newer records. So each row has a header with
+the newest source offset that its partition of the table had folded. When tables are restored, a
+row that is older than the rows before it is ignored, and a worker restores from some rows before
+the end of its database. Compaction would keep the late row, so the row that it hides is written
+again. A source record that is folded again after a crash makes a new row and not a late one: the
+first row may never have arrived.
+
+Delete when Faust commits a source record after its rows and fences former owners of a partition.
 """
 
 from __future__ import annotations
@@ -41,12 +43,12 @@ logger = logging.getLogger(__name__)
 RETRY_SECONDS: Final = 1.0
 
 LOOK_BACK: Final = 500
-"""Rows that a database has and that are restored again: among them is the newest one that those
-which came since are compared with. Each rebalance reads them, for each partition of a table."""
+"""Rows of a database that each rebalance restores again. The newest of them is what later rows
+are compared with."""
 
 FOLDED: Final = "folded"
-"""The header of a changelog's record: ``<topic>:<offset>`` of the newest record that its
-table's partition had folded. Other than generations, offsets outlive the group."""
+"""Header of a changelog record: ``<topic>:<offset>`` of the newest source record that the
+partition had folded. Offsets, unlike generations, outlive the group."""
 
 
 @logs.as_library
@@ -60,7 +62,7 @@ class ChangelogTable(faust.Table[Any, Any]):
         self._hidden: dict[bytes, tuple[int, str]] = {}
 
     def persisted_offset(self, tp: TP) -> int | None:
-        """Return from where *tp* is restored: some rows before the end of what we have."""
+        """Return the offset from which *tp* is restored: `LOOK_BACK` rows before the database's."""
         known = self.data.persisted_offset(tp)
         return None if known is None else max(-1, known - LOOK_BACK)
 
@@ -72,7 +74,7 @@ class ChangelogTable(faust.Table[Any, Any]):
         key_serializer: Any = None,  # noqa: ANN401
         value_serializer: Any = None,  # noqa: ANN401
     ) -> FutureMessage:
-        """Write a row to the changelog, again and again until Kafka has it."""
+        """Write a row to the changelog, and retry until Kafka has it."""
         number = cast("int", partition)
         if (event := current_event()) is not None:
             self._folded[number] = self._note_folded(
@@ -85,20 +87,20 @@ class ChangelogTable(faust.Table[Any, Any]):
         return self._write(number, key, value, *serializers)
 
     async def on_rebalance(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - Faust's
-        """Begin anew: what is restored now is read from before the end of the database."""
+        """Forget what the last recovery noted: the next one reads `LOOK_BACK` rows again."""
         self._newest.clear()
         self._hidden.clear()
         await super().on_rebalance(*args, **kwargs)
 
     def apply_changelog_batch(self, batch: Iterable[EventT[Any]]) -> None:
-        """Restore rows, but for those that came late from a worker that had lost its partition."""
+        """Restore rows, except late ones of a worker that had lost its partition."""
         events = list(batch)
         super().apply_changelog_batch([event for event in events if not self._is_late(event)])
         for place, offset in {e.message.tp: e.message.offset for e in events}.items():
             self.data.set_persisted_offset(place, offset)
 
     async def on_recovery_completed(self, active_tps: set[TP], standby_tps: set[TP]) -> None:
-        """Write the rows again that late ones hide in the changelog."""
+        """Write the rows again that late rows hide in the changelog."""
         await super().on_recovery_completed(active_tps, standby_tps)
         for key, (partition, topic) in self._hidden.items():
             if (row := self.data.get(key)) is not None:
@@ -107,14 +109,14 @@ class ChangelogTable(faust.Table[Any, Any]):
         self._hidden.clear()
 
     def _is_late(self, event: EventT[Any]) -> bool:
-        """Return whether a row was folded from an older record than one before it."""
+        """Return whether a row was folded from an older source record than a row before it."""
         message = event.message
         key = cast("bytes", event.key)
         self._hidden.pop(key, None)
         said = dict(cast("Any", message.headers) or ()).get(FOLDED, b"")
         topic, _, offset = bytes(said).decode("ascii", "replace").rpartition(":")
         if not (topic and offset.isdecimal()):
-            return False  # of an older version, or nobody knows whose
+            return False  # written by an older version or an unknown producer
         source = (message.partition, topic)
         known = self._newest.get(source, -1)
         self._note_folded(*source, int(offset))
@@ -125,13 +127,13 @@ class ChangelogTable(faust.Table[Any, Any]):
         return True
 
     def _note_folded(self, partition: int, topic: str, offset: int = -1) -> bytes:
-        """Note that the record at *offset* is folded; return the header that a row has now."""
+        """Note that the record at *offset* is folded; return the value of the header."""
         newest = max(offset, self._newest.get((partition, topic), -1))
         self._newest[partition, topic] = newest
         return f"{topic}:{newest}".encode()
 
     def _on_changelog_sent(self, fut: FutureMessage) -> None:
-        """Note how far of the changelog we have: up to our row, if no other one is before it."""
+        """Note that the database is up to date to our row, if no other row is before it."""
         metadata = fut.result()
         place, offset = metadata.topic_partition, metadata.offset
         known = self.data.persisted_offset(place)
@@ -139,24 +141,24 @@ class ChangelogTable(faust.Table[Any, Any]):
             self.data.set_persisted_offset(place, offset)
 
     async def _until_written(self, sent: FutureMessage, partition: int, key: bytes) -> None:
-        """Return when Kafka has the row, or another worker has its partition and folds it anew."""
+        """Return when Kafka has the row, or when its partition is assigned to another worker."""
         place = TP(self.changelog_topic.get_topic_name(), partition)
         while True:
             try:
                 await sent
-            except Exception as error:  # noqa: BLE001 - whatever Kafka's client raises: try again
+            except Exception as error:  # noqa: BLE001 - Kafka's clients raise any exception
                 logger.warning("%s does not take a row: %r", place, error)
             else:
                 return
             await asyncio.sleep(RETRY_SECONDS)
             if place not in self.app.consumer.assignment():
                 return
-            # What the row is by now: an older one would come over it.
+            # The current row: an older one would replace it.
             row = self.data.get(key)
             sent = self._send(partition, key, row, self.key_serializer, self.value_serializer)
 
     def _write(self, partition: int, key: Any, value: Any, *serializers: Any) -> FutureMessage:  # noqa: ANN401
-        """Send a row, and have commits wait until Kafka has it."""
+        """Send a row; commits wait until Kafka has it."""
         sent = self._send(partition, key, value, *serializers)
         cast("WorkerApp", self.app).pending_writes.watch(self._until_written(sent, partition, key))
         return sent

@@ -1,17 +1,21 @@
-"""Faust's transport, with the rules that it lacks: on what is stale, done, and poison.
+"""Adds four rules to Faust's consumer: what may be committed, and what is read after a seek.
 
-While partitions move, Faust's pure-Python stream acknowledges events that it skips, and an
-agent may still finish what it began before. Such an acknowledgement belongs to a position
-that is void; with nothing committed yet Faust would commit past everything before it
-(faust-streaming#606). The events come again, so refusing is safe.
+For faust-streaming 0.15.3 and aiokafka 0.14.0.
 
-Nor do they all come again by themselves. A seek takes a request for each partition, while
-records go on coming in: some from before it, some after it, and the later ones hide the
-earlier ones. So what was fetched meanwhile counts for nothing.
+Acknowledgements of a stale generation are ignored. During a rebalance Faust's stream acknowledges
+events that it skips, and an agent may finish an event of a revoked partition. With nothing
+committed yet, Faust would commit past all events before such a one (faust-streaming#606). They
+are delivered again, so ignoring is safe.
 
-Nor is a record done when a row was made of it, but when the row's changelog has it as well.
+Records that were fetched during a seek are dropped. A seek takes one request for each partition.
+Records from before and after it arrive meanwhile, and Faust would skip those in between.
 
-And a record that aiokafka cannot decode must not hold up its partition for ever: ADR 7.
+A commit waits until the rows that were folded from its records are in their changelogs.
+
+A batch that aiokafka cannot decode does not stop its partition: ADR 7.
+
+Delete when faust-streaming#606 is fixed, Faust reads without gaps after a seek, and commits wait
+for changelogs.
 """
 
 from __future__ import annotations
@@ -48,23 +52,23 @@ logger = logging.getLogger(__name__)
 SEEK_RETRY_SECONDS: Final = 0.5
 
 COMMIT_GAP_SECONDS: Final = 0.05
-"""Between two commits of blocks: many small blocks share one, a large one hardly waits."""
+"""Seconds between two commits of blocks, so that many small blocks share one commit."""
 
 
 @logs.as_library
 class OrderedCommitConsumer(driver.Consumer):
-    """A consumer that refuses stale acknowledgements, and reads without holes after a seek."""
+    """A consumer that ignores stale acknowledgements, and reads without gaps after a seek."""
 
     _seeks = 0
     _is_astray = False
     _unread: AbstractSet[TP] = frozenset()
-    """Partitions with a commit of which nothing came since the last seek."""
+    """Partitions with a committed offset of which no record came since the last seek."""
 
     _block_done: asyncio.Event | None = None
-    """Set when a record of the blocks' topic is done and not committed yet."""
+    """Set when a record of the blocks' topic is acknowledged and not committed yet."""
 
     def ack(self, message: Message) -> bool:
-        """Mark *message* as done, unless its position is void; return whether it was."""
+        """Acknowledge *message*, unless its generation is stale; return whether it is new."""
         current = self.app.consumer_generation_id
         if message.generation_id != current or not self.app.flow_control.is_active():
             return False
@@ -75,14 +79,14 @@ class OrderedCommitConsumer(driver.Consumer):
 
     @Service.task
     async def _commit_blocks(self) -> None:
-        """Commit as soon as a block is done: a worker that takes over need not write it again."""
+        """Commit as soon as a block is persisted, so that no other worker writes it again."""
         self._block_done = asyncio.Event()
         while not self.should_stop:
             await self._block_done.wait()
             self._block_done.clear()
             is_busy = self._commit_fut is not None
             await self.commit(cast("Any", {self._blocks_topic}))
-            if is_busy:  # it waited for another commit, which may have begun before the block
+            if is_busy:  # another commit ran, which may have begun before the block was persisted
                 self._block_done.set()
             await self.sleep(COMMIT_GAP_SECONDS)
 
@@ -91,13 +95,13 @@ class OrderedCommitConsumer(driver.Consumer):
         return topic_admin.names(cast("WorkerApp", self.app).settings).data_blocks
 
     async def _handle_attached(self, commit_offsets: Mapping[TP, int]) -> None:
-        """Do what comes before a commit: have the changelogs written of what is committed."""
+        """Wait for the changelogs before a commit of the records that rows were folded from."""
         await super()._handle_attached(commit_offsets)
         if any(tp.topic != self._blocks_topic for tp in commit_offsets):
             await cast("WorkerApp", self.app).pending_writes.wait()
 
     async def perform_seek(self) -> None:
-        """Go back to what is committed; where nothing is, to the beginning."""
+        """Seek to the committed offsets, or to the beginning of partitions without one."""
         self._seeks += 1
         try:
             await super().perform_seek()
@@ -107,7 +111,7 @@ class OrderedCommitConsumer(driver.Consumer):
             self._seeks += 1
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Message]]:  # noqa: ASYNC109
-        """Yield records; what was fetched across a seek is dropped, and fetched again."""
+        """Yield records; those that were fetched during a seek are dropped, and fetched again."""
         if self._is_astray and not await self._went_back():
             return
         seeks = self._seeks
@@ -120,17 +124,17 @@ class OrderedCommitConsumer(driver.Consumer):
         self._is_astray = seeks != self._seeks
 
     async def _went_back(self) -> bool:
-        """Go back to what is committed; return whether that could be done now."""
+        """Seek to the committed offsets; return whether that succeeded."""
         try:
             await self.perform_seek()
-        except Exception as error:  # noqa: BLE001 - a rebalance, a broker that is gone: try again
+        except Exception as error:  # noqa: BLE001 - for example a rebalance, or a broker that fails
             logger.warning("cannot go back to what is committed: %r", error)
             await self.sleep(SEEK_RETRY_SECONDS)
             return False
         return True
 
     async def _seek_uncommitted(self) -> None:
-        """Do for partitions without a commit what aiokafka leaves out."""
+        """Seek to the beginning of partitions without a commit, which aiokafka does not do."""
         changelogs = cast("TableManager", self.app.tables).changelog_topics
         uncommitted = [
             tp
@@ -142,7 +146,7 @@ class OrderedCommitConsumer(driver.Consumer):
                 await self.seek(tp, offset)
 
     def _note_first(self, tp: TP, offset: int) -> None:
-        """Count as done what was deleted between the commit and the first record behind it."""
+        """Count the records before *offset*, the first one after the commit, as done: deleted."""
         if tp in self._unread:
             self._unread -= {tp}
             committed = self._committed_offset[tp]
@@ -150,9 +154,9 @@ class OrderedCommitConsumer(driver.Consumer):
                 self._gap[tp].addi(committed, offset)
 
     def _new_offset(self, tp: TP) -> int | None:
-        """Return what may be committed; None while the very next record is not done.
+        """Return the offset to commit; None while the record at the committed offset is not done.
 
-        Faust lets one record be missing there, because it cannot tell a deleted one from a lost.
+        Faust allows one missing record there, because it cannot know whether it was deleted.
         """
         if committed := self._committed_offset[tp]:
             is_done = committed in self._acked_index[tp] or self._gap[tp].overlaps(committed)
@@ -161,7 +165,7 @@ class OrderedCommitConsumer(driver.Consumer):
         return super()._new_offset(tp)
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
-        """Count what was deleted as done, and not the record behind it as well."""
+        """Count deleted records as done; Faust would count the record after them as well."""
         await super()._add_gap(tp, offset_from, offset_to - 1)
 
 
@@ -172,14 +176,10 @@ class OrderedCommitTransport(driver.Transport):
 
 
 def install_overrides(*, on_response: Callable[[], None]) -> None:
-    """Have this process read Kafka's answers in our way; for workers alone.
+    """Install `streamapp.worker.aiokafka_overrides` in this process; for workers only.
 
-    Record batches with `streamapp.worker.aiokafka_overrides.batches`, what is around them with
-    `streamapp.worker.aiokafka_overrides.responses`, and asked for with
-    `streamapp.worker.aiokafka_overrides.fetcher`. *on_response* is called for each response of a
-    broker.
-
-    aiokafka has no hook for it: its fetcher takes the class by this name from its own module.
+    *on_response* is called for each response of a broker. aiokafka has no hook: its fetcher looks
+    the class up by this name in its own module.
     """
     fetcher.MemoryRecords = batches.MemoryRecords
     responses.receive_straight(on_response=on_response)

@@ -1,7 +1,8 @@
-"""The worker as Faust runs it: it is made ready before Faust begins.
+"""The worker as Faust runs it: all that it needs is prepared before Faust starts.
 
-Every command of Faust loads the application, and the program `faust` loads it twice. Only
-`faust worker` makes one of these, so it alone takes the data folder.
+For faust-streaming 0.15.3. Every command of Faust loads the application, and the program `faust`
+loads it twice. Only `faust worker` creates a `Worker`, so only here the data folders are locked.
+Delete when Faust has a hook that runs once, before `faust worker` prints anything.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ class StreamWorker(faust.Worker):
     """A worker process: what `faust -A streamapp.app worker` and `streamapp worker` run."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - Faust's signature
-        """Make ready what the worker needs, before Faust prints anything.
+        """Prepare what the worker needs, before Faust prints anything.
 
         Raises:
-            SystemExit: something is missing; what it is was written in one line.
+            SystemExit: something is missing; one line was written about it.
         """
         outputs.secure()
         logs.set_up_commands()
@@ -43,11 +44,11 @@ class StreamWorker(faust.Worker):
             startup.prepare(app)
 
     def on_setup_root_logger(self, logger: logging.Logger, level: int) -> None:
-        """Have what Faust set up write lines that can be read."""
+        """Make the log that Faust set up readable."""
         super().on_setup_root_logger(logger, level)
         logs.quiet_libraries()
 
     def install_signal_handlers(self) -> None:
-        """Have signals stop the worker, now that there is something to stop."""
+        """Let signals stop the worker from now on."""
         super().install_signal_handlers()
         self._signals.worker_runs(lambda: self.loop.call_soon_threadsafe(self._on_sigterm))

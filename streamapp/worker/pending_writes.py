@@ -14,22 +14,22 @@ if TYPE_CHECKING:
 
 
 class PendingWrites:
-    """What was written to tables and is not in their changelogs yet. For the event loop alone."""
+    """Waits for rows that are not in their changelogs yet. Used in the event loop only."""
 
     def __init__(self) -> None:
         self._writes: set[asyncio.Task[None]] = set()
 
     def watch(self, write: Coroutine[Any, Any, None]) -> None:
-        """Have commits wait for *write*, which begins."""
+        """Start *write*; commits wait for it."""
         task = asyncio.ensure_future(write)
         self._writes.add(task)
         task.add_done_callback(self._writes.discard)
 
     async def wait(self) -> None:
-        """Return when all that was written until now is in the changelogs.
+        """Return when all rows that were sent until now are in their changelogs.
 
         Raises:
-            ProducerSendError: the worker stops, and some of it is not.
+            ProducerSendError: the worker stops before that.
         """
         if self._writes:
             done, _ = await asyncio.wait(tuple(self._writes))

@@ -1,1 +1,1 @@
-"""What is replaced in aiokafka, each with the reason to delete it."""
+"""Parts of aiokafka that are replaced; each names its version and when to delete it."""

@@ -1,16 +1,19 @@
-"""Reads Kafka's record batches without believing them.
+"""Decodes Kafka's record batches, and survives malformed ones.
 
-Anyone who may write to a topic may write what ends aiokafka's own reader with an exception:
-a header whose name is no UTF-8, a codec that is not installed. The partition then stands still
-for every worker, for ever. Or it takes all memory: 9 KB may become 300 MB.
+For aiokafka 0.14.0. Whoever may write to a topic may write a batch on which aiokafka's own reader
+raises: a header whose name is not UTF-8, a codec that is not installed. The partition then stops
+for every worker, for ever. Or the batch takes all memory: 9 KB may become 300 MB.
 
-Here a batch whose check sum is right never raises, and takes at most `MAX_PLAIN_BYTES` beside
-its records. Their offsets rise and stay within the batch, whatever they say: a forged one would
-let a commit pass records that nobody read. What cannot be read is *refused*: each offset gives
-a record without bytes, with the reason as its one header (`streamapp.protocol.frames` reports it),
-so that the partition goes on. ADR 7 says why not otherwise.
+Here a batch with a valid CRC never raises, and takes at most `MAX_PLAIN_BYTES` besides its
+records. Their offsets increase and stay within the batch: a forged offset would let a commit pass
+records that nobody read. A record that cannot be decoded is *refused*: it becomes a record
+without bytes, with the reason as its only header (`streamapp.protocol.frames` reports it), so
+that the partition continues. ADR 7 has the alternatives.
 
-`MemoryRecords` and what it gives have the names and arguments that aiokafka's fetcher uses.
+`MemoryRecords` and its batches have the names and arguments that aiokafka's fetcher uses.
+
+Delete when aiokafka survives such batches (`test_fault_of_aiokafka` fails then) and limits what a
+batch may decompress to.
 """
 
 from __future__ import annotations
@@ -41,13 +44,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MAX_PLAIN_BYTES: Final = 64 * MIB
-"""What a batch may become once decompressed: eight times what our topics take."""
+"""Maximum size of a decompressed batch: eight times what our topics accept."""
 
 MAX_WINDOW_BYTES: Final = 8 * MIB
-"""What zstd may look back on; RFC 8878 asks encoders not to want more."""
+"""Maximum window of zstd; RFC 8878 asks encoders not to exceed it."""
 
 KEPT_HEADERS: Final = MAX_HEADERS + 1
-"""Headers of a record that are read: one more than a frame may have, so that it is malformed."""
+"""Maximum headers that are decoded: one more than a frame may have, so that it is malformed."""
 
 _LENGTH: Final = struct.Struct(">8xi")  # the offset and it are not counted in it
 _MAGIC_OFFSET: Final = 16
@@ -72,7 +75,7 @@ _GZIP_WINDOW: Final = 31  # zlib's number for "gzip header and trailer, 32 KiB w
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):
-    """One record, with the fields that the fetcher takes from it."""
+    """One record, with the fields that the fetcher uses."""
 
     offset: int
     timestamp: int | None
@@ -84,7 +87,7 @@ class Record(msgspec.Struct, frozen=True, gc=False):
 
 
 class MemoryRecords:
-    """The batches in one answer to a fetch; the last one may be cut off."""
+    """The batches of one fetch response; the last one may be incomplete."""
 
     def __init__(self, data: bytes | memoryview) -> None:
         self._data = data
@@ -92,18 +95,18 @@ class MemoryRecords:
         self._end = self._end_of_next()
 
     def size_in_bytes(self) -> int:
-        """Return the size of all of it, whole batches or not."""
+        """Return the size of all batches, including an incomplete one."""
         return len(self._data)
 
     def has_next(self) -> bool:
-        """Whether there is one more whole batch."""
+        """Return whether there is another complete batch."""
         return self._end is not None
 
     def next_batch(self) -> Batch | OldBatch | None:
-        """Return the next whole batch, None after the last.
+        """Return the next complete batch; None after the last.
 
         Raises:
-            CorruptRecordException: what stands there is none; it must be fetched again.
+            CorruptRecordException: the bytes are no batch, and must be fetched again.
         """
         if self._end is None:
             return None
@@ -125,7 +128,7 @@ class MemoryRecords:
 
 
 class Batch:
-    """One record batch of format 2: what it says of itself, and its records, once."""
+    """One record batch of format 2; its records can be iterated once."""
 
     def __init__(self, data: memoryview) -> None:
         self._data = data
@@ -139,14 +142,14 @@ class Batch:
             self.producer_id,
             self._count,
         ) = _HEADER.unpack_from(data)
-        # Whatever it says, it covers one offset: the fetcher must never go back.
+        # At least one offset: the fetcher must never seek backwards.
         self.next_offset: int = self.base_offset + max(0, last_delta) + 1
         self.is_transactional = bool(self._attributes & _TRANSACTIONAL_MASK)
         self.is_control_batch = bool(self._attributes & _CONTROL_MASK)
         self._records = self._read()
 
     def validate_crc(self) -> bool:
-        """Whether the batch is as its producer or the broker wrote it."""
+        """Return whether the CRC-32C is that of the batch."""
         return bool(self._crc == crc32c(self._data[_ATTRIBUTES_OFFSET:]))
 
     def __iter__(self) -> Iterator[Record]:
@@ -156,7 +159,7 @@ class Batch:
         return next(self._records)
 
     def _read(self) -> Iterator[Record]:
-        """Give the records; from the first on that cannot be read, refuse all that are left."""
+        """Yield the records; from the first one that cannot be decoded on, refuse the rest."""
         lowest = self.base_offset
         try:
             for record in self._parse(self._plain()):
@@ -204,7 +207,7 @@ class Batch:
             raise _UnreadableError(message)
 
     def _record(self, data: memoryview, position: int) -> tuple[Record, int]:
-        """Return the record at *position*, and where it ends."""
+        """Return the record at *position*, and the position after it."""
         length, position = decode_varint(data, position)
         end = position + length
         if not position <= end <= len(data):
@@ -239,7 +242,7 @@ class OldBatch:
         self.next_offset: int = self.base_offset + 1
 
     def validate_crc(self) -> bool:
-        """Whether the record is as it was written."""
+        """Return whether the CRC-32 is that of the record."""
         return bool(self._crc == zlib.crc32(self._data[_MAGIC_OFFSET:]))
 
     def __iter__(self) -> Iterator[Record]:
@@ -247,14 +250,14 @@ class OldBatch:
 
 
 class _UnreadableError(Exception):
-    """The rest of a batch cannot be read. Never leaves this module."""
+    """The rest of a batch cannot be decoded. It is caught in this module."""
 
 
 def _refused(first: int, end: int, reason: str, timestamp: int | None) -> Iterator[Record]:
-    """Give a record without bytes for each offset from *first* to before *end*.
+    """Yield a record without bytes for each offset from *first* to before *end*.
 
-    Its key is no None: Faust's recovery of a table stops at one. Its value is None, so that
-    a table takes it as the removal of a row that it has not.
+    The key is not None, because Faust's recovery of a table stops at such a key. The value is None,
+    which a table reads as the removal of a row that it does not have.
     """
     if first < end:
         logger.warning("refused the records at offsets %d to %d: %s", first, end - 1, reason)
@@ -285,7 +288,7 @@ def _headers(
     return headers, end if count > KEPT_HEADERS else position
 
 
-# Both give more than the bound when there is more, and what there is when it is cut off.
+# Both return one byte more than the limit if there is more, and all there is if the data is cut.
 
 
 def _gzip(data: memoryview) -> bytes:

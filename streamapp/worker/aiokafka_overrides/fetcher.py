@@ -1,10 +1,11 @@
-"""Asks a broker for records without having one partition wait for news of another.
+"""Fetches without letting one partition wait for new records of another one.
 
-aiokafka has one request under way to each broker. It asks for the partitions of which nothing
-is left here, and the broker keeps it for as long as Faust says, 1.5 s, while none of them has
-anything new. A partition that is just being read is not in it, and when its records are used
-up it has to wait for the answer, however much of it lies in Kafka. So a request that leaves a
-partition out is answered soon.
+For aiokafka 0.14.0, which has one fetch request in flight to each broker. The request names the
+partitions of which no records are buffered, and the broker holds it for as long as Faust asks
+(1.5 s) while none of them has new records. A partition whose buffered records are used up
+meanwhile waits for that response, even if Kafka has more of it. Here a request that leaves a
+partition out is answered soon. Delete when aiokafka does that (`test_fault_of_aiokafka` fails
+then).
 """
 
 from __future__ import annotations
@@ -18,15 +19,15 @@ if TYPE_CHECKING:
     from aiokafka.consumer.subscription_state import Assignment
 
 PARTIAL_WAIT_MS: Final = 50
-"""How long a broker may keep a request for some of its partitions. A partition that is held,
-for example while a disk is full, is left out for long: this many requests come meanwhile."""
+"""Milliseconds for which a broker may hold a request for some of its partitions. While a partition
+is paused (for example because a disk is full) all requests leave it out."""
 
 
 class Fetcher(fetcher.Fetcher):  # type: ignore[misc]
-    """aiokafka's fetcher, with less patience where it does not ask for all."""
+    """aiokafka's fetcher, with a shorter wait for requests that leave a partition out."""
 
     def _get_actions_per_node(self, assignment: Assignment) -> tuple[Any, ...]:
-        """Return what is to be done next, in which the requests to the brokers come first."""
+        """Return the next actions; the first item has the requests to the brokers."""
         actions: tuple[Any, ...] = super()._get_actions_per_node(assignment)
         for node, request in actions[0]:
             asked = sum(len(partitions) for _, partitions in request.topics)
@@ -36,8 +37,8 @@ class Fetcher(fetcher.Fetcher):  # type: ignore[misc]
 
 
 def ask_soon_again() -> None:
-    """Have this process read from Kafka as above; for workers alone.
+    """Install `Fetcher` in this process; for workers only.
 
-    aiokafka has no hook for it: its consumer takes the class by this name from its own module.
+    aiokafka has no hook: its consumer looks the class up by this name in its own module.
     """
     consumer.Fetcher = Fetcher

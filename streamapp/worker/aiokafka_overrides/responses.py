@@ -1,12 +1,13 @@
-"""Takes Kafka's responses off the socket without handing each byte on five times.
+"""Receives Kafka's responses without copying each byte five times.
 
-aiokafka reads through `asyncio.StreamReader`: each byte is received into a chunk, copied into
-a growing buffer, cut out of it, copied into a `BytesIO`'s field and only then seen by the
-reader of batches. Here a response is received straight into a buffer of the size that it
-announces, and a large field of it is a view of that buffer.
+For aiokafka 0.14.0, which reads through `asyncio.StreamReader`: each byte is received into a
+chunk, copied into a growing buffer, copied out of it, and copied into a field of a `BytesIO`,
+before the batches are decoded. Here a response is received into a buffer of its announced size,
+and a large field is a view of that buffer.
 
-What may be announced has a bound, and nothing else is decided here: errors, the end of a
-connection and the order of responses are aiokafka's business, as before. ADR 7 says why.
+The announced size is limited. Errors, the end of a connection and the order of responses are
+handled by aiokafka as before. ADR 7 has the reasons. Delete when aiokafka reads without
+`StreamReader` (`test_fault_of_aiokafka` fails then) and limits the size of a response.
 """
 
 from __future__ import annotations
@@ -31,27 +32,27 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MAX_RESPONSE_BYTES: Final = 64 * MIB
-"""What a response may announce: aiokafka asks for at most 50 MiB, and gets one batch more."""
+"""Maximum size of a response: aiokafka fetches at most 50 MiB, and gets one batch more."""
 
 VIEW_BYTES: Final = MIB
-"""From this size on a field is a view. Only record batches become so large: what else has
-fields of bytes is of groups, and Kafka itself keeps that in a record of at most 1 MB."""
+"""Fields of this size or more are views. Only record batches are so large: the other fields of
+bytes are of groups, which Kafka stores in records of at most 1 MB."""
 
 WAITING: Final = 2
-"""Whole responses that may wait before no more is read."""
+"""Complete responses that may wait before reading is paused."""
 
 _LENGTH: Final = struct.Struct(">i")
 
 _listeners: Final[list[Callable[[], None]]] = []
-"""Called when a response of any broker is there."""
+"""Called for each complete response of any broker."""
 
 
 class OversizedResponseError(ConnectionError):
-    """A response announces more than we take, or less than nothing."""
+    """A response announces more than `MAX_RESPONSE_BYTES`, or a negative size."""
 
 
 class ResponseProtocol(conn.AIOKafkaProtocol, asyncio.BufferedProtocol):  # type: ignore[misc]
-    """Receives one response after the other, each into a buffer of its own."""
+    """Receives one response after another, each into its own buffer."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - aiokafka's arguments
         super().__init__(*args, **kwargs)
@@ -64,17 +65,17 @@ class ResponseProtocol(conn.AIOKafkaProtocol, asyncio.BufferedProtocol):  # type
         self._source: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take *transport* to hold it back when nobody takes the responses."""
+        """Note *transport*, to pause it while responses wait."""
         self._source = cast("asyncio.Transport", transport)
         super().connection_made(transport)
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's argument
-        """Return where the next bytes go: never beyond the response that is being received."""
+        """Return the free part of the buffer of the current response."""
         target = self._head if self._body is None else self._body
         return memoryview(target)[self._received :]
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Note that *nbytes* came."""
+        """Note that *nbytes* were received."""
         self._received += nbytes
         if self._body is None and self._received == _LENGTH.size:
             self._begin(*_LENGTH.unpack(self._head))
@@ -88,21 +89,21 @@ class ResponseProtocol(conn.AIOKafkaProtocol, asyncio.BufferedProtocol):  # type
             self._wake()
 
     def eof_received(self) -> bool | None:
-        """Note that nothing more comes."""
+        """Note that the other side sends no more."""
         self._ended(asyncio.IncompleteReadError(b"", None))
         return super().eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Note that the connection is over, because of *exc* if it broke."""
+        """Note that the connection ended, with *exc* if it broke."""
         self._ended(exc or asyncio.IncompleteReadError(b"", None))
         self._source = None
         super().connection_lost(exc)
 
     async def next(self) -> bytes | bytearray:
-        """Return the next response; one without large fields as bytes, as aiokafka has it.
+        """Return the next response; as bytes, as aiokafka does, if it has no large fields.
 
         Raises:
-            OSError: the connection broke, or a response announced more than we take.
+            OSError: the connection broke, or a response announced too many bytes.
             EOFError: the other side ended the connection.
         """
         while not self._whole:
@@ -139,11 +140,11 @@ class ResponseProtocol(conn.AIOKafkaProtocol, asyncio.BufferedProtocol):  # type
 
 
 class Connection(conn.AIOKafkaConnection):  # type: ignore[misc]
-    """aiokafka's connection, which takes its responses from `ResponseProtocol`."""
+    """aiokafka's connection, which gets its responses from `ResponseProtocol`."""
 
     @staticmethod
     async def _read(self_ref: weakref.ref[Connection]) -> None:
-        """Hand on one response after the other, holding no connection that nobody has."""
+        """Handle one response after another, without a reference to the connection in between."""
         self = self_ref()
         if self is None:
             return
@@ -159,16 +160,16 @@ class Connection(conn.AIOKafkaConnection):  # type: ignore[misc]
 
 
 class ResponseReader:
-    """Reads the fields of a response as `io.BytesIO` does; a large one is a view."""
+    """Reads the fields of a response as `io.BytesIO` does; a large field is a view."""
 
     def __init__(self, data: bytes | bytearray) -> None:
         self._data = memoryview(data)
         self._position = 0
-        # aiokafka writes responses to its debug log, and cannot write a view.
+        # aiokafka writes responses to its debug log, which does not support views.
         self._view_bytes = len(data) + 1 if conn.log.isEnabledFor(logging.DEBUG) else VIEW_BYTES
 
     def read(self, size: int = -1) -> bytes | memoryview:
-        """Return the next *size* bytes or what is left; all that is left when it is negative."""
+        """Return the next *size* bytes, or fewer at the end; all if *size* is negative."""
         end = len(self._data) if size < 0 else self._position + size
         field = self._data[self._position : end]
         self._position += len(field)
@@ -176,17 +177,16 @@ class ResponseReader:
 
 
 class _Io:
-    """What aiokafka's module of connections uses of `io`."""
+    """The part of `io` that aiokafka's connections use."""
 
     BytesIO = ResponseReader
 
 
 def receive_straight(*, on_response: Callable[[], None]) -> None:
-    """Have this process receive Kafka's responses as above; for workers alone.
+    """Install these classes in this process; for workers only.
 
-    *on_response* is called for each one, on the event loop.
-
-    aiokafka has no hook for it: its connection takes these by name from its own module.
+    *on_response* is called for each response, in the event loop. aiokafka has no hook: its
+    connection looks the classes up by name in its own module.
     """
     _listeners[:] = [on_response]
     for name, ours in [

@@ -124,6 +124,13 @@ def test_control_batch():
     assert ([], BASE + 3) == fetched(control)
 
 
+def test_fault_of_aiokafka():
+    """Aiokafka's own reader raises on a header that is not UTF-8; if not, ours may be deleted."""
+    data = built([(b"k", b"v", [("name", b"1")])]).replace(b"name", b"\xff\xfe\xfd\xfc")
+    with pytest.raises(UnicodeDecodeError):
+        fetched(sealed(data), reader=memory_records.MemoryRecords)
+
+
 @pytest.mark.parametrize("codec", [None, "gzip", "zstd"])
 @pytest.mark.parametrize("name", [b"\xff\xfe\xfd\xfc", b"\xed\xa0\x80.", b"sal\xe9"])
 def test_header_name(codec, name):

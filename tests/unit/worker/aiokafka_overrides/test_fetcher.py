@@ -26,8 +26,8 @@ FIRST, SECOND, THIRD, FOURTH = LEADERS
 class Worker:
     """A fetcher without Kafka, that has four partitions of two brokers."""
 
-    def __init__(self):
-        self.fetcher = fetcher = object.__new__(own_fetcher.Fetcher)
+    def __init__(self, kind=own_fetcher.Fetcher):
+        self.fetcher = fetcher = object.__new__(kind)
         fetcher._client = types.SimpleNamespace(
             cluster=types.SimpleNamespace(leader_for_partition=LEADERS.get)
         )
@@ -77,6 +77,14 @@ def test_partition_being_read(worker):
     worker.has(FIRST)
 
     assert {LEFT: own_fetcher.PARTIAL_WAIT_MS, RIGHT: PATIENCE_MS} == worker.waits()
+
+
+def test_fault_of_aiokafka():
+    """Aiokafka's own fetcher waits as long as ever then; if not, ours may be deleted."""
+    worker = Worker(STOCK)
+    worker.has(FIRST)
+
+    assert {LEFT: PATIENCE_MS, RIGHT: PATIENCE_MS} == worker.waits()
 
 
 def test_partition_held(worker):
