@@ -1,1 +1,1 @@
-"""What reads the topics: blocks to disk, acknowledgements and status to tables."""
+"""Agents read the topics: blocks to disk, acknowledgements and status to tables."""

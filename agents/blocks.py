@@ -1,8 +1,8 @@
-"""Turns frames into blocks on disk, and says so on ``block-acknowledgments``.
+"""Writes frames to disk as blocks, and acknowledges them on ``block-acknowledgments``.
 
-One actor for each partition. The stream's own acknowledgement is off:
-`streamapp.receiver.partition` acknowledges in offset order what is done for good, so a crash
-brings back all the rest.
+There is one actor for each partition. The stream's own acknowledgement is off:
+`streamapp.receiver.partition` acknowledges records in offset order once they are done, so that
+Kafka delivers all others again after a crash.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ EXPIRY_SECONDS = 5.0
 
 
 def stop_worker() -> None:
-    """Stop as SIGTERM does: what is persisted is acknowledged and committed first."""
+    """Stop as SIGTERM does: persisted blocks are acknowledged and committed first."""
     os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -50,14 +50,14 @@ app.context = WorkerContext(
 
 @app.agent(data_blocks, isolated_partitions=True)
 async def keep_blocks(stream: StreamT[bytes]) -> None:
-    """Read one partition; acknowledge in offset order what is done for good."""
+    """Receive one partition."""
     receiver: PartitionReceiver | None = None
     manual = cast("Stream[bytes]", stream).noack()  # `StreamT` does not declare it
     try:
         async for event in manual.events():
             with stop_on_unforeseen("keeping blocks"):
                 if not await is_ours(event):
-                    continue  # it comes again
+                    continue  # Kafka delivers it again
                 if receiver is None:
                     receiver = _receiver_for(event.message.tp)
                 await receiver.take(_record(cast("Event", event)))
@@ -70,11 +70,13 @@ async def keep_blocks(stream: StreamT[bytes]) -> None:
 
 @app.timer(EXPIRY_SECONDS)  # type: ignore[untyped-decorator]
 async def expire_blocks() -> None:
-    """Give up blocks whose producer died."""
+    """Expire attempts whose producer sends no more."""
     with stop_on_unforeseen("giving up blocks"):
         app.stats.oldest_unread = _oldest_unread()
         if app.session.seconds_until_safe():
-            return  # frozen and woken: what no frame came of may be in other hands
+            # The process was suspended: its partitions may have been reassigned, so nothing is
+            # expired now.
+            return
         for receiver in list(app.receivers):
             await receiver.forget_older(app.consumer_generation_id)
             highwater = _highwater(TP(receiver.topic, receiver.partition))
@@ -82,20 +84,18 @@ async def expire_blocks() -> None:
                 await receiver.expire(highwater=highwater)
 
 
-def _highwater(place: TP) -> int | None:
-    """Return where *place* ends now; None while partitions move, and that is not known."""
+def _highwater(tp: TP) -> int | None:
+    """Return the end of *tp*; None during a rebalance, while it is unknown."""
     try:
-        return app.consumer.highwater(place)
-    except (AssertionError, ConsumerNotStarted):  # aiokafka's word for "no longer ours"
+        return app.consumer.highwater(tp)
+    except (AssertionError, ConsumerNotStarted):  # the first is aiokafka's for a revoked partition
         return None
 
 
-def _receiver_for(place: TP) -> PartitionReceiver:
-    """Return a new intake, which is told where the group's commit was when we got *place*."""
-    positions: Any = cast("Any", app.consumer)._committed_offset  # noqa: SLF001 - asking anew may wait
-    receiver = PartitionReceiver(
-        place.topic, place.partition, app.context, committed=positions[place] or 0
-    )
+def _receiver_for(tp: TP) -> PartitionReceiver:
+    """Return a new receiver, with the group's commit at the time when *tp* was assigned."""
+    positions: Any = cast("Any", app.consumer)._committed_offset  # noqa: SLF001 - a request may wait
+    receiver = PartitionReceiver(tp.topic, tp.partition, app.context, committed=positions[tp] or 0)
     app.receivers[receiver] = None
     return receiver
 
@@ -106,7 +106,7 @@ def _oldest_unread() -> float | None:
 
 
 def _record(event: Event) -> InboundRecord:
-    """Take the bytes out of *event*: what the ledger keeps of it must not hold them."""
+    """Move the bytes out of *event*, so that the ledger's reference to it does not hold them."""
     message: Any = event.message
     record = InboundRecord(
         offset=message.offset,

@@ -1,10 +1,10 @@
-"""Follows what other workers of the group publish, and answers where it concerns this one.
+"""Follows what other workers of the group publish, and reacts to what concerns this one.
 
-A block that is said to be lost and lies here (a second copy, or a folder that came from another
-machine) is acknowledged again: then nobody need send it. And a second worker under this machine
-id is noticed and shown as a reason to hold, because the heartbeats of one hide the other's.
+A block that is published as lost and is on this machine's disk (a second copy, or a folder that
+was moved here) is acknowledged again, so that nobody sends it again. A second worker with this
+machine id is reported as a reason to pause, because the two replace each other's heartbeats.
 
-Whoever may write to the topics can write any number of such records, so both are bounded.
+Any producer may write any number of such records, so both are bounded.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MAX_LOST: Final = 10_000
-"""Blocks said to be lost that wait to be looked for. Further ones are ignored: their producers
-send them again."""
+"""Lost blocks that wait for a look at the disk. Further ones are ignored: their producers send
+them again."""
 
 LOOK_SECONDS: Final = 1.0
-"""How late it is noticed that the other worker is silent."""
+"""Seconds between two checks whether the other worker is silent."""
 
 _MACHINE_ID: Final = "machine id"
 
 
 @app.task  # type: ignore[untyped-decorator]
 async def follow_claims() -> None:
-    """Follow in a thread of its own, until the worker stops."""
+    """Follow in a thread, until the worker stops."""
     loop, stop = asyncio.get_running_loop(), threading.Event()
     lost: asyncio.Queue[BlockAck] = asyncio.Queue(MAX_LOST)
 
@@ -60,24 +60,24 @@ async def follow_claims() -> None:
         while True:
             await _acknowledge_if_here(await lost.get())
     finally:
-        stop.set()  # it ends within a moment
+        stop.set()  # the thread ends soon
 
 
 @app.timer(LOOK_SECONDS)  # type: ignore[untyped-decorator]
 async def look_at_others() -> None:
-    """Hold no longer when the second worker under this machine id is silent."""
+    """Remove the reason to pause when the second worker with this machine id is silent."""
     if not app.second_workers.forget_silent(now=time.monotonic()):
         app.stats.release(_MACHINE_ID)
 
 
 def _remember(lost: asyncio.Queue[BlockAck], ack: BlockAck) -> None:
-    """Put *ack* into the queue *lost*, if it has room."""
+    """Put *ack* into the queue *lost*, unless it is full."""
     if not lost.full():
         lost.put_nowait(ack)
 
 
 async def _acknowledge_if_here(lost: BlockAck) -> None:
-    """Acknowledge a block again that is said to be lost, if it lies here."""
+    """Acknowledge a block again that is published as lost, if it is on this machine's disk."""
     settings = app.settings
     try:
         async with app.context.locks.of(lost.file_id, lost.block):
@@ -93,7 +93,7 @@ async def _acknowledge_if_here(lost: BlockAck) -> None:
 
 
 def _note(heartbeat: Heartbeat) -> None:
-    """Show that another worker speaks under this machine id."""
+    """Report another worker with this machine id as a reason to pause."""
     if heartbeat.start_id == app.stats.start_id or heartbeat.state == "stopped":
         return
     if reason := app.second_workers.note(heartbeat, now=time.monotonic()):

@@ -38,10 +38,10 @@ status = _raw(_names.status, topics.FILE_PARTITIONS)
 
 
 async def publish(record: messages.BlockAck | messages.Heartbeat | messages.Quarantined) -> None:
-    """Write *record* to its topic; return when all in-sync replicas have it.
+    """Publish *record*; return when all in-sync replicas have it.
 
     Raises:
-        Exception: whatever Faust or aiokafka could not do; the record is not written then.
+        Exception: any error of Faust or aiokafka; the record is not published.
     """
     topic = acks if isinstance(record, messages.BlockAck) else status
     queued = await topic.send(
@@ -49,4 +49,4 @@ async def publish(record: messages.BlockAck | messages.Heartbeat | messages.Quar
         value=messages.encode(record),
         partition=partition_of(routing_key_of(record).encode()),
     )
-    await queued  # the first wait only queues
+    await queued  # `send` only queues the record

@@ -1,8 +1,8 @@
-"""What keeps an agent from doing harm: an error that nobody foresaw, partitions that are gone.
+"""Ends the worker on unexpected errors, and filters events that an agent must not process.
 
-Faust acknowledges an event whose agent raised, and goes on: an escaped exception is a lost
-block. So nothing escapes: the process ends at once, before the event is acknowledged, and
-its supervisor starts it again; the event comes again too. ADR 0002 says why not otherwise.
+Faust acknowledges an event whose agent raised, and continues: an escaped exception is a lost
+block. So nothing escapes: the process ends before the event is acknowledged, its supervisor
+starts it again, and Kafka delivers the event again. ADR 2 has the alternatives.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ EXIT_UNFORESEEN: Final = 70
 
 @app.timer(1.0)  # type: ignore[untyped-decorator]
 async def look_at_the_clock() -> None:
-    """Let the lease see that time passes: an idle worker is not a frozen one."""
+    """Let the session guard see the time, so that an idle worker does not look suspended."""
     app.session.seconds_until_safe()
 
 
 @contextlib.contextmanager
 def stop_on_unforeseen(doing: str) -> Iterator[None]:
-    """End the process when the body raises: nothing it holds may be acknowledged."""
+    """End the process if the body raises, before anything is acknowledged; *doing* is logged."""
     try:
         yield
     except Exception:
@@ -55,21 +55,22 @@ def stop_on_unforeseen(doing: str) -> Iterator[None]:
 
 
 async def is_ours(event: EventT[bytes]) -> bool:
-    """Return whether *event* is from a partition that is still ours; if not, it comes again.
+    """Return whether the partition of *event* is still assigned to this worker.
 
-    What a worker writes to a table that others fold by now is never taken back.
+    If not, Kafka delivers the event again. It must not be folded: a row that is written to a
+    table whose partition was reassigned cannot be revoked.
     """
-    while seconds_until_safe := app.session.seconds_until_safe():  # noqa: ASYNC110 - time is all there is to wait for
+    while seconds_until_safe := app.session.seconds_until_safe():  # noqa: ASYNC110 - it waits for time only
         await asyncio.sleep(seconds_until_safe)
     is_current = event.message.generation_id == app.consumer_generation_id
     return is_current and app.flow_control.is_active()
 
 
 def is_at_home(event: EventT[bytes], record: BlockAck | Status) -> bool:
-    """Return whether *event* came where the rows are that its *record* speaks of.
+    """Return whether *event* came on the partition that its *record* belongs to.
 
-    From anywhere else (a forger, a topic with more partitions) it would make a second row, on
-    another worker.
+    On another partition (of a forged record, or of a topic that was widened) it would make a
+    second row, on another worker.
     """
     key, message = routing_key_of(record), event.message
     expected = partition_of(key.encode())

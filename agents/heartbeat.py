@@ -1,4 +1,4 @@
-"""Publishes this worker's heartbeat on ``processing-status``, and at once when it changes."""
+"""Publishes this worker's heartbeat on ``processing-status``: at intervals, and on changes."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from streamapp.worker.own_heartbeat import own_heartbeat, report
 logger = logging.getLogger(__name__)
 
 LAST_WORD_SECONDS: Final = 2.0
-"""How long the last heartbeat may take: a broker that is away must not delay the stop."""
+"""Seconds that the last heartbeat may take: a broker that fails must not delay the stop."""
 
 LOOK_SECONDS: Final = 2.0
-"""How often the data folders are looked at: a few calls of stat."""
+"""Seconds between two checks of the data folders: a few calls of stat."""
 
 CHANGE_SECONDS: Final = 1.0
-"""How late a change of state or partitions is published, at most."""
+"""Maximum seconds until a change of state or partitions is published."""
 
 _FOLDERS: Final = "data folders"
 
 
 @app.timer(app.settings.heartbeat)  # type: ignore[untyped-decorator]
 async def beat() -> None:
-    """Send one heartbeat; one that is lost does no harm, the next one comes."""
+    """Publish one heartbeat; if it is lost, the next one follows."""
     await _beat()
 
 
 async def beat_until_ready() -> None:
-    """Send heartbeats from the start of the worker to the first time that it has its tables.
+    """Publish heartbeats until the worker has its tables for the first time.
 
-    The timers begin only then. Whoever waits for the group knows by them what it waits for.
+    Faust's timers start only then. These heartbeats show why the group is not ready yet.
     """
     while not (app.should_stop or readiness.is_ready(app)):
         await _send()
@@ -50,14 +50,14 @@ app.early_tasks.append(beat_until_ready)
 
 @app.timer(CHANGE_SECONDS)  # type: ignore[untyped-decorator]
 async def beat_on_change() -> None:
-    """Send one between two when this worker begins or ceases to hold, or has other partitions."""
+    """Publish a heartbeat when the state or the partitions of this worker change."""
     if report(app) != app.reported:
         await _beat()
 
 
 @app.timer(LOOK_SECONDS)  # type: ignore[untyped-decorator]
 async def look_at_folders() -> None:
-    """Say at once when a data folder is moved, replaced or unmounted, and when it is back."""
+    """Report when a data folder is moved, replaced or unmounted, and when it is back."""
     misplaced = await asyncio.to_thread(app.block_store.misplaced)
     app.stats.folders = tuple(i for i in app.block_store.identities if i not in misplaced)
     if not misplaced:
@@ -71,11 +71,11 @@ async def look_at_folders() -> None:
 
 @app.on_before_shutdown.connect
 async def say_stopped(*_: Any, **__: Any) -> None:  # noqa: ANN401 - Faust's signal type
-    """Say that the worker stops on purpose: it is not missed then."""
+    """Publish that the worker stops on purpose, so that it is not reported as missing."""
     try:
         last = msgspec.structs.replace(await own_heartbeat(app), state="stopped", partitions=())
         await asyncio.wait_for(faust_topics.publish(last), LAST_WORD_SECONDS)
-    except Exception as error:  # noqa: BLE001 - Kafka's clients raise what they like
+    except Exception as error:  # noqa: BLE001 - Kafka's clients raise any exception
         logger.debug("no last heartbeat: %r", error)
 
 
@@ -89,12 +89,12 @@ async def _beat() -> None:
 async def _send() -> None:
     try:
         await faust_topics.publish(await own_heartbeat(app))
-    except Exception as error:  # noqa: BLE001 - Kafka's clients raise what they like
+    except Exception as error:  # noqa: BLE001 - Kafka's clients raise any exception
         logger.debug("no heartbeat: %r", error)
 
 
 def _log_partitions(assigned: tuple[int, ...]) -> None:
-    """Log once that the worker is ready, and each time its partitions change."""
+    """Log the partitions of the worker, each time they change."""
     logger.info(
         "machine %s of group %s reads partitions %s; progress at %s/progress/",
         app.settings.machine_id,

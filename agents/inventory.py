@@ -1,7 +1,7 @@
-"""Compares once, beside a worker that has started, what is acknowledged with what is on its disks.
+"""Compares once, after the start, the acknowledged blocks of this machine with its disks.
 
-What the start did not notice (one file's folder was removed while the worker was down) is
-published as lost; a comparison that fails must never end a worker that works.
+A block that the start did not miss (one file's folder was removed while the worker was down) is
+published as lost. A comparison that fails does not end the worker.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 @app.task  # type: ignore[untyped-decorator]
 async def compare_with_acknowledgements() -> None:
-    """Publish what this machine is said to have and has not; then end."""
+    """Publish as lost the blocks that this machine has acknowledged and does not have."""
     if app.is_compared:
         return
     stop = threading.Event()
@@ -39,11 +39,11 @@ async def compare_with_acknowledgements() -> None:
     except StreamAppError as error:
         logger.error("the acknowledgements could not be compared with the disks: %s", error)  # noqa: TRY400
     finally:
-        stop.set()  # the thread that reads ends within a moment
+        stop.set()  # the thread that reads ends soon
 
 
 async def _publish_if_lost(ack: BlockAck) -> bool:
-    """Publish that a block is lost, unless it has been persisted again; return whether it was."""
+    """Publish that a block is lost, unless it was persisted again; return whether it is lost."""
     async with app.context.locks.of(ack.file_id, ack.block):
         store = app.block_store
         if await asyncio.to_thread(store.stored, ack.file_id, ack.block) is not None:

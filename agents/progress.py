@@ -1,7 +1,7 @@
 """Folds acknowledgements and status into the tables.
 
-Kafka delivers at least once, so folding a record twice changes nothing; and a stranger's
-record must not end the agent: it would come back after each restart.
+Kafka delivers at least once, so folding a record twice changes nothing. A malformed record of an
+unknown producer must not end the agent: Kafka would deliver it again after each restart.
 """
 
 from __future__ import annotations
@@ -34,23 +34,23 @@ TABLE_RETRY_SECONDS: Final = 2.0
 
 @app.agent(acks)
 async def fold_acks(stream: StreamT[bytes]) -> None:
-    """Fold each acknowledgement of our group into its file's progress."""
+    """Fold the acknowledgements of this group into the progress of their files."""
     await _fold_all(stream, "folding acknowledgements", _fold_ack)
 
 
 @app.agent(status)
 async def fold_statuses(stream: StreamT[bytes]) -> None:
-    """Fold what producers and the machines of our group say of themselves."""
+    """Fold the status records of producers and of this group's machines."""
     await _fold_all(stream, "folding status", _fold_status)
 
 
 async def _fold_all(
     stream: StreamT[bytes], doing: str, fold: Callable[[EventT[bytes]], Awaitable[None]]
 ) -> None:
-    """Do *fold* for each event of *stream*, and acknowledge it then and not otherwise.
+    """Call *fold* for each current event of *stream*, and acknowledge the event afterwards.
 
-    The stream's own acknowledgement is off: it takes also those that are passed over because
-    they are not ours now, and its compiled form does not ask `OrderedCommitConsumer`.
+    The stream's own acknowledgement is off: it includes events of revoked partitions, and its
+    compiled form does not call `OrderedCommitConsumer`.
     """
     manual = cast("Stream[bytes]", stream).noack()  # `StreamT` does not declare it
     async for event in manual.events():
@@ -68,7 +68,7 @@ async def _fold_ack(event: EventT[bytes]) -> None:
         logger.warning("passed over a record on %s: %s", acks, error)
         return
     if ack.group == app.settings.group_id and is_at_home(event, ack):
-        await _folded(lambda: fold_ack(ack))
+        await _fold_with_retries(lambda: fold_ack(ack))
 
 
 async def _fold_status(event: EventT[bytes]) -> None:
@@ -76,28 +76,28 @@ async def _fold_status(event: EventT[bytes]) -> None:
         await _forget_machine(event)
         return
     try:
-        said = messages.decode_status(event.value)
+        record = messages.decode_status(event.value)
     except BlockMalformedError as error:
         logger.warning("passed over a record on %s: %s", status, error)
         return
-    is_of_our_group = getattr(said, "group", app.settings.group_id) == app.settings.group_id
-    if is_of_our_group and is_at_home(event, said):
-        await _folded(lambda: fold_status(said))
+    is_of_our_group = getattr(record, "group", app.settings.group_id) == app.settings.group_id
+    if is_of_our_group and is_at_home(event, record):
+        await _fold_with_retries(lambda: fold_status(record))
 
 
 async def _forget_machine(event: EventT[bytes]) -> None:
-    """Remove the row of a machine over whose heartbeats a record without a value was written."""
+    """Remove the row of a machine for whose heartbeats a tombstone was written."""
     key = cast("bytes | None", event.key)
     machine = messages.forgotten_machine(key, app.settings.group_id).encode()
     if machine and partition_of(machine) == event.message.partition:
-        await _folded(lambda: forget_machine(machine))
+        await _fold_with_retries(lambda: forget_machine(machine))
 
 
-async def _folded(fold: Callable[[], None]) -> None:
-    """Do *fold*; while the tables cannot be written (a full disk), hold and try again.
+async def _fold_with_retries(fold: Callable[[], None]) -> None:
+    """Call *fold*; while the tables cannot be written (a full disk), pause and retry.
 
     Raises:
-        Exception: it failed for a minute on end: the worker stops, and starts anew.
+        Exception: it failed for a minute; the worker ends, and its supervisor restarts it.
     """
     for tries_left in reversed(range(TABLE_TRIES)):
         try:

@@ -1,7 +1,7 @@
-"""Starts the reading of stored blocks in the background, and ends it with the worker.
+"""Starts the scrubber, which reads stored blocks in the background, and ends it with the worker.
 
-A block that rots while nobody looks is found here and told as lost, so that the producer's
-next run sends it again; but a scrub that fails must never end a worker that works.
+A block that decayed on disk is published as lost, so that the producer's next run sends it again.
+A scrub that fails does not end the worker.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ AGAIN_SECONDS: Final = 600.0
 
 @app.task  # type: ignore[untyped-decorator]
 async def scrub_blocks() -> None:
-    """Tell what was not told; then read all blocks again and again, until the worker stops."""
+    """Publish losses of an earlier run; then read all blocks repeatedly, until the worker stops."""
     stop = threading.Event()
     scrub = Scrub(app.context, stop, app.settings.tables_dir / NOTE)
     try:
         while True:
             try:
-                await scrub.tell_untold()
+                await scrub.publish_unpublished()
                 if not app.settings.scrub_rate:
                     return
                 await scrub.run()
@@ -38,4 +38,4 @@ async def scrub_blocks() -> None:
                 logger.exception("the stored blocks cannot be read again now")
                 await asyncio.sleep(AGAIN_SECONDS)
     finally:
-        stop.set()  # the thread that reads ends within a moment
+        stop.set()  # the thread that reads ends soon

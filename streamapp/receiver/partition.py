@@ -4,10 +4,10 @@ A record is acknowledged to Kafka only when its block is persisted and Kafka has
 acknowledgement, or when it can never become part of a block and that is published. A write that
 fails is retried; no record is skipped.
 
-A frame whose first frame was not received is an orphan. It is not acknowledged just because it
-is useless now: it waits until its block is persisted and acknowledged, or until it is late. Nor
-is a frame acknowledged just because its block is on disk: the worker that persisted the block
-may have died before it published that. `streamapp.receiver.attempts` has the phases of an attempt,
+A frame whose first frame was not received is an orphan. It is not acknowledged just because it is
+useless now: it waits until its block is persisted and acknowledged, or until it is late. Nor is a
+frame acknowledged just because its block is on disk: the worker that persisted the block may have
+died before it published that. `streamapp.receiver.attempts` has the phases of an attempt,
 `streamapp.receiver.endings` publishes how it ended.
 """
 

@@ -1,1 +1,1 @@
-"""Who may ask the web views, and how to ask them."""
+"""The web views: how a worker is addressed, who may ask, and which port is taken."""

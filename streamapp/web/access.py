@@ -47,23 +47,23 @@ SECURITY_HEADERS: Final = {
 
 
 def guard(settings: Settings, *, clock: Callable[[], float] = time.time) -> Middleware:
-    """Return the middleware that every request passes; *clock* counts seconds since 1970."""
+    """Return the middleware for all requests; *clock* returns seconds since 1970."""
     own = filter(None, (settings.web_host, settings.web_advertise))
     hosts = {"localhost", "127.0.0.1", "::1", *(host.lower() for host in own)}
     key = peer_key(settings)
     address = str(URL(base_url(settings))).rstrip("/")  # as Faust writes it in the metadata
-    reader = RequestVerifier(key, address, clock) if key else None
+    verifier = RequestVerifier(key, address, clock) if key else None
 
     @web.middleware
     async def check(
         request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
-        question = None
+        signed = None
         try:
             _refuse_what_changes(request)
             _refuse_other_pages(request)
-            if reader is not None:
-                question = _refuse_strangers(request, settings, reader)
+            if verifier is not None:
+                signed = _require_token(request, settings, verifier)
             elif is_loopback(settings.web_host):
                 _refuse_other_names(request, hosts)
             response = await handler(request)
@@ -78,9 +78,9 @@ def guard(settings: Settings, *, clock: Callable[[], float] = time.time) -> Midd
             logger.exception("unforeseen error while answering %s", printable(request.path))
             response = web.json_response({"error": "unforeseen; the log says more"}, status=500)
         _secure(response)
-        if question is not None and key is not None and isinstance(response, web.Response):
+        if signed is not None and key is not None and isinstance(response, web.Response):
             body = response.body if isinstance(response.body, bytes) else b""
-            proof = question.proof(key, status=response.status, body=body)
+            proof = signed.proof(key, status=response.status, body=body)
             response.headers[ANSWER_HEADER] = proof
         return response
 
@@ -105,7 +105,7 @@ def _refuse_what_changes(request: web.Request) -> None:
 
 
 def _refuse_other_pages(request: web.Request) -> None:
-    """Refuse what a page from elsewhere makes a browser ask; browsers alone send these headers."""
+    """Refuse requests of pages of other sites; only browsers send these headers."""
     site = request.headers.get("Sec-Fetch-Site", "none")
     origin = request.headers.get("Origin")
     own = f"://{request.host}".lower()
@@ -113,18 +113,18 @@ def _refuse_other_pages(request: web.Request) -> None:
         raise RequestRefusedError("asked by a page from elsewhere", status=403)
 
 
-def _refuse_strangers(
-    request: web.Request, settings: Settings, reader: RequestVerifier
+def _require_token(
+    request: web.Request, settings: Settings, verifier: RequestVerifier
 ) -> SignedRequest | None:
-    """Let whoever has the token ask; return the question when it is a worker of the group."""
+    """Refuse requests without the token; return the request of a worker of the group."""
     given = request.headers.get("Authorization", "")
     if given.startswith(f"{SCHEME} "):
         try:
-            return reader.read(given, method=request.method, path=request.raw_path)
+            return verifier.read(given, method=request.method, path=request.raw_path)
         except PeerError as error:
             raise RequestRefusedError(str(error), status=401) from error
     wanted = token_headers(settings)["Authorization"]
-    # What is no UTF-8 in a header comes as lone surrogates.
+    # Bytes that are not UTF-8 arrive as lone surrogates.
     if not hmac.compare_digest(given.encode("utf-8", "surrogateescape"), wanted.encode()):
         raise RequestRefusedError("a token is needed", status=401)
     if LOCAL in request.query:

@@ -1,4 +1,4 @@
-"""How the web views are asked: where, and with the token, where there is one."""
+"""Addresses and credentials of the web views."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ if TYPE_CHECKING:
 
 
 LOCAL: Final = "local"
-"""Query parameter: answer from this worker's own partitions alone. For workers of the group."""
+"""Query parameter: answer from this worker's own partitions only. For workers of the group."""
 
 _LOOPBACK: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing is bound here
 
 
 def base_url(settings: Settings) -> str:
-    """Return the address at which other workers ask this one, without a slash behind it."""
+    """Return the URL of this worker for other workers, without a slash at its end."""
     return _url(settings.web_advertise or settings.web_host, settings.web_port)
 
 
 def local_url(settings: Settings) -> str:
-    """Return the address at which this machine's own worker listens, without a slash behind it.
+    """Return the URL of this machine's own worker, without a slash at its end.
 
-    The advertised name is for other workers: one that listens on loopback does not answer there.
+    The advertised name is for other workers: a worker on loopback does not answer there.
     """
     return _url(_LOOPBACK.get(settings.web_host, settings.web_host), settings.web_port)
 
 
 def in_url(host: str) -> str:
-    """Return *host* as it stands in a URL: an IPv6 address in brackets."""
+    """Return *host* as in a URL: an IPv6 address in brackets."""
     return f"[{host}]" if ":" in host else host
 
 
@@ -40,14 +40,14 @@ def _url(host: str, port: int) -> str:
 
 
 def token_headers(settings: Settings) -> dict[str, str]:
-    """Return the headers with which a worker is asked."""
+    """Return the headers of a request to a worker; empty without a token."""
     if settings.web_token is None:
         return {}
     return {"Authorization": f"Bearer {settings.web_token.get_secret_value()}"}
 
 
 def peer_key(settings: Settings) -> bytes | None:
-    """Return the key with which workers of the group prove themselves; None without a token."""
+    """Return the key that authenticates workers of the group; None without a token."""
     if settings.web_token is None:
         return None
     return worker_proofs.group_key(settings.web_token.get_secret_value(), settings.group_id)

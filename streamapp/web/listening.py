@@ -1,4 +1,4 @@
-"""Takes the port of the web views before anything else is begun."""
+"""Opens the sockets of the web views, before the worker starts anything else."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from streamapp.settings import label_of
 logger = logging.getLogger(__name__)
 
 SERVED_SECONDS: Final = 5.0
-"""How long a port that a process listens on is waited for: a worker that is being stopped."""
+"""Seconds to wait for a port that another process listens on: a worker may be stopping."""
 
 USED_SECONDS: Final = 65.0
-"""How long one that a connection has is waited for: systems keep it for 60 s after its end."""
+"""Seconds to wait for a port of a closed connection: systems reserve it for 60 s."""
 
 RETRY_SECONDS: Final = 0.2
 BACKLOG: Final = 16
-"""Connections that may wait: each takes a descriptor as soon as it is accepted."""
+"""Connections that may wait to be accepted."""
 
 
 def listen(
@@ -34,12 +34,12 @@ def listen(
     served_seconds: float = SERVED_SECONDS,
     used_seconds: float = USED_SECONDS,
 ) -> list[socket.socket]:
-    """Return sockets that listen on *port* of every address of *host*.
+    """Return non-blocking sockets that listen on *port* of every address of *host*.
 
     Raises:
         ListenError: another process has the port, or the host is not this machine's.
     """
-    began, is_said, is_served = time.monotonic(), False, False
+    began, is_logged, is_served = time.monotonic(), False, False
     while True:
         try:
             return _listen_on_all(host, port)
@@ -48,21 +48,22 @@ def listen(
                 where = f"{host} port {port}"
                 message = f"cannot listen on {where}: {error}; mend {label_of('web_host')}"
                 raise ListenError(message) from error
-            is_served = is_served or _is_served(host, port)  # each look takes a place in its queue
+            # Not asked again: each look takes one place of the other process's backlog.
+            is_served = is_served or _is_served(host, port)
             if time.monotonic() - began > (served_seconds if is_served else used_seconds):
                 message = (
                     f"port {port} of {host} is taken, perhaps by another worker: give each "
                     f"worker of a machine a {label_of('web_port')} of its own"
                 )
                 raise ListenError(message) from error
-            if not (is_served or is_said):
+            if not (is_served or is_logged):
                 logger.warning("waiting for port %d of %s, which a connection has", port, host)
-                is_said = True
+                is_logged = True
         time.sleep(RETRY_SECONDS)
 
 
 def _is_served(host: str, port: int) -> bool:
-    """Return whether a process listens on *port*, so that it will not be free by itself."""
+    """Return whether a process listens on *port*."""
     try:
         socket.create_connection((host, port), timeout=RETRY_SECONDS).close()
     except OSError:

@@ -1,7 +1,7 @@
-"""How many files and connections this process may have open, and the share of the views.
+"""The limit of this process's file descriptors, and the part of it that the web views may use.
 
 A connection to the views takes a descriptor, as does a block that is written, a table and a
-connection to Kafka. Whoever opens connections must not take the descriptors of the others.
+connection to Kafka. Web clients must not use up the descriptors of the others.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from typing import Final
 
 
 UNKNOWN: Final = 512
-"""What is reckoned with where the system does not say."""
+"""The assumed limit where the system does not report one."""
 
 ENOUGH: Final = 1 << 20
-"""More is not asked for: some systems allow billions, and keep a table of them."""
+"""The highest limit that is set: some systems allow billions, and allocate a table."""
 
 MAX_CONNECTIONS: Final = 256
 MIN_CONNECTIONS: Final = 8
 
 
 def raise_limit() -> int:
-    """Allow this process as many descriptors as its system lets it; return how many."""
+    """Raise this process's limit as far as the system allows; return it."""
     if sys.platform == "win32":
         return UNKNOWN
     import resource  # noqa: PLC0415 - POSIX only
@@ -36,5 +36,5 @@ def raise_limit() -> int:
 
 
 def for_views(limit: int) -> int:
-    """Return how many connections the views may have when the process has *limit* descriptors."""
+    """Return how many connections the views may have with *limit* descriptors."""
     return max(MIN_CONNECTIONS, min(MAX_CONNECTIONS, limit // 4))

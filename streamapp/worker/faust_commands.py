@@ -1,6 +1,6 @@
 """Faust's commands that need more than Faust gives them.
 
-Faust finds a command by its class's name; these take the place of its own.
+Faust finds a command by its class's name; these classes replace its own.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ if TYPE_CHECKING:
 DEFAULT_SHELL: Final = "bash"
 
 SEND_SECONDS: Final = 30.0
-"""How long Kafka may take to accept a record of `send`; without it Faust waits for ever."""
+"""Seconds that Kafka may take to accept a record of `send`; Faust alone waits for ever."""
 
 
 class _InOneLine(faust.cli.base.AppCommand):
-    """A command whose failure is one line and an exit code, not a traceback of Faust's."""
+    """A command that reports its failure in one line and an exit code, without a traceback."""
 
     _failure: StreamAppError | None = None
 
     async def execute(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - Faust's signature
-        """Execute the command; what it raises is reported when Faust has stopped."""
+        """Execute the command; its exception is reported when Faust has stopped."""
         try:
             await super().execute(*args, **kwargs)
         except StreamAppError as error:
@@ -57,11 +57,11 @@ class _InOneLine(faust.cli.base.AppCommand):
             self._failure = SettingsError(error.format_message())
         except TimeoutError:
             self._failure = ClusterError(f"Kafka did not accept it within {SEND_SECONDS:.0f} s")
-        except Exception as error:  # noqa: BLE001 - what Faust and aiokafka raise has no parent
+        except Exception as error:  # noqa: BLE001 - errors of Faust and aiokafka have no common base
             self._failure = ClusterError(str(error) or type(error).__name__)
 
     def run_using_worker(self, *args: Any, **kwargs: Any) -> NoReturn:  # noqa: ANN401 - Faust's
-        """Run the command, and report what it raised."""
+        """Run the command, and report its exception."""
         try:
             super().run_using_worker(*args, **kwargs)
         finally:
@@ -78,13 +78,13 @@ class send(_InOneLine, faust.cli.send.send):  # noqa: N801 - the command's name
     """Send a record to a topic or an agent; the topic must exist."""
 
     async def run(self, entity: str, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - Faust's
-        """Send it, and wait no longer than `SEND_SECONDS`."""
+        """Send the record, and wait `SEND_SECONDS` at most."""
         await asyncio.to_thread(self._check, entity)
         async with asyncio.timeout(SEND_SECONDS):
             await super().run(entity, *args, **kwargs)
 
     def _check(self, entity: str) -> None:
-        """Prove that the agent or topic exists: aiokafka waits for ever for one that does not.
+        """Check that the agent or topic exists: aiokafka waits for ever for one that does not.
 
         Raises:
             SettingsError: there is no such agent.
@@ -109,7 +109,7 @@ class reset(faust.cli.reset.reset):  # noqa: N801 - the command's name
     """
 
     def run_using_worker(self, *args: Any, **kwargs: Any) -> NoReturn:  # noqa: ANN401 - Faust's
-        """Delete the tables, and let no worker begin meanwhile."""
+        """Delete the tables, while no worker can start."""
         settings = cast("WorkerApp", self.app).settings
         with reporting(), data_folders_taken(settings):
             table_recovery.check_unused(settings.tables_dir)
@@ -130,7 +130,7 @@ class completion(faust.cli.completion.completion):  # noqa: N801 - the command's
 
 @contextlib.contextmanager
 def data_folders_taken(settings: Settings) -> Iterator[None]:
-    """Have the machine's data folders, as far as they exist, as a worker has them.
+    """Lock the machine's data folders, as far as they exist, as a worker does.
 
     Raises:
         StoreBusyError: a worker has one of them.

@@ -1,9 +1,9 @@
-"""Keeps the log readable: no line twice, nothing that a terminal would obey.
+"""Keeps the log readable: repeated lines are counted, and control characters are escaped.
 
-Names, keys and errors in a line come from strangers, so control characters are escaped. While
-a broker is away Kafka's client logs the same 25 times a second, and a stranger can have a
-worker log as often as he sends: equal lines are counted, and the count is logged later. No
-setting of Faust or aiokafka slows that down (faust-streaming#624).
+Names, keys and errors in a line may come from unknown producers. While a broker fails, Kafka's
+client logs the same line 25 times a second, and a producer can cause any number of lines. So
+equal lines are counted, and the count is logged later. Neither Faust nor aiokafka has a setting
+for it (faust-streaming#624).
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
 CHATTY: Final = ("faust", "mode", "aiokafka", "aiohttp.access")
-"""Libraries whose INFO describes every offset that they read."""
+"""Libraries that log every offset that they read at INFO."""
 
 LIBRARY_SECONDS: Final = 30.0
-"""How long a library's line is not logged again, whatever stands in it."""
+"""Seconds for which a line of a library is not logged again, with any arguments."""
 
 EQUAL_SECONDS: Final = 10.0
-"""How long an equal line of ours is not logged again."""
+"""Seconds for which an equal line of this program is not logged again."""
 
 WARNINGS: Final = 20
-"""Warnings of one kind in that time: each is another record's, and all are counted."""
+"""Warnings of one kind that are logged in `EQUAL_SECONDS`; further ones are counted."""
 
 MAX_REMEMBERED: Final = 1000
 
 CONTINUED: Final = "    "
-"""What a line begins with that belongs to the one before: no text can look like another line."""
+"""Prefix of a line that continues the one before, so that no text looks like another line."""
 
 
 class Service(Protocol):
-    """A class of Faust's services, which log by the module of the class."""
+    """A class of Faust's services, which have a logger named after their module."""
 
     logger: logging.Logger
 
@@ -52,7 +52,7 @@ _Service = TypeVar("_Service", bound=Service)
 
 
 class Rule(NamedTuple):
-    """What counts as the same, and how often it is logged in how many seconds."""
+    """Records with the same *key* are logged *lines* times in *seconds*."""
 
     key: Hashable
     seconds: float
@@ -60,7 +60,7 @@ class Rule(NamedTuple):
 
 
 class Window(msgspec.Struct):
-    """What was logged and what was counted since *until* was set."""
+    """The records of one key until *until*: how many were logged, and how many only counted."""
 
     first: logging.LogRecord
     until: float
@@ -69,12 +69,12 @@ class Window(msgspec.Struct):
 
 
 def rules_of(record: logging.LogRecord) -> list[Rule]:
-    """Return what *record* may repeat: errors of ours only an equal line, last words nothing."""
+    """Return the rules for *record*; a critical one has none."""
     place = (record.pathname, record.lineno, record.levelno)
     if record.levelno >= logging.CRITICAL:
         return []
     if record.name.startswith(CHATTY):
-        # By the place that logs it: there may be another number in it each time.
+        # By the line of code, because the arguments may differ each time.
         return [Rule(place, LIBRARY_SECONDS, 1)]
     equal = Rule((*place, hash(text_of(record))), EQUAL_SECONDS, 1)
     if record.levelno == logging.WARNING:
@@ -83,7 +83,7 @@ def rules_of(record: logging.LogRecord) -> list[Rule]:
 
 
 def text_of(record: logging.LogRecord) -> str:
-    """Return what *record* says; a filter may not fail, whatever a library gave it."""
+    """Return the message of *record*; does not fail on a library's wrong arguments."""
     try:
         return record.getMessage()
     except Exception:  # noqa: BLE001 - an argument that does not fit, or that cannot be printed
@@ -91,12 +91,12 @@ def text_of(record: logging.LogRecord) -> str:
 
 
 class RepeatFilter(logging.Filter):
-    """Passes a line's first occurrences, and logs later how many more there were."""
+    """Passes the first records of each kind, and logs later how many more there were."""
 
     def __init__(
         self, handler: logging.Handler, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """*handler* gets the counts."""
+        """*handler* receives the counts; *clock* returns seconds that only increase."""
         super().__init__()
         self._handler = handler
         self._clock = clock
@@ -105,7 +105,7 @@ class RepeatFilter(logging.Filter):
         self._timer: threading.Timer | None = None
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Return whether *record* is to be logged."""
+        """Return whether *record* is logged."""
         if getattr(record, "is_count", False):
             return True
         now = self._clock()
@@ -117,7 +117,7 @@ class RepeatFilter(logging.Filter):
         return passes
 
     def flush(self) -> None:
-        """Log all that was counted until now."""
+        """Log all counts now."""
         with self._lock:
             over = self._over(self._clock(), all_of_them=True)
         self._log_counts(over)
@@ -136,14 +136,14 @@ class RepeatFilter(logging.Filter):
         return True
 
     def _over(self, now: float, *, all_of_them: bool) -> list[Window]:
-        """Forget the windows that are over; return those of which something was counted."""
+        """Remove the windows that are over; return those with a count."""
         over = {k: w for k, w in self._windows.items() if all_of_them or w.until <= now}
         for key in over:
             del self._windows[key]
         return [window for window in over.values() if window.counted]
 
     def _set_timer(self, now: float) -> None:
-        """Have the counts logged when nothing else is."""
+        """Start a timer that logs the counts if no further record comes."""
         waiting = [window.until for window in self._windows.values() if window.counted]
         if waiting and self._timer is None:
             self._timer = threading.Timer(max(0.0, min(waiting) - now), self._on_timer)
@@ -173,14 +173,14 @@ class RepeatFilter(logging.Filter):
 
 
 class ReadableFormatter(logging.Formatter):
-    """Formats as *inner* does, with all escaped that a terminal or a reader of lines would obey."""
+    """Formats as *inner* does, with control characters escaped."""
 
     def __init__(self, inner: logging.Formatter | None) -> None:
         super().__init__()
         self._inner = inner or logging.Formatter()
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return *record* as text; only what the program itself wrote has several lines."""
+        """Return *record* as text; only text of the program itself has several lines."""
         safe = copy.copy(record)
         text = record.getMessage()
         has_lines = bool(record.args) and "\n" in str(record.msg)
@@ -195,12 +195,12 @@ class ReadableFormatter(logging.Formatter):
 
 
 def continued(text: str) -> str:
-    """Return *text* escaped line by line, all but the first marked as what they are."""
+    """Return *text* escaped line by line; all lines but the first begin with `CONTINUED`."""
     return f"\n{CONTINUED}".join(printable(line) for line in text.split("\n"))
 
 
 def make_readable(handler: logging.Handler, *, fold: bool = True) -> None:
-    """Have *handler* escape what it writes and, with *fold*, count what is equal."""
+    """Let *handler* escape its output and, with *fold*, count repeated records."""
     if not isinstance(handler.formatter, ReadableFormatter):
         handler.setFormatter(ReadableFormatter(handler.formatter))
     if fold and not any(isinstance(known, RepeatFilter) for known in handler.filters):
@@ -210,19 +210,19 @@ def make_readable(handler: logging.Handler, *, fold: bool = True) -> None:
 
 
 def as_library(service: type[_Service]) -> type[_Service]:
-    """Have what Faust logs of the class *service* count as Faust's, and not as this program's."""
+    """Let Faust's records about the class *service* count as Faust's, not as this program's."""
     service.logger = logging.getLogger("faust.services")
     return service
 
 
 def set_up_commands() -> None:
-    """Have warnings of a command readable, which go to standard error without any handler."""
+    """Make warnings of a command readable, which Python writes to standard error."""
     if logging.lastResort is not None:
         make_readable(logging.lastResort)
 
 
 def quiet_libraries() -> None:
-    """Leave the log to what concerns files and machines, unless everything is wanted."""
+    """Log only warnings of libraries, unless the level is DEBUG."""
     root = logging.getLogger()
     is_all_wanted = root.isEnabledFor(logging.DEBUG)
     for name in () if is_all_wanted else CHATTY:

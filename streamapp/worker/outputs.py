@@ -1,7 +1,7 @@
-"""Keeps a long run going when nobody reads what it writes: a closed pipe, terminal or descriptor.
+"""Lets a long run continue when its output cannot be written, for example to a closed pipe.
 
-The disks, Kafka and the exit code show what a worker or producer did. So what
-cannot be written to standard output or standard error is dropped, and the run goes on.
+The disks, Kafka and the exit code show what a worker or producer did. So text that cannot be
+written to standard output or standard error is dropped, and the run continues.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 STALL_SECONDS: Final = 2.0
-"""How long a reader may be late (a terminal stopped by Ctrl-S) before output is dropped."""
+"""Seconds that a reader may be late (a terminal stopped by Ctrl-S) before output is dropped."""
 
 PIECE_BYTES: Final = 512
-"""A pipe or terminal that is ready takes so many bytes at once: POSIX's least PIPE_BUF."""
+"""Bytes that a ready pipe or terminal accepts at once: POSIX's minimum of PIPE_BUF."""
 
 _STREAMS: Final = {"stdin": 0, "stdout": 1, "stderr": 2}
 
@@ -30,7 +30,7 @@ _STREAMS: Final = {"stdin": 0, "stdout": 1, "stderr": 2}
 def open_missing() -> None:
     """Open the null device as each standard descriptor that is closed.
 
-    Otherwise a file or a socket gets its number, and what libraries print would go there.
+    Otherwise a file or a socket gets its number, and libraries would print there.
     """
     for name, fd in _STREAMS.items():
         if getattr(sys, name) is None:  # closed when Python began
@@ -44,7 +44,7 @@ def open_missing() -> None:
 
 
 def secure() -> None:
-    """Have standard output and standard error never raise and never block for long."""
+    """Replace standard output and standard error by streams that never raise or block for long."""
     open_missing()
     for name in ("stdout", "stderr"):
         stream: TextIO | None = getattr(sys, name)
@@ -57,7 +57,7 @@ def secure() -> None:
 
 
 def _is_standard(stream: TextIO, fd: int) -> bool:
-    """Return whether *stream* is the process's own, and not a test's or ours already."""
+    """Return whether *stream* is the process's own, and not a test's or a `LastingOutput`."""
     try:
         is_own = stream.fileno() == fd
     except (OSError, ValueError):
@@ -77,7 +77,7 @@ def _lasting(
 
 
 class LastingOutput(io.FileIO):
-    """A descriptor to write to; what it does not take is dropped and counted."""
+    """Writes to a descriptor; bytes that it does not accept are dropped and counted."""
 
     def __init__(self, fd: int) -> None:
         super().__init__(fd, "wb", closefd=False)
@@ -85,7 +85,7 @@ class LastingOutput(io.FileIO):
         self._is_stalled = False
 
     def write(self, data: ReadableBuffer, /) -> int:
-        """Write *data*, or as much of it as the reader takes in time; return its length."""
+        """Write *data*, or as much of it as the reader accepts in time; return its length."""
         view = memoryview(data).cast("B")
         for start in range(0, len(view), PIECE_BYTES):
             piece = view[start : start + PIECE_BYTES]
@@ -106,7 +106,7 @@ class LastingOutput(io.FileIO):
             return False
 
     def _is_ready(self) -> bool:
-        """Return whether the descriptor takes bytes; wait for it once, and then no more."""
+        """Return whether the descriptor accepts bytes; after one timeout it does not wait again."""
         if not hasattr(select, "poll"):  # Windows
             return True
         poll = select.poll()

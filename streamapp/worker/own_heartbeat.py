@@ -1,4 +1,4 @@
-"""What a worker reports of itself: on the status topic, and in its own views at once."""
+"""Makes the heartbeat of this worker, for the status topic and its own views."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 
 def report(app: WorkerApp) -> Report:
-    """Return what the worker of *app* would report now."""
+    """Return the part of the heartbeat whose change is published at once."""
     partitions = tuple(readiness.block_partitions(app))
     return Report(app.stats.state, readiness.is_ready(app), partitions)
 
 
 async def own_heartbeat(app: WorkerApp) -> Heartbeat:
-    """Return what the worker of *app* reports of itself now."""
+    """Return the heartbeat of the worker of *app* now."""
     stats, settings = app.stats, app.settings
     kept_blocks, kept_bytes = app.block_store.kept
     state, reason = stats.state, stats.reason

@@ -19,18 +19,18 @@ RESTORING: Final = "partitions are moving and tables are being restored"
 
 
 def is_ready(app: WorkerApp) -> bool:
-    """Return whether the worker has its partitions and their tables."""
+    """Return whether the worker has its partitions, and their tables are recovered."""
     recovery = cast("TableManager", app.tables).recovery
     return recovery.completed.is_set() and not app.rebalancing
 
 
 def can_work(app: WorkerApp) -> bool:
-    """Return whether the worker has its tables, a cluster, and nothing that it waits for."""
+    """Return whether the worker is ready, and is not paused."""
     return is_ready(app) and app.stats.state == "running"
 
 
 def block_partitions(app: WorkerApp) -> list[int]:
-    """Return the partitions of the blocks' topic that the worker reads; none before it starts."""
+    """Return the assigned partitions of the blocks' topic, sorted; empty before the start."""
     blocks = topic_admin.names(app.settings).data_blocks
     try:
         assigned = app.consumer.assignment()

@@ -1,8 +1,8 @@
-"""Reads all stored blocks again, in the background, and takes back those that have rotted.
+"""Reads all stored blocks again, in the background, and revokes those that decayed.
 
-One reading (a pass) after another, slowly, so that nobody notices. Where it stopped is noted,
-so that a worker that is restarted every day comes to an end of its disks all the same. No Faust
-here; the agent starts it.
+One pass follows another, at a limited rate. The position is written to disk, so that a worker
+that is restarted every day still completes its passes. No Faust here; `streamapp.agents.scrub`
+starts it.
 """
 
 from __future__ import annotations
@@ -34,13 +34,16 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 NOTE_SECONDS: Final = 10.0
-"""How often the place is noted: a restart reads so much again."""
+"""Seconds between two writes of the position: a restart reads so much again."""
 
 _HOUR: Final = 3600.0
 
 
 class ScrubPosition(msgspec.Struct, kw_only=True):
-    """How far the pass that began at *started_at* is: up to the folder *after* of *root*."""
+    """The position of the pass that began at *started_at*: after the folder *after* of *root*.
+
+    *started_at* is in seconds since 1970.
+    """
 
     started_at: float = 0.0
     is_done: bool = True
@@ -49,47 +52,47 @@ class ScrubPosition(msgspec.Struct, kw_only=True):
 
 
 class Scrub:
-    """The readings of one worker's data folders; *note* keeps the place between two runs."""
+    """Scrubs the data folders of one worker; the file *note* has the position between two runs."""
 
     def __init__(self, context: WorkerContext, stop: threading.Event, note: Path) -> None:
         self._context = context
         self._stop = stop
         self._note = note
-        self._place = self._noted()
+        self._position = self._read_note()
         self._noted_at = time.monotonic()
-        self.blocks = 0  # that this pass has read
+        self.blocks = 0  # read by this pass
 
-    async def tell_untold(self) -> None:
-        """Tell of the losses that an earlier run found and did not tell.
+    async def publish_unpublished(self) -> None:
+        """Publish the losses that an earlier run found and did not publish.
 
         Raises:
             StoreError: the quarantine cannot be read.
         """
         for revoked in await asyncio.to_thread(revoke.untold, self._context.store):
-            await self._tell(revoked)
+            await self._publish(revoked)
 
     async def run(self) -> None:
-        """Begin a pass every ``scrub_every`` hours; a pass that was stopped goes on first."""
+        """Begin a pass every ``scrub_every`` hours, after the pass that was interrupted."""
         every = self._context.settings.scrub_every * _HOUR
         while True:
-            if self._place.is_done:
-                now = time.time()  # before it began, when somebody set the clock
-                await asyncio.sleep(max(0.0, min(self._place.started_at, now) + every - now))
+            if self._position.is_done:
+                now = time.time()  # may be before `started_at`, if the clock was set
+                await asyncio.sleep(max(0.0, min(self._position.started_at, now) + every - now))
             try:
                 await self.go_on()
             except StoreError as error:
                 logger.error("the stored blocks could not be read again: %s", error)  # noqa: TRY400
-                self._place.is_done = True  # the next pass, at its time, tries from the start
+                self._position.is_done = True  # the next pass begins at its time
 
     async def go_on(self) -> None:
-        """Tell what is untold, and read what is left of the pass, or all in a new one.
+        """Continue the pass that was interrupted, or run a new one.
 
         Raises:
-            StoreError: a data folder could not be looked at; the others were read all the same.
+            StoreError: a data folder could not be read; the others were read.
         """
-        if self._place.is_done:
-            self._place = ScrubPosition(started_at=time.time(), is_done=False)
-        await self.tell_untold()
+        if self._position.is_done:
+            self._position = ScrubPosition(started_at=time.time(), is_done=False)
+        await self.publish_unpublished()
         began, found, failure = time.monotonic(), 0, None
         pace = Pace(self._context.settings.scrub_rate, self._stop)
         for root in self._roots_left():
@@ -97,25 +100,25 @@ class Scrub:
             try:
                 while (bad := await asyncio.to_thread(self._next_bad, root, verdicts)) is not None:
                     found += 1
-                    await self._take_back(root, bad)
+                    await self._revoke(root, bad)
             except StoreError as error:
                 failure = error
         if failure is not None:
             raise failure
         if self._stop.is_set():
             return
-        self._place.is_done = True
+        self._position.is_done = True
         await asyncio.to_thread(self._write_note)
         seconds = format_duration(time.monotonic() - began)
         logger.info("read %d stored blocks again in %s: %d bad", self.blocks, seconds, found)
         self.blocks = 0
 
     def _next_bad(self, root: DataFolder, verdicts: Iterator[Verdict]) -> Verdict | None:
-        """Read on until a block is bad; a thread's work, and its only one at a time."""
+        """Read up to the next bad block; None at the end. Called in one thread at a time."""
         parts = None
         for verdict in verdicts:
             if parts is not None and verdict.parts != parts:
-                self._place.root, self._place.after = str(root.path), parts
+                self._position.root, self._position.after = str(root.path), parts
                 self._write_note(within=NOTE_SECONDS)
             parts = verdict.parts
             self.blocks += 1
@@ -123,7 +126,7 @@ class Scrub:
                 return verdict
         return None
 
-    async def _take_back(self, root: DataFolder, bad: Verdict) -> None:
+    async def _revoke(self, root: DataFolder, bad: Verdict) -> None:
         log = logger.warning if bad.state is State.FILE_JSON else logger.error
         log("%s is %s: %s", bad.path, bad.state.value, bad.reason)
         settings = self._context.settings
@@ -140,9 +143,9 @@ class Scrub:
             )
             if revoked is not None:
                 self._context.stats.corrupt += 1
-                await self._tell(revoked)
+                await self._publish(revoked)
 
-    async def _tell(self, revoked: revoke.RevokedBlock) -> None:
+    async def _publish(self, revoked: revoke.RevokedBlock) -> None:
         for ack in revoked.acks:
             await self._context.publish(ack)
             logger.error("file %s block %d is lost here: %s", ack.file_id, ack.block, ack.reason)
@@ -150,23 +153,23 @@ class Scrub:
 
     def _roots_left(self) -> list[DataFolder]:
         roots = sorted(self._context.store.roots, key=lambda root: str(root.path))
-        return [root for root in roots if str(root.path) >= self._place.root]
+        return [root for root in roots if str(root.path) >= self._position.root]
 
     def _after(self, root: DataFolder) -> tuple[str, ...] | None:
-        return self._place.after if str(root.path) == self._place.root else None
+        return self._position.after if str(root.path) == self._position.root else None
 
-    def _noted(self) -> ScrubPosition:
+    def _read_note(self) -> ScrubPosition:
         with contextlib.suppress(OSError, msgspec.MsgspecError):
             return msgspec.json.decode(self._note.read_bytes(), type=ScrubPosition)
         return ScrubPosition()
 
     def _write_note(self, *, within: float = 0.0) -> None:
-        """Keep the place, unless that was done *within* so many seconds; it may be lost."""
+        """Write the position, unless it was written *within* these seconds; ignore errors."""
         now = time.monotonic()
         if now - self._noted_at < within:
             return
         self._noted_at = now
         with contextlib.suppress(OSError):
             part = self._note.with_suffix(".part")
-            part.write_bytes(msgspec.json.encode(self._place))
+            part.write_bytes(msgspec.json.encode(self._position))
             part.replace(self._note)

@@ -1,8 +1,8 @@
-"""Ends a process that was told to stop, also when its brokers or its event loop do not let it.
+"""Ends a process that was asked to stop, even if its brokers or its event loop do not respond.
 
-Faust flushes and commits before it ends, and waits for a broker as long as it takes. Nothing
-is lost by ending anyway: what is not acknowledged comes again. docs/operations.md says which
-signal does what.
+Faust flushes and commits before it ends, and waits for a broker without a limit. Ending anyway
+loses nothing: Kafka delivers again what was not acknowledged. docs/operations.md lists the
+signals.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 STOP_SECONDS: Final = 12.0
-"""How long a stop may take; the promise is 15 s, and systemd's and Docker's patience longer."""
+"""Seconds that a stop may take; 15 s are documented, and systemd and Docker wait longer."""
 
 AGAIN_SECONDS: Final = 1.0
-"""One wish to stop may arrive twice (from `timeout`, a shell or systemd), but not so late."""
+"""`timeout`, a shell or systemd may send one signal twice; a later one is a second request."""
 
 EXIT_AT_ONCE: Final = 130
-"""What shells say of a process that Ctrl-C ended."""
+"""The exit code that shells report for a process that Ctrl-C ended."""
 
 LAST_WORD_SECONDS: Final = 1.0
 
 
 def stop_signals() -> tuple[signal.Signals, ...]:
-    """Return the signals that end a process; a hangup is ignored where `nohup` had it ignored."""
+    """Return the signals that end a process; SIGHUP is left out where `nohup` ignores it."""
     found = [signal.SIGINT, signal.SIGTERM]
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         found.append(signal.SIGHUP)
@@ -45,21 +45,21 @@ def stop_signals() -> tuple[signal.Signals, ...]:
 
 
 def leave(code: int, message: str) -> None:
-    """End the process at once with *code*; *message* is logged if the log can take it."""
+    """End the process at once with *code*; *message* is logged if the log is not blocked."""
 
-    def say() -> None:
+    def log() -> None:
         logger.warning("%s", message)
         logging.shutdown()
         sys.stderr.flush()
 
-    last_word = threading.Thread(target=say, daemon=True)  # the log's lock may be held for ever
-    last_word.start()
-    last_word.join(LAST_WORD_SECONDS)
+    logging_thread = threading.Thread(target=log, daemon=True)  # the log's lock may be held
+    logging_thread.start()
+    logging_thread.join(LAST_WORD_SECONDS)
     os._exit(code)
 
 
 def end_within(seconds: float = STOP_SECONDS) -> threading.Timer:
-    """End the process in so many *seconds*, if it did not end by itself."""
+    """End the process after *seconds*, if it did not end by itself."""
     timer = threading.Timer(seconds, leave, (0, _late(seconds)))
     timer.daemon = True
     timer.start()
@@ -67,21 +67,21 @@ def end_within(seconds: float = STOP_SECONDS) -> threading.Timer:
 
 
 class SignalThread(threading.Thread):
-    """Waits for the signals that end a worker, whatever its other threads are busy with.
+    """Waits for the signals that end a worker, independent of its other threads.
 
-    The first one has the worker stop, and ends it when that takes too long. A second one,
-    not within a second, ends it at once.
+    The first signal stops the worker, and ends the process if that takes too long. A second one,
+    more than a second later, ends it at once.
     """
 
     def __init__(self) -> None:
-        """Block the signals in this thread, and in those that it starts from now on."""
+        """Block the signals in this thread, and in the threads that it starts from now on."""
         super().__init__(name="signals", daemon=True)
         self._signals = frozenset(stop_signals())
         self._stop_worker: Callable[[], object] | None = None
         signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)
 
     def worker_runs(self, stop: Callable[[], object]) -> None:
-        """Have a signal call *stop* from now on; until now it ends the process."""
+        """Let a signal call *stop* from now on; before this call a signal ends the process."""
         self._stop_worker = stop
 
     def run(self) -> None:
@@ -92,7 +92,7 @@ class SignalThread(threading.Thread):
             return
         logger.info("%s: stopping", name)
         began = time.monotonic()
-        with contextlib.suppress(RuntimeError):  # the event loop is closed: it ends already
+        with contextlib.suppress(RuntimeError):  # the event loop is closed: the process is ending
             self._stop_worker()
         while (left := began + STOP_SECONDS - time.monotonic()) > 0:
             again = signal.sigtimedwait(self._signals, left)
@@ -102,30 +102,30 @@ class SignalThread(threading.Thread):
 
 
 def is_second(number: int, seconds: float) -> bool:
-    """Return whether signal *number*, so many *seconds* after the first, ends a process at once."""
+    """Return whether signal *number*, *seconds* after the first, ends a process at once."""
     return number in {signal.SIGINT, signal.SIGTERM} and seconds >= AGAIN_SECONDS
 
 
 def event_of_signals(*, second_ends: bool = True) -> threading.Event:
-    """Return an event that signals set; a second one, not within a second, ends the process.
+    """Return an event that signals set; a second one, more than a second later, ends the process.
 
-    For commands, on every system: the signal only goes through a queue, because it may come
-    while this very thread has the event's lock.
+    For commands, on every system. The handler uses a queue, because a signal may come while its
+    thread holds the event's lock.
     """
-    told: queue.SimpleQueue[int] = queue.SimpleQueue()
+    received: queue.SimpleQueue[int] = queue.SimpleQueue()
     stop = threading.Event()
 
     def follow() -> None:
-        told.get()
+        received.get()
         began = time.monotonic()
         stop.set()
         while True:
-            if is_second(told.get(), time.monotonic() - began) and second_ends:
+            if is_second(received.get(), time.monotonic() - began) and second_ends:
                 os._exit(EXIT_AT_ONCE)
 
     threading.Thread(target=follow, name="signals", daemon=True).start()
     for number in stop_signals():
-        signal.signal(number, lambda given, _frame: told.put(given))
+        signal.signal(number, lambda given, _frame: received.put(given))
     return stop
 
 

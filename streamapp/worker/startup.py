@@ -1,7 +1,7 @@
-"""Starts a worker: `faust worker` with its flags set safely, after a look at what it needs.
+"""Prepares and runs a worker: topics, data folders, the lock and the port, then `faust worker`.
 
-The look (topics, data folders, the lock) is also taken by a plain ``faust -A streamapp.app
-worker``; what is wrong is one line and an exit code, before Faust begins.
+A plain ``faust -A streamapp.app worker`` is prepared as well. An error is reported in one line
+and an exit code, before Faust begins.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ logger = logging.getLogger(__name__)
 
 
 def prepare(app: WorkerApp) -> None:
-    """Make ready what the worker needs: topics, data folders, the folder of its tables.
+    """Prepare what the worker needs: topics, data folders, the folder of its tables.
 
     Raises:
-        StreamAppError: something is missing; the message says what to do.
+        StreamAppError: it cannot be prepared; the message says what to do.
     """
     settings = app.settings
     descriptors.raise_limit()
@@ -38,13 +38,13 @@ def prepare(app: WorkerApp) -> None:
         app.web_sockets = listening.listen(app.conf.web_bind, app.conf.web_port)
     states = topic_admin.ensure(settings, with_changelogs=True)
     has_folders = all(path.exists() for path in settings.data_roots)
-    if not has_folders:  # one that is refused leaves none
+    if not has_folders:  # checked before they are created: a refused start creates none
         reconciliation.refuse_if_up(settings)
     app.block_store.open()
     table_recovery.make_usable(settings)
     _start(app, is_alone=not has_folders)
-    # Faust declares the changelogs again: another number of replicas than they have would
-    # make it wait for ever.
+    # Faust declares the changelogs again, and would wait for ever if their number of replicas
+    # differed.
     app.stats.contact = BrokerContact(settings.brokers, time.monotonic)
     data_blocks = states[topic_admin.names(settings).data_blocks]
     if text := history.ahead_of(settings, data_blocks):
@@ -54,9 +54,9 @@ def prepare(app: WorkerApp) -> None:
 
 
 def _start(app: WorkerApp, *, is_alone: bool) -> None:
-    """Give this start its number, in the data folders and in every heartbeat.
+    """Set the id of this start, in the data folders and in every heartbeat.
 
-    What changed since the last start is published before: if that fails, it shows again.
+    Changes since the last start are published first: if that fails, the next start finds them.
     """
     app.is_compared = reconciliation.before_start(app.settings, app.block_store, is_alone=is_alone)
     app.stats.folders = app.block_store.identities
@@ -76,9 +76,9 @@ def run(*, loglevel: str) -> None:
     """Run a worker until it is stopped; the settings come from the environment.
 
     Raises:
-        SystemExit: always, with Faust's exit code or ours.
+        SystemExit: always, with Faust's exit code or one of this program.
     """
-    from faust.cli.faust import cli as faust_cli  # noqa: PLC0415 - Faust is for workers alone
+    from faust.cli.faust import cli as faust_cli  # noqa: PLC0415 - Faust is for workers only
 
     settings = Settings.load()
     arguments: Any = command_line(

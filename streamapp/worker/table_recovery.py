@@ -1,8 +1,8 @@
-"""The tables' databases on disk: whether they can be used, and the way back when not.
+"""The tables' databases on disk: whether they can be used, and how they are recovered.
 
-Tables are caches. A database that is damaged, or that belongs to another life of its
-changelog topic, is wiped, and comes back from the changelog; a changelog that is gone comes
-back from the acknowledgements; and those come back from the disks (`streamapp tables`).
+Tables are caches. A damaged database, or one of a changelog topic that was deleted, is wiped and
+restored from the changelog. A deleted changelog is restored from the acknowledgements, and those
+from the disks (`streamapp tables`).
 """
 
 from __future__ import annotations
@@ -35,25 +35,25 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MARK: Final = "changelogs.json"
-"""Which topics the databases were filled from: name to Kafka's topic id."""
+"""File with the topics that the databases were restored from: name to Kafka's topic id."""
 
 TABLES: Final = "v*/tables"
-"""Where Faust puts the databases: a folder for each version of the application."""
+"""Where Faust creates the databases: a folder for each version of the application."""
 
 OFFSET_KEY: Final = b"__faust\0offset__"
-"""Under this key Faust keeps how far of the changelog a database has."""
+"""Key under which Faust stores the changelog offset of a database."""
 
 WIPE: Final = "wipe"
 """A file of this name asks the next start to wipe the databases."""
 
 _OF_MACHINES: Final = f"-{MACHINES_TABLE}-changelog"
-"""The machines say all of it again every few seconds."""
+"""This changelog may lose rows: the machines publish them again every few seconds."""
 
 _POLL_SECONDS: Final = 1.0
 
 
 def make_usable(settings: Settings) -> None:
-    """Wipe databases that cannot be used, before Faust opens them.
+    """Wipe unusable databases, before Faust opens them.
 
     Raises:
         ClusterError: the broker does not answer.
@@ -78,9 +78,10 @@ def make_usable(settings: Settings) -> None:
 
 
 def _rewind(settings: Settings, group: Consumer) -> None:
-    """Have all folded again, as soon as a worker that was killed counts as gone.
+    """Reset the group's commits, so that all is folded again.
 
-    Where others run, the group cannot go back: one of them was first and did it, or has all.
+    It waits until Kafka has expelled a worker that was killed. While other workers run, the commits
+    cannot be reset: one of them did it, or has all rows.
     """
     admin = clients.admin(settings)
     deadline = time.monotonic() + settings.session_timeout + _POLL_SECONDS
@@ -102,10 +103,10 @@ def _rewind(settings: Settings, group: Consumer) -> None:
 
 
 def check_unused(folder: Path) -> None:
-    """Prove that no process has the databases in *folder* open.
+    """Check that no process has the databases in *folder* open.
 
     Raises:
-        StoreBusyError: one has.
+        StoreBusyError: a process has one open.
     """
     for database in _databases(folder):
         with contextlib.suppress(FileNotFoundError), (database / "LOCK").open("r+b") as lock:
@@ -116,13 +117,13 @@ def check_unused(folder: Path) -> None:
 
 
 def ask_for_wipe(folder: Path) -> None:
-    """Have the next start wipe the databases in *folder*."""
+    """Let the next start wipe the databases in *folder*."""
     with contextlib.suppress(OSError):
         (folder / WIPE).touch()
 
 
 def wipe(folder: Path) -> None:
-    """Remove the databases in *folder*, and nothing else: it may be anybody's."""
+    """Remove the databases in *folder*, and no other files in it."""
     for tables in folder.glob(TABLES):
         shutil.rmtree(tables)
     for name in (MARK, WIPE):
@@ -130,9 +131,9 @@ def wipe(folder: Path) -> None:
 
 
 def rebuild_from_acks(settings: Settings) -> None:
-    """Throw the tables of the whole group away and have them folded anew at the next start.
+    """Delete the tables of the whole group, so that the next start folds them again.
 
-    The changelogs are made anew, so that every machine wipes what it has of them.
+    The changelogs are created again, so that every machine wipes its databases.
 
     Raises:
         SettingsError: workers of the group are running.
@@ -170,7 +171,7 @@ def _why_unusable(folder: Path, ids: dict[str, str], ends: dict[str, int]) -> st
         if damage:
             return f"{database.name} is damaged: {damage}"
         end = ends.get(database.stem, offset + 1)
-        if offset >= end:  # Faust would refuse it at every start
+        if offset >= end:  # Faust refuses such a database at every start
             return f"{database.name} has offset {offset}, its changelog ends at {end}"
     return ""
 
@@ -180,12 +181,12 @@ def _databases(folder: Path) -> Iterator[Path]:
 
 
 def _read_through(database: Path) -> tuple[str, int]:
-    """Read all of *database*, every checksum with it; return what is wrong, and its offset.
+    """Read all of *database* with its checksums; return its damage, or "", and its offset.
 
     Raises:
         StoreBusyError: another process has it open.
     """
-    from rocksdict import Options, Rdict  # noqa: PLC0415 - for workers alone
+    from rocksdict import Options, Rdict  # noqa: PLC0415 - for workers only
 
     if not (database / "CURRENT").exists():
         return "its file CURRENT is missing", -1
@@ -214,10 +215,10 @@ def _busy(database: Path) -> StoreBusyError:
 
 
 def _topic_ids(settings: Settings) -> dict[str, str]:
-    """Return the changelogs' ids; those just made may not be known to every broker yet."""
+    """Return the topic ids of the changelogs, by name."""
     names = [spec.name for spec in topic_admin.changelogs(settings)]
     admin = clients.admin(settings)
-    groups.ends(admin, _changelog_places(settings))  # waits for them
+    groups.ends(admin, _changelog_places(settings))  # waits until every broker knows them
     described = admin.describe_topics(
         TopicCollection(names), request_timeout=clients.REQUEST_SECONDS
     )
@@ -228,10 +229,10 @@ def _topic_ids(settings: Settings) -> dict[str, str]:
 
 
 def _lost_changelog(settings: Settings, group: Consumer) -> str:
-    """Return a changelog that has not all it was told; empty when there is none.
+    """Return a changelog that has lost records; empty when none has.
 
-    Compaction alone never moves where a log begins. And one that has nothing, though the
-    group has folded acknowledgements, was made anew.
+    Compaction alone never moves the start of a log. A changelog without records was created again
+    if the group has folded acknowledgements.
     """
     admin = clients.admin(settings)
     folded = groups.committed(group, _folded(settings))
@@ -240,14 +241,14 @@ def _lost_changelog(settings: Settings, group: Consumer) -> str:
     places = changelogs + _folded(settings)
     first, last = groups.starts(admin, places), groups.ends(admin, places)
     for place in changelogs:
-        was_told = folded.get((acks, place[1]), 0) > first[acks, place[1]]
-        if first[place] > 0 or (last[place] == 0 and was_told):
+        was_written = folded.get((acks, place[1]), 0) > first[acks, place[1]]
+        if first[place] > 0 or (last[place] == 0 and was_written):
             return f"{place[0]}-{place[1]}"
     return ""
 
 
 def _changelog_ends(settings: Settings) -> dict[str, int]:
-    """Return where the changelogs end, by the names that Faust gives their databases."""
+    """Return the ends of the changelogs, by the names of their databases."""
     ends = groups.ends(clients.admin(settings), _changelog_places(settings))
     prefix, suffix = f"{settings.group_id}-", "-changelog"
     return {

@@ -1,10 +1,10 @@
-"""Notices a worker that is stuck, and ends it before it does harm: its supervisor restarts it.
+"""Ends a worker that is stuck, before it does harm; its supervisor restarts it.
 
-Faust can stop quietly: a consumer that fetches no more, commits that no longer move, a
-recovery that waits for a record that never comes, an event loop that something blocks. What
-is judged here comes from the broker (ends and commits), asked by a thread of its own, so
-that a stuck event loop cannot say that all is well. The process ends with exit code 75 and
-acknowledges nothing: what it held comes again.
+Faust can stop silently: a consumer that fetches no more, commits that do not advance, a recovery
+that waits for a record that never comes, a blocked event loop. The watchdog compares ends and
+commits, which its own thread asks the broker for, so that a blocked event loop cannot hide a
+fault. The process ends with exit code 75 and acknowledges nothing: Kafka delivers its records
+again.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ logger = logging.getLogger(__name__)
 
 LOOK_SECONDS: Final = 5.0
 LOOP_LOOKS: Final = 12
-"""Looks in a row that find the event loop silent; a frozen and woken process makes only one."""
+"""Consecutive looks that find the event loop silent; a suspended process makes only one."""
 
 LONGEST_LOOK: Final = 3 * LOOK_SECONDS
-"""As much time counts between two looks: frozen, or asking a slow broker, nobody looked."""
+"""Maximum seconds that count between two looks, after a suspension or a slow broker."""
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
-    """What one look found. Offsets by topic and partition; None where the broker is silent."""
+    """What one look found. Offsets by topic and partition; None if the broker does not answer."""
 
     now: float
     loop_answered: bool
@@ -49,7 +49,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Watchdog:
-    """Judges one look after the other. Pure: the clock comes with the sample."""
+    """Judges one sample after another. Pure: the time is in the sample."""
 
     def __init__(self, *, patience: float, recovery_patience: float) -> None:
         """*patience*: seconds without progress; *recovery_patience*: seconds until ready."""
@@ -61,7 +61,7 @@ class Watchdog:
         self._seen: dict[Place, tuple[float, int, int]] = {}  # idle for, committed, taken
 
     def judge(self, sample: Sample) -> str:
-        """Return why the worker is stuck; empty when it is not, as far as *sample* tells."""
+        """Return why the worker is stuck; empty when *sample* does not show that."""
         step = 0.0 if self._looked_at is None else sample.now - self._looked_at
         step = min(step, LONGEST_LOOK)
         self._looked_at = sample.now
@@ -78,15 +78,14 @@ class Watchdog:
         return self._judge_progress(sample, step)
 
     def _judge_progress(self, sample: Sample, step: float) -> str:
-        """Where there is something to do, commits must move, or at least frames be taken.
+        """Return which partition has records and no progress: neither commits nor frames received.
 
-        While the event loop is too busy to answer, no stream has its turn: that is no hang of a
-        partition, and does not count as one. A loop that never answers is judged by its silence.
+        Time in which the event loop did not answer does not count: no stream runs then.
         """
         step = step if sample.loop_answered else 0.0
         if sample.committed is None or sample.ends is None:
-            return ""  # no broker, no judgement
-        before, self._seen = self._seen, {}  # what others have by now is forgotten
+            return ""
+        before, self._seen = self._seen, {}  # without revoked partitions
         for place, end in sample.ends.items():
             now = sample.committed.get(place, 0), sample.taken.get(place, 0)
             idle, *last = before.get(place, (0.0, -1, -1))
@@ -103,20 +102,20 @@ class Watchdog:
 
 
 class Watched(Protocol):
-    """What the watchdog looks at: the worker and its broker."""
+    """What the watchdog observes: the worker and its broker."""
 
     def sample(self, *, loop_answered: bool) -> Sample:
-        """Return what there is to see now."""
+        """Return the state now."""
 
     def ask_loop(self, answer: Callable[[], object]) -> None:
         """Have the event loop call *answer*."""
 
     def before_exit(self, reason: str) -> None:
-        """Do what must be done before the process ends; it ends all the same."""
+        """Do what must be done before the process ends; it also ends if this raises."""
 
 
 class WatchdogThread(threading.Thread):
-    """Looks every few seconds, and ends the process when the worker is stuck."""
+    """Takes a sample every few seconds, and ends the process when the worker is stuck."""
 
     def __init__(self, watched: Watched, watchdog: Watchdog) -> None:
         super().__init__(name="watchdog", daemon=True)
@@ -130,7 +129,7 @@ class WatchdogThread(threading.Thread):
         while not self._stopped.wait(LOOK_SECONDS):
             try:
                 reason = self._look()
-            except Exception:  # a watchdog that died would say that all is well
+            except Exception:  # without its thread nothing would be noticed any more
                 logger.exception("watchdog: cannot look, trying again")
                 continue
             if reason:
@@ -156,5 +155,5 @@ class WatchdogThread(threading.Thread):
 
 
 def now() -> float:
-    """Return the clock that samples carry: seconds that only go forward."""
+    """Return the clock of samples: seconds that only increase."""
     return time.monotonic()

@@ -1,4 +1,4 @@
-"""Shows the watchdog what there is to see: Faust's state, and the broker's word on progress."""
+"""Gives the watchdog its samples: the state of Faust, and commits and ends from the broker."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 class WatchedWorker:
-    """A running worker, as seen from the watchdog's thread."""
+    """A running worker. Used in the watchdog's thread."""
 
     def __init__(self, app: WorkerApp, loop: asyncio.AbstractEventLoop) -> None:
         self._app = app
@@ -33,10 +33,10 @@ class WatchedWorker:
         self._group = groups.reader(app.settings, app.settings.group_id)
 
     def sample(self, *, loop_answered: bool) -> Sample:
-        """Return what there is to see now; it may take as long as the broker does."""
+        """Return the state now; waits for the broker."""
         app = self._app
         ready = readiness.is_ready(app)
-        taken = dict(app.stats.taken)  # before the commits: taken and then committed has moved
+        taken = dict(app.stats.taken)  # read before the commits, which may advance meanwhile
         committed, ends = self._progress() if ready else (None, None)
         return Sample(
             now=now(),
@@ -49,7 +49,7 @@ class WatchedWorker:
         )
 
     def _progress(self) -> tuple[dict[Place, int] | None, dict[Place, int] | None]:
-        """Return commits and ends of what this worker reads; None where the broker is silent."""
+        """Return commits and ends of the assigned partitions; None without an answer."""
         read = {spec.name for spec in topic_admin.specs(self._app.settings)}
         assigned = self._app.consumer.assignment()
         places = [(tp.topic, tp.partition) for tp in assigned if tp.topic in read]
@@ -64,7 +64,7 @@ class WatchedWorker:
         self._loop.call_soon_threadsafe(answer)
 
     def before_exit(self, reason: str) -> None:
-        """Have tables that could not be recovered wiped at the next start."""
+        """Let the next start wipe tables that could not be recovered."""
         if not readiness.is_ready(self._app):
             table_recovery.ask_for_wipe(self._app.settings.tables_dir)
         self._app.stats.hold("watchdog", reason)

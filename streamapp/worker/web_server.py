@@ -1,8 +1,8 @@
-"""Serves the web views with limits: whoever connects takes nothing from blocks and Kafka.
+"""Serves the web views with limits, so that web clients do not slow down blocks and Kafka.
 
-aiohttp accepts as many connections as there are descriptors, and waits for a request as long
-as it takes. Here connections are counted, in all and by address; one beyond is closed at
-once, and so is one whose request does not come, or whose answer is not taken, in time.
+aiohttp accepts as many connections as there are descriptors, and waits for a request without a
+limit. Here connections are counted, in total and by address, and further ones are closed. A
+connection is also closed if its request does not come, or its response is not read, in time.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LOOK_SECONDS: Final = 5.0
-"""A connection that has waited for a request at two looks is closed: after 5 to 10 seconds."""
+"""Seconds between two looks. A connection without a request at two looks is closed."""
 
 ANSWER_LOOKS: Final = 6
-"""One whose answer is not taken in so many looks is closed: after 30 seconds."""
+"""A connection whose response is not read in so many looks is closed."""
 
 REQUEST_LIMITS: Final[Mapping[str, Any]] = {
     "max_line_size": 16_384,  # `after` may have a name of 4,096 bytes, each written as %XX
@@ -47,15 +47,15 @@ REQUEST_LIMITS: Final[Mapping[str, Any]] = {
 
 
 class Connections:
-    """Counts open connections, in all and by address."""
+    """Counts open connections, in total and by address."""
 
     def __init__(self, most: int) -> None:
-        """*most*: how many there may be; from one address half of them."""
+        """*most*: maximum connections; one address may have half of them."""
         self.most = most
         self._by_address: collections.Counter[str] = collections.Counter()
 
     def take(self, address: str) -> bool:
-        """Count a connection from *address*; return whether there is room for it."""
+        """Count a connection from *address*; return whether it is allowed."""
         if self._by_address.total() >= self.most or self._by_address[address] >= self.most // 2:
             return False
         self._by_address[address] += 1
@@ -69,7 +69,7 @@ class Connections:
 
 
 class LimitedHandler(web.RequestHandler):
-    """One connection: closed at once when there are enough, and when nothing moves on it."""
+    """One connection; it is closed when there are too many, or when nothing happens on it."""
 
     def __init__(self, connections: Connections, manager: web.Server, **limits: Any) -> None:  # noqa: ANN401 - aiohttp's
         super().__init__(manager, **limits)
@@ -80,7 +80,7 @@ class LimitedHandler(web.RequestHandler):
         self._same_looks = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Serve the connection, unless there are enough."""
+        """Serve the connection, unless there are too many."""
         peer = transport.get_extra_info("peername")
         address = str(peer[0]) if peer else ""
         if not self._connections.take(address):
@@ -101,7 +101,7 @@ class LimitedHandler(web.RequestHandler):
         super().connection_lost(exc)
 
     def log_exception(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - aiohttp's
-        """Do not log what is no HTTP: anybody may send it. What a view raises `guard` logs."""
+        """Log malformed requests at DEBUG only. `guard` logs the exceptions of views."""
         logger.debug(*args, **kwargs)
 
     def _look(self) -> None:
@@ -128,7 +128,7 @@ class LimitedSite(web.BaseSite):
 
     @property
     def name(self) -> str:
-        """Where it listens."""
+        """The URL of the socket."""
         host, port = self._sock.getsockname()[:2]
         return f"http://{in_url(host)}:{port}"
 
@@ -142,10 +142,10 @@ class LimitedSite(web.BaseSite):
 
 
 class LimitedWeb(driver.Web):
-    """Faust's web server, with our limits, on the sockets that the worker has taken."""
+    """Faust's web server with these limits, on the sockets that the worker has opened."""
 
     def route(self, pattern: str, handler: Any, cors_options: Any = None) -> None:  # noqa: ANN401 - Faust's
-        """Add a view; it answers with and without the slash at its end."""
+        """Add a view, with and without the slash at the end of its path."""
         super().route(pattern, handler, cors_options)
         if pattern != "/" and pattern.endswith("/"):
             super().route(pattern.rstrip("/"), handler, cors_options)

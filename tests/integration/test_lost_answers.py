@@ -112,7 +112,7 @@ async def test_answers_wait_for_their_turn(context, send, is_stored):
     said = len(context.acks)
     async with context.locks.of(FILE_ID, 0):
         answer = asyncio.ensure_future(send(2, range(3)))
-        await eventually(lambda: context.locks._wanted[FILE_ID, 0] == 2)
+        await eventually(lambda: context.locks._users[FILE_ID, 0] == 2)
         assert said == len(context.acks)
     await answer
 

@@ -259,7 +259,7 @@ async def test_not_told_when_it_was_sent_again(store, tmp_path):
     revoke.revoke_block(store, store.roots[0], found, group="g", machine="m")
     keep_file(store, "a", size=10, block_size=BLOCK)
     context = worker_of(store)
-    await scrub_of(context, tmp_path).tell_untold()
+    await scrub_of(context, tmp_path).publish_unpublished()
 
     assert [] == context.acks
     assert store.stored(file_id, 0)
@@ -273,8 +273,8 @@ async def test_told_by_the_next_worker(store, tmp_path):
     (found,) = bad(store)
     revoke.revoke_block(store, store.roots[0], found, group="g", machine="m")
     first, second = worker_of(store), worker_of(store)
-    await scrub_of(first, tmp_path).tell_untold()
-    await scrub_of(second, tmp_path).tell_untold()
+    await scrub_of(first, tmp_path).publish_unpublished()
+    await scrub_of(second, tmp_path).publish_unpublished()
 
     assert [(file_id, 0, "lost")] == [(a.file_id, a.block, a.outcome) for a in first.acks]
     assert [] == second.acks
@@ -436,7 +436,7 @@ async def test_turns_are_forgotten():
     await asyncio.gather(*tasks, return_exceptions=True)
 
     assert ["a", "other", "c"] == order
-    assert {} == locks._locks == locks._wanted
+    assert {} == locks._locks == locks._users
 
 
 def test_record_of_a_stranger(store):
