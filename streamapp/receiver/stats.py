@@ -45,7 +45,7 @@ class WorkerStats:
         self._recent: collections.deque[tuple[float, int]] = collections.deque()
 
     def took(self, topic: str, partition: int) -> None:
-        """Count a record; the watchdog sees progress by it."""
+        """Count a record of any topic; the watchdog uses the counts."""
         key = topic, partition
         self.taken[key] = self.taken.get(key, 0) + 1
 

@@ -1,8 +1,8 @@
-"""Who may ask the web views: this machine, whoever has the token, or a worker of the group.
+"""Decides who may request the web views: this machine, a token holder, or a worker of the group.
 
-Loopback is the default and needs no token; any other address needs one (`settings`). A page
-from elsewhere must not reach a loopback view through the user's browser: the ``Host`` that
-is asked for must be one of ours (DNS rebinding), and nothing here changes anything.
+Loopback is the default and needs no token; any other address needs one (`settings`). A page of
+another site must not reach a view on loopback through the user's browser: the ``Host`` of a
+request must be one of this worker's names (DNS rebinding), and no view changes anything.
 """
 
 from __future__ import annotations

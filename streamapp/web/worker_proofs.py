@@ -1,7 +1,7 @@
 """Authenticates workers of the group to each other without sending the web token.
 
 Pure: the clock is given. Workers find each other by the URLs in the metadata of the consumer
-group, and whoever joins the group can add a URL of its own. So the token is never sent to such a
+group, and any member of the group can add a URL of its own. So the token is never sent to such a
 URL. A request has an HMAC over the request, the URL, the time and a nonce; a response has an HMAC
 over the same and its content. A server without the token learns nothing that it could use, and
 its response is rejected. `docs/protocol.md` is normative.

@@ -42,23 +42,23 @@ if TYPE_CHECKING:
 AUTODISCOVER: Final = ("streamapp.tables", "streamapp.agents", "streamapp.worker.faust_commands")
 
 FRAME_BUFFER: Final = 8
-"""Frames that may wait in one stream's buffer. Faust counts events, not bytes: its default
-of 4096 would hold 4 GiB of 1 MiB frames a stream."""
+"""Frames in one stream's buffer. Faust counts events and not bytes: its default of 4096 would
+hold 4 GiB of 1 MiB frames a stream."""
 
 FETCH_BYTES: Final = BATCH_BYTES
-"""Bytes of a partition in one fetch: a whole produce batch, so that none is fetched alone."""
+"""Maximum bytes of a partition in one fetch: a whole produce batch."""
 
 REQUEST_SECONDS: Final = 60.0
-"""Patience with a broker beyond the session timeout; Faust refuses to start with less than that."""
+"""Added to the session timeout for requests: Faust requires a longer request timeout."""
 
 HEARTBEAT_SECONDS: Final = 3.0
-"""Kafka's default. A worker that fetches nothing knows by it that a broker answers."""
+"""Kafka's default. The responses show a worker that fetches nothing that a broker answers."""
 
 POLL_SECONDS: Final = 7 * 24 * 3600.0
-"""How long a worker may hold its partitions, for example while a disk is full, and keep them."""
+"""Seconds that a worker may pause (because a disk is full) without a rebalance."""
 
 LAST_COMMIT_SECONDS: Final = 3.0
-"""How long partitions that move may wait for a commit; the other workers wait for it too."""
+"""Seconds for the last commit before a rebalance, which the other workers wait for."""
 
 ROCKSDB_OPTIONS: Final = {
     "block_cache_size": 8 * MIB,  # per partition and table; Faust's default is 2 GiB
@@ -70,15 +70,15 @@ ROCKSDB_OPTIONS: Final = {
 
 @logs.as_library
 class StreamApp(WorkerApp):
-    """The application of a worker: Faust's, with our transport, queues, web server and watchdog."""
+    """The Faust application of a worker, with its own transport, queues, web server and watchdog."""
 
     async def on_start(self) -> None:
-        """Start the watchdog with the application: a recovery may be what does not end."""
+        """Start the watchdog with the application, so that it also watches the recovery."""
         await super().on_start()
         self.watchdog = watchdog_probe.start(self, asyncio.get_running_loop())
 
     async def _wait_for_table_recovery_completed(self) -> bool:
-        """Do what a worker does before it has its tables: Faust's timers begin only then."""
+        """Start the tasks that must run during the recovery; Faust's timers start after it."""
         for task in self.early_tasks:
             self.add_future(task())
         return bool(await super()._wait_for_table_recovery_completed())
@@ -91,17 +91,17 @@ class StreamApp(WorkerApp):
         await super().on_stop()
 
     async def _consumer_wait_empty(self, consumer: ConsumerT, logger: logging.Logger) -> None:
-        """Commit what is done before partitions move: who gets them need not keep it again."""
+        """Commit before a rebalance, so that other workers need not persist the same blocks."""
         await super()._consumer_wait_empty(consumer, logger)
         try:
             await asyncio.wait_for(consumer.commit(), LAST_COMMIT_SECONDS)
-        except Exception as error:  # noqa: BLE001 - then some blocks are kept twice, no harm
+        except Exception as error:  # noqa: BLE001 - without it some blocks are persisted twice
             logger.warning("no commit before partitions moved: %r", error)
 
     def FlowControlQueue(  # noqa: N802 - Faust's name
         self, maxsize: int | None = None, *, clear_on_resume: bool = False
     ) -> StreamQueue:
-        """Return a queue that holds up no other one."""
+        """Return a queue that does not block the others."""
         return StreamQueue(
             maxsize=maxsize, flow_control=self.flow_control, clear_on_resume=clear_on_resume
         )
@@ -114,7 +114,7 @@ class StreamApp(WorkerApp):
 
 
 def create_app(settings: Settings) -> StreamApp:
-    """Build the application from *settings*; touches no network and no disk."""
+    """Return an application with *settings*; uses neither network nor disk."""
     created = StreamApp(
         settings.group_id,
         version=1,
@@ -130,7 +130,7 @@ def create_app(settings: Settings) -> StreamApp:
         reply_create_topic=False,
         table_standby_replicas=0,
         stream_buffer_maxsize=FRAME_BUFFER,
-        stream_wait_empty=False,  # a stream that acknowledges late must not outlive SIGTERM
+        stream_wait_empty=False,  # SIGTERM must not wait for a stream
         stream_publish_on_commit=False,
         producer_acks=-1,
         producer_linger=0.0,
@@ -145,7 +145,7 @@ def create_app(settings: Settings) -> StreamApp:
         broker_max_poll_records=FETCHED_RECORDS,
         broker_commit_interval=1.0,
         web_bind=settings.web_host,
-        web_host=in_url(settings.web_advertise or settings.web_host),  # Faust joins a URL of it
+        web_host=in_url(settings.web_advertise or settings.web_host),  # Faust builds a URL with it
         web_port=settings.web_port,
         canonical_url=base_url(settings),
         web_tables_enabled=False,

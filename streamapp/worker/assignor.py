@@ -1,7 +1,7 @@
 """Assigns partitions only to members of the consumer group whose metadata is valid.
 
-For faust-streaming 0.15.3. Whoever may join the group sends metadata to the leader, which is one
-of the workers. Faust decodes the metadata of every member without validating it: malformed
+For faust-streaming 0.15.3. Any client that may join the group sends metadata to the leader, which
+is one of the workers. Faust decodes the metadata of every member without validating it: malformed
 metadata ends the leader, and the URL that a member gives is queried for its part of the tables.
 Here a member with invalid metadata gets no partitions and a warning names it; the others are
 assigned as before. The leader's assignment is validated as well: an invalid one counts as no

@@ -1,8 +1,8 @@
 """Decodes Kafka's record batches, and survives malformed ones.
 
-For aiokafka 0.14.0. Whoever may write to a topic may write a batch on which aiokafka's own reader
-raises: a header whose name is not UTF-8, a codec that is not installed. The partition then stops
-for every worker, for ever. Or the batch takes all memory: 9 KB may become 300 MB.
+For aiokafka 0.14.0. Any producer with write access may write a batch on which aiokafka's own
+reader raises: a header whose name is not UTF-8, a codec that is not installed. The partition then
+stops for every worker, for ever. Or the batch takes all memory: 9 KB may become 300 MB.
 
 Here a batch with a valid CRC never raises, and takes at most `MAX_PLAIN_BYTES` besides its
 records. Their offsets increase and stay within the batch: a forged offset would let a commit pass
