@@ -55,7 +55,7 @@ HEARTBEAT_SECONDS: Final = 3.0
 """Kafka's default. The responses show a worker that fetches nothing that a broker answers."""
 
 POLL_SECONDS: Final = 7 * 24 * 3600.0
-"""Seconds that a worker may pause (because a disk is full) without a rebalance."""
+"""Seconds that a worker may pause, for example on a full disk, without a rebalance."""
 
 LAST_COMMIT_SECONDS: Final = 3.0
 """Seconds for the last commit before a rebalance, which the other workers wait for."""
@@ -70,7 +70,7 @@ ROCKSDB_OPTIONS: Final = {
 
 @logs.as_library
 class StreamApp(WorkerApp):
-    """The Faust application of a worker, with its own transport, queues, web server and watchdog."""
+    """The Faust application of a worker, with its own transport, queues and web server."""
 
     async def on_start(self) -> None:
         """Start the watchdog with the application, so that it also watches the recovery."""

@@ -1,4 +1,4 @@
-"""Whatever happens in whatever order, the committed offset never passes what is not kept.
+"""Whatever happens in any order, the committed offset never passes a block that is not persisted.
 
 A log of frames is read by two machines in turn. Producers start, stall, stop and repeat;
 machines crash, go on, lose the partition, cannot write, and lose the moment between keeping a
@@ -375,12 +375,12 @@ class World(RuleBasedStateMachine):
 
     @rule()
     def rewind(self):
-        """The partition is read again from the last commit, by the same intake."""
+        """The partition is read again from the last commit, by the same receiver."""
         self._go_back()
 
     @rule(seconds=st.sampled_from([1.0, TIMEOUT + 1]))
     def pass_time(self, seconds):
-        """Time passes, and the intake gives up what is late."""
+        """Time passes, and the receiver ends attempts that are late."""
 
         async def look():  # as the agent's timer
             await self.receiver.forget_older(self.generation)
@@ -415,7 +415,7 @@ class World(RuleBasedStateMachine):
     @precondition(lambda self: any(c.machine == "m3" for c in self.persisted.values()))
     @rule(data=st.data())
     def revoke_elsewhere(self, data):
-        """The third machine does not have a block any more, and says so."""
+        """The third machine has lost a block, and publishes it."""
         keys = sorted(key for key, claim in self.persisted.items() if claim.machine == "m3")
         del self.persisted[data.draw(st.sampled_from(keys))]
 
@@ -461,7 +461,7 @@ class World(RuleBasedStateMachine):
 
     @invariant()
     def nothing_is_passed(self):
-        """What is committed suffices: no block is passed that is neither kept nor over."""
+        """The commit passes no block that is neither persisted nor over."""
         for sending in self.sendings:
             if sending.first_offset < self.acked:
                 assert self._is_done(sending), sending
@@ -473,7 +473,7 @@ class World(RuleBasedStateMachine):
             assert len(machine.store.writes) == len(set(machine.store.writes))
 
     def end(self):
-        """After all is read, every block that was sent whole is kept, and all is committed."""
+        """After all is read, every complete block is persisted, and all offsets are committed."""
         self.dies_telling = False
         self.slow_answers = 0
         self.reader.store.failing = []

@@ -200,7 +200,7 @@ async def test_block(run, worker):
 
 
 async def test_bytes_are_let_go(run):
-    """What Faust keeps of an event does not hold its bytes."""
+    """Faust's reference to an event does not hold its bytes."""
     events = block_events()
     await run(blocks.keep_blocks, *events[:2])
 
@@ -278,7 +278,7 @@ async def test_expiry(run, worker):
 
 
 async def test_tells_until_it_is_told(worker):
-    """While Kafka does not take an acknowledgement the worker holds, and says so."""
+    """While Kafka does not accept an acknowledgement the worker is paused, and reports it."""
     worker.refuses = 10_000
     task = asyncio.ensure_future(app.context.publish(ack_of(0)))
     await eventually(lambda: app.stats.state == "holding")
@@ -365,7 +365,7 @@ async def test_folds_acks(run):
 
 
 async def test_folds_status(run, monkeypatch):
-    """What producers say is everyone's; of machines only those of our group are."""
+    """Status of all producers is folded; heartbeats only of this group's machines."""
     seen = []
     monkeypatch.setattr(progress, "fold_status", seen.append)
     file = FileStatus(
@@ -474,7 +474,7 @@ def test_guard_lets_pass_what_is_no_error(ends):
 
 
 async def test_heartbeat(worker, monkeypatch):
-    """A heartbeat says what the worker knows of itself, and can be read again."""
+    """A heartbeat has the state of the worker, and can be decoded."""
     app.stats.hold("x", "disk\udcff full " + "x" * 5000)
     monkeypatch.setattr(readiness, "block_partitions", lambda _: [3])
     monkeypatch.setattr(readiness, "is_ready", lambda _: True)
@@ -517,7 +517,7 @@ async def test_heartbeats_before_the_tables(worker, monkeypatch):
 
 
 async def test_heartbeat_on_change(worker, monkeypatch):
-    """What others must know at once does not wait for the next heartbeat, and is said once."""
+    """A change of state does not wait for the next heartbeat, and is published once."""
     partitions = [1]
     monkeypatch.setattr(readiness, "block_partitions", lambda _: partitions)
     monkeypatch.setattr(readiness, "is_ready", lambda _: True)

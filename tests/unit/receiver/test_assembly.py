@@ -77,7 +77,7 @@ def deliveries(draw):
 
 @given(deliveries())
 def test_any_order(delivery):
-    """Whatever is lost, repeated or reordered, what is kept is what was sent."""
+    """Whatever is lost, repeated or reordered, a block that passes is the one that was sent."""
     sent, came = delivery
     receiver = Receiver()
     for record in came:
@@ -102,7 +102,7 @@ def test_repeated(data, size, codec_, rng):
 
 @given(st.binary(min_size=1, max_size=40), FRAME_SIZE, st.sampled_from(Codec), st.data())
 def test_changed_on_the_way(data, size, codec_, drawn):
-    """A block of which one bit changed is never kept as another block."""
+    """A block with one changed bit never passes."""
     records = records_of(data, frame_size=size, codec=codec_)
     place = drawn.draw(st.integers(0, len(records) - 1))
     headers, value = records[place]

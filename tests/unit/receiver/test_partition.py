@@ -192,7 +192,7 @@ async def test_stored_block_that_is_lost_while_it_comes_again(
 
 
 async def test_middle_of_a_stored_block(partition, context):
-    """What comes again of a stored block is done when that is told again, wherever it begins."""
+    """Repeated frames of a stored block are done when it is published again."""
     await partition.put(*pieces())
     partition.rewind(2)
     context.seen.clear()
@@ -206,7 +206,7 @@ async def test_middle_of_a_stored_block(partition, context):
 
 @pytest.mark.parametrize("first", [0, 1], ids=["from its first frame", "from within"])
 async def test_kept_and_not_told(partition, context, store, first):
-    """A worker that died before it told of a block passes none of its frames before it tells."""
+    """A worker that died before it published a block acknowledges its frames only after it does."""
     context.gate.clear()
     task = asyncio.create_task(partition.put(*pieces()))
     await context.asked.wait()
@@ -226,7 +226,7 @@ async def test_kept_and_not_told(partition, context, store, first):
 
 
 async def test_stored_block_of_which_the_rest_does_not_come(partition, context, clock):
-    """When nothing more comes of a stored block, that it is stored is told, and it is done."""
+    """When no more frames of a stored block come, it is published as persisted, and is done."""
     await partition.put(*pieces())
     await partition.put(*pieces(attempt=2)[:2], pieces(attempt=3)[0])
     await expire(partition, clock, after=TIMEOUT - 1)
@@ -251,7 +251,7 @@ async def test_lost_block_of_which_the_rest_does_not_come(
 
 
 async def test_forged_attempt_at_what_is_not_told(partition, context, store):
-    """Another content that is refused lets nothing pass of a block that is not told of."""
+    """A rejected attempt with other content settles no frame of a block that is not published."""
     await Partition(FakeContext(store)).put(*pieces())
     await partition.put(pieces()[1], *pieces(DATA[::-1], attempt=2))
     assert (["rejected"], []) == (context.outcomes, context.done)
@@ -303,7 +303,7 @@ async def test_other_file_under_the_same_id(partition, context, store):
 
 @pytest.mark.parametrize("is_stored", [False, True])
 async def test_forged_identity(partition, context, store, is_stored):
-    """Bytes that come under the id of another file are set aside, and nothing is begun."""
+    """Bytes under the id of another file are quarantined, and no block is begun."""
     if is_stored:
         await partition.put(*pieces())
     before = len(context.outcomes), len(context.done)
@@ -363,7 +363,7 @@ STRANGERS = {
 @pytest.mark.parametrize("headers", STRANGERS.values(), ids=STRANGERS)
 @pytest.mark.parametrize("value", [b"", b"\0" * 100_000], ids=["null", "value"])
 async def test_stranger(partition, context, store, headers, value):
-    """What is no frame of ours is set aside with its reason, told of, then acknowledged."""
+    """A record that is no frame is quarantined with its reason, published, then acknowledged."""
     await partition.put((headers, value))
 
     (told,) = context.quarantined
@@ -407,7 +407,7 @@ BAD_BLOCKS = {
 
 @pytest.mark.parametrize("records", BAD_BLOCKS.values(), ids=BAD_BLOCKS)
 async def test_bad_block(partition, context, store, records):
-    """A block that is not what was declared is set aside and rejected, all of it is done."""
+    """A block that differs from its declaration is quarantined and rejected, and is done."""
     await partition.put(*records)
 
     assert ["rejected"] == context.outcomes
@@ -433,7 +433,7 @@ async def test_bad_block(partition, context, store, records):
     ["../x", "/etc/passwd", "a/../../b", "a//b", "./a", "a\0b", "..", "x/" * 200, "x" * 5000],
 )
 async def test_hostile_name(partition, context, store, name):
-    """A name that leads elsewhere is set aside; nothing is made of it."""
+    """A name that leads out of the folder is quarantined; no file is created."""
     meta = meta_of(len(DATA), name=name)
     await partition.put(*pieces(meta=meta))
 
@@ -469,7 +469,7 @@ async def test_quarantine_has_an_end(partition, context, store, monkeypatch):
 
 
 async def test_quarantine_that_cannot_be_kept(partition, context, store, monkeypatch):
-    """A bad record that cannot be kept is told of all the same: it holds nobody up."""
+    """A bad record that cannot be written to quarantine is published anyway."""
 
     def refuse(*_):
         raise StoreFullError("full")
@@ -507,7 +507,7 @@ async def test_flood_of_begun_blocks(partition, context, monkeypatch):
 
 
 async def test_made_up_attempts_are_forgotten(partition, context, monkeypatch):
-    """A stranger can make up any number of attempts; what is remembered of them has an end."""
+    """An unknown producer can invent any number of attempts; only some are remembered."""
     monkeypatch.setattr(attempts, "MAX_ATTEMPTS", 5)
     await partition.put(*pieces())
     await partition.put(*(pieces(attempt=n)[0] for n in range(100)))
@@ -536,7 +536,7 @@ async def test_orphan_waits(partition, context):
 
 
 async def test_orphan_of_what_another_intake_stored(partition, context, store):
-    """Once its block is known to be persisted, and told of, an orphan is done."""
+    """Once its block is persisted and published, an orphan is done."""
     await partition.put(pieces()[1])
     await Partition(FakeContext(store)).put(*pieces())
     await partition.put(pieces()[2])
@@ -547,7 +547,7 @@ async def test_orphan_of_what_another_intake_stored(partition, context, store):
 
 
 async def test_orphan_is_given_up(partition, context, clock):
-    """Nor is it done before its block is given up."""
+    """Nor is it done before its block is rejected."""
     await partition.put(*pieces()[1:])
     await expire(partition, clock, after=TIMEOUT - 1)
     assert [] == context.seen
@@ -591,7 +591,7 @@ async def test_same_generation_rewind(partition, context):
 
 
 async def test_drop(partition, context, store):
-    """A partition that goes elsewhere leaves nothing behind and says nothing."""
+    """A revoked partition leaves no open block, and publishes nothing."""
     await partition.put(*pieces()[:2], *pieces(meta=OTHER)[1:])
     partition.receiver.drop()
     await eventually(lambda: not half_written(store))
@@ -634,7 +634,7 @@ async def test_cancelled(partition, context, store, monkeypatch, moment):
 
 
 async def test_cancelled_while_telling(partition, context, store):
-    """A block that is kept counts as kept, even if Kafka hears of it only when it comes again."""
+    """A persisted block counts, even if it is published only when it is delivered again."""
     context.gate.clear()
     task = asyncio.create_task(partition.put(*pieces()))
     await context.asked.wait()
@@ -721,12 +721,12 @@ async def test_repeated_frame_keeps_nothing_open(partition, context, clock):
 
 
 def trickle(**fields):
-    """Return what someone sends who wants a block open: a byte at a time."""
+    """Return the records of a producer that keeps a block open: one byte at a time."""
     return pieces(bytes(2000), frame_size=1, **fields)
 
 
 async def touched(partition, clock, records, *, seconds, every=5.0):
-    """Let one of *records* come now and then; return after how many the partition moved on."""
+    """Let one of *records* come at intervals; return after how many the partition moved on."""
     for number, record in enumerate(records[: int(seconds / every)], start=1):
         await partition.put(record)
         await expire(partition, clock, after=every)
@@ -778,7 +778,7 @@ async def test_repeats_keep_no_block_open_that_is_elsewhere(partition, context, 
 
 
 async def test_slow_producer(partition, context, clock, monkeypatch):
-    """A slow link is no reason: a block that comes at the rate that is asked for is kept."""
+    """A slow link is no reason: a block at the required rate is persisted."""
     monkeypatch.setattr(lateness, "SLOWEST_BYTES", 10)
     data = bytes(20_000)
     records = pieces(data, frame_size=50)
@@ -802,7 +802,7 @@ async def test_slow_reader_is_not_a_slow_producer(partition, context, clock):
 
 @pytest.mark.parametrize("taken", [1, 3])
 async def test_abort(partition, context, taken):
-    """A producer that stops takes its attempt back: all of it is done, nobody is told."""
+    """A producer that stops aborts its attempt: its frames are done, and nothing is published."""
     abort = Frame(
         file_id=FILE_ID, block=0, attempt=1, frame=taken, offset=256 * taken, length=0, abort=True
     )
@@ -833,7 +833,7 @@ async def test_abort_of_an_orphan_and_of_what_is_stored(partition, context):
 
 
 async def test_deleted_unread(partition, context):
-    """Offsets that are missing were deleted before they were read: that is said."""
+    """Missing offsets were deleted before they were read: that is published."""
     await partition.put(*pieces()[:2])
     partition.offset = 10
     await partition.put(*pieces(attempt=2))
@@ -1091,7 +1091,7 @@ async def test_expiry_does_not_wait(partition, context):
 
 
 def test_meta_is_what_the_tests_think():
-    """The tests' blocks are such as a producer of ours sends."""
+    """The tests' blocks are like those of a producer."""
     counts = collections.Counter(type(frame.meta) for frame, _ in pieces())
 
     assert {BlockMeta: 1, type(None): 3} == counts

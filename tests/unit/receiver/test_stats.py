@@ -32,7 +32,7 @@ def test_rate(clock):
 
 
 def test_same_kind():
-    """Six partitions that wait for one disk say so once, though each needs another number."""
+    """Six partitions that wait for one disk have one reason, though each has another number."""
     stats = WorkerStats()
     for number in range(6):
         stats.hold(f"p{number}", f"disk full: 8 MiB free in /d, needs {number + 1} KiB")
@@ -45,7 +45,7 @@ def test_same_kind():
 
 
 def test_holds():
-    """It holds as long as anything holds; a reason that several have is said once."""
+    """It is paused as long as anything is; a reason that several have is reported once."""
     stats = WorkerStats()
     assert ("running", "") == (stats.state, stats.reason)
     for number in range(3):
@@ -79,7 +79,7 @@ def test_no_broker(clock):
 
 
 def test_stopping():
-    """A worker that stops says so, whatever else it waits for."""
+    """A worker that stops reports it, whatever else it waits for."""
     stats = WorkerStats()
     stats.hold("x", "disk full")
     stats.stopping = True

@@ -27,7 +27,7 @@ def reader(clock):
 
 
 def question(nonce="0" * 32, **fields):
-    """Return a question to w2."""
+    """Return a request to w2."""
     given = {"peer": PEER, "at": int(NOW), "nonce": nonce, **ASKED} | fields
     return worker_proofs.SignedRequest(**given)
 
@@ -84,7 +84,7 @@ def test_no_proof(reader, credentials):
 
 @pytest.mark.parametrize("ahead", [-301, 301, 86_400])
 def test_old(reader, clock, ahead):
-    """A question can be kept for some minutes alone; who refuses says how far the clocks are."""
+    """A request is valid for some minutes; a refusal reports how far apart the clocks are."""
     clock.now += ahead
     with pytest.raises(PeerError, match=f"{abs(ahead)} s apart, expected at most 300 s"):
         reader.read(question().credentials(KEY), **ASKED)

@@ -1,4 +1,4 @@
-"""Who gets partitions: the workers of the group, whatever other members say."""
+"""The assignor gives partitions to the workers of the group, whatever other members send."""
 
 import json
 import zlib
@@ -44,7 +44,7 @@ def ours(faust_app):
 
 
 def said(url="http://w1:6066", *, actives=None, **other):
-    """Return a worker's metadata as it travels."""
+    """Return a worker's metadata as bytes."""
     plain = {
         "assignment": {"actives": actives or {}, "standbys": {}},
         "url": url,
@@ -125,7 +125,7 @@ def test_topics_of_a_member(ours, cluster, known):
 
 
 def test_workers(ours, cluster, known):
-    """Workers share the partitions, and what one had it keeps; what cannot be it never had."""
+    """Workers share the partitions and keep theirs; partitions that do not exist are ignored."""
     blocks = max(known, key=known.get)
     had = {blocks: [4, 5, 5, 6, 2_000_000_000], "secret": [0]}
     members = {
@@ -142,7 +142,7 @@ def test_workers(ours, cluster, known):
 
 
 def test_faust_needs_it(faust_app, cluster, known):
-    """Faust's own assignor fails on one such member. When it does not, ours can go."""
+    """Faust's own assignor fails on one such member; if not, ours may be deleted."""
     members = {"w1": member(known, said()), "x": member(known, b"\xff")}
     with pytest.raises(Exception, match=r"utf-8|JSON|decode|unexpected"):
         PartitionAssignor(faust_app).assign(cluster, members)
@@ -181,7 +181,7 @@ def changed(leader_said, *, lists=None, **fields):
 
 
 def packed(lists, user_data):
-    """Return an assignment as it travels."""
+    """Return an assignment as bytes."""
     return ConsumerProtocolMemberAssignment(0, lists, user_data).encode()
 
 

@@ -189,7 +189,7 @@ def test_late_row(table, monkeypatch):
     "headers", [None, [], [("folded", b"")], [("folded", b"acks:x")], [("folded", b"\xff:1")]]
 )
 def test_row_of_another_version(table, monkeypatch, headers):
-    """A row that does not say what it was folded from is taken, wherever it stands."""
+    """A row without a header of its source is restored, at any position."""
     assert [5, 6, 7] == restore(table, monkeypatch, (5, folded(10)), (6, headers), (7, headers))
 
 
@@ -271,7 +271,7 @@ def test_how_far(table, known, written, noted):
 
 
 async def test_folded_again(table, monkeypatch):
-    """A row of a record that is folded again says how far its table is: it is not late.
+    """A row of a record that is folded again has the newest offset in its header: it is not late.
 
     Its record was folded before a crash, and not committed; nobody knows whether all rows that
     were made then have arrived.
@@ -289,7 +289,7 @@ async def test_folded_again(table, monkeypatch):
 
 
 async def test_says_what_was_folded(table, monkeypatch):
-    """A row says which record it was folded from; one that is written again, the newest."""
+    """A row's header names its source record; that of a row written again, the newest one."""
     event = types.SimpleNamespace(message=types.SimpleNamespace(topic="acks", offset=4))
     monkeypatch.setattr(changelog_table, "current_event", lambda: event)
     table.send_changelog(1, b"k", b"old")

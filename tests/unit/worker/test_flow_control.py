@@ -36,12 +36,12 @@ async def test_suspended_again():
 
 
 async def test_fault_of_mode():
-    """Mode's own loses it. When this fails mode is repaired, and ours is not needed any more."""
+    """The flow control of mode loses it; if not, ours may be deleted."""
     assert queue_after_resuming_twice(FlowControlEvent()).empty()
 
 
 def test_is_used():
-    """The worker's application has ours."""
+    """The worker's application uses `FlowControl`."""
     app = create_app(Settings(machine_id="m"))
 
     assert isinstance(app.flow_control, FlowControl)

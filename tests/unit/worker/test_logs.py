@@ -74,7 +74,7 @@ def test_equal_lines(log, clock):
     ],
 )
 def test_lines_of_one_kind(log, level, lines):
-    """Warnings of one kind are bounded; files that arrive and errors are all told."""
+    """Warnings of one kind are bounded; lines about files and errors are all logged."""
     for number in range(50):
         log("record %d", number, level=level)
     assert lines == len(log.lines())
@@ -85,7 +85,7 @@ def test_lines_of_one_kind(log, level, lines):
 
 
 def test_last_words(log):
-    """What a worker says before it ends is never counted only."""
+    """The last line of a worker is never only counted."""
     for _ in range(3):
         log("the worker ends", level=logging.CRITICAL)
 

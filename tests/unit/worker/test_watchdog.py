@@ -114,7 +114,7 @@ def test_heartbeats_hide_nothing(worker):
 
 
 def test_holding(worker):
-    """A worker that holds (a full disk) waits on purpose, and says so itself."""
+    """A paused worker (a full disk) waits on purpose, and reports it itself."""
     worker.seen |= {"holding": True}
 
     assert not worker.alarm_within(24 * 3600)
