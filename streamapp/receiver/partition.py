@@ -18,6 +18,8 @@ import logging
 
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from streamapp.errors import BlockError
 from streamapp.protocol import compression, frames
 from streamapp.receiver.assembly import Assembly, Step
@@ -287,26 +289,15 @@ class PartitionReceiver:
     def _metadata_of(self, writing: Writing, seal: frames.Seal) -> BlockMetadata:
         meta, assembly = writing.assembly.meta, writing.assembly
         return BlockMetadata(
+            **msgspec.structs.asdict(meta),
             file_id=assembly.file_id,
-            name=meta.name,
-            file_size=meta.file_size,
-            blocks=meta.blocks,
-            block_size=meta.block_size,
             block=assembly.block,
-            start=meta.start,
             end=meta.end,
-            size=meta.size,
             sha256=assembly.sha256.hex(),
-            source=meta.source,
-            mtime_ns=meta.mtime_ns,
-            sent_ns=meta.sent_ns,
             stored_at=self._context.clock.wall(),
             machine=self._context.settings.machine_id,
             group=self._context.settings.group_id,
             folder=writing.writer.folder,
-            raw_name=meta.raw_name,
-            ctime_ns=meta.ctime_ns,
-            version=meta.version,
             proof=seal.proof.hex(),
         )
 
