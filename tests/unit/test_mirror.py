@@ -34,10 +34,6 @@ TESTED_BY = {
         "unit/test_wiring.py",
         "subclasses of Faust's, tested by how they are wired",
     ),
-    "streamapp/worker/aiokafka_overrides/responses.py": (
-        "integration/test_responses.py",
-        "needs a socket",
-    ),
     "streamapp/worker/outputs.py": ("integration/test_outputs.py", "starts processes"),
     "streamapp/worker/scrubber.py": ("integration/test_scrubber.py", "reads a disk"),
     "streamapp/worker/supervisor.py": ("integration/test_supervisor.py", "starts processes"),
