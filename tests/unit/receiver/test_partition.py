@@ -41,7 +41,7 @@ from tests.waiting import eventually
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
     """A retry of the store takes no time, and an fsync costs nothing."""
-    monkeypatch.setattr(backpressure, "HOLD_SECONDS", 0.001)
+    monkeypatch.setattr(backpressure, "PAUSE_SECONDS", 0.001)
     monkeypatch.setattr(os, "fsync", lambda _fd: None)
 
 
