@@ -1,6 +1,6 @@
 """Assembles the command line. Each command, or group of commands, has a module of its own.
 
-A command parses its flags, calls another room and prints the result. Each flag of a setting is
+A command parses its flags, calls another package and prints the result. Each flag of a setting is
 described on the setting (`streamapp.settings`). The modules that do the work are imported when
 the command is called, so that no command waits for imports that it does not need.
 """
