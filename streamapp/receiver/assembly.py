@@ -1,6 +1,6 @@
 """Checks the frames of one block: their order, their lengths, and the SHA-256 of all bytes.
 
-Pure: no disk, no clock. It hashes the bytes and does not hold them; the caller writes them.
+Pure code: no disk, no clock. `Assembly` hashes the bytes; the caller writes them.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Assembly:
         return self._digest.digest()
 
     def place(self, frame: Frame) -> Step:
-        """Return whether *frame* is the next one, or one that came before.
+        """Return whether *frame* is the next one, or a repeated one.
 
         Raises:
             BlockCorruptError: a frame is missing before it, or it does not fit into the block.

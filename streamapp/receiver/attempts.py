@@ -10,10 +10,10 @@ Repeated  this machine had persisted the block before the first frame  Ending, C
           of this attempt came
 Elsewhere another machine of the group has persisted the block         Ending, Closed
 Ending    the outcome is being published                               Closed
-Closed    the outcome is published: later frames are settled at once   -
+Closed    the attempt has ended: its later frames are settled at once  -
 ========= ============================================================ ========================
 
-A new attempt may begin in any phase. An attempt is removed when its block is persisted and
+A new attempt begins in any phase but Closed. An attempt is removed when its block is persisted and
 acknowledged: if its frames are delivered again, the block on disk shows that they are repeated.
 """
 
@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from streamapp.store.writer import BlockWriter
 
 MAX_ATTEMPTS: Final = 1024
-"""Attempts that are remembered in each phase but Writing: a producer can invent any number."""
+"""Attempts that are remembered in each of the other phases than Writing: an unknown producer can
+invent any number."""
 
 
 class Orphaned:
@@ -73,7 +74,10 @@ class Ending:
 
 
 class Closed:
-    """The outcome is published; later frames are settled at once."""
+    """The attempt has ended; its later frames are settled at once.
+
+    Its outcome is published, unless its producer aborted it or its first frame was missing.
+    """
 
 
 Phase = Orphaned | Writing | Repeated | Elsewhere | Ending | Closed
@@ -113,7 +117,7 @@ class Attempts:
     def move(self, attempt_id: AttemptId, phase: Phase) -> Attempt:
         """Let an attempt, new or known, enter *phase*; return it.
 
-        Its progress begins anew: what was received in the phase before does not count.
+        Its progress starts from zero: what was received in an earlier phase does not count.
         """
         progress = Progress(self._clock())
         attempt = self._attempts.pop(attempt_id, None)
@@ -165,15 +169,15 @@ class Attempts:
         ]
 
     def idle(self, *, since: float) -> list[Attempt]:
-        """Return the attempts in Writing of which no frame came since *since*."""
+        """Return the attempts in Writing that received no new frame since *since*."""
         return [a for a in self.within(Writing) if a.progress.last_seen < since]
 
     def first_to_yield(self, *, idle_since: float) -> Attempt:
         """Return the attempt in Writing that another block may replace.
 
-        It is the one that is idle for longest. Where none is idle, many blocks were begun at
-        once: then it is the one with the fewest bytes, so that a flood of beginnings ends no
-        block that is nearly complete.
+        An attempt without frames since *idle_since* is idle. The one that is idle for longest is
+        returned. If none is idle, many blocks were begun at once: then the one with the fewest
+        bytes is returned, so that many new blocks do not end one that is nearly complete.
         """
         if idle := self.idle(since=idle_since):
             return min(idle, key=lambda attempt: attempt.progress.last_seen)

@@ -1,7 +1,7 @@
-"""Pauses a partition while the store cannot do its work, and retries; no record is skipped.
+"""Retries an operation of the store, and pauses its partition meanwhile; no record is skipped.
 
-A full or failing disk is retried for as long as it takes. If the disk works and refuses one
-operation again and again, the block is rejected, so that it is sent again.
+While a disk is full or fails, an operation is retried without a limit. If the data folder is
+healthy and still refuses the operation, the block is rejected after a few tries and sent again.
 """
 
 from __future__ import annotations
@@ -29,11 +29,12 @@ PAUSE_SECONDS: Final = 2.0
 """Seconds between two tries of an operation that the store could not do."""
 
 _REFUSED_WRITES: Final = 3
-"""Refusals of one operation by a healthy folder that are retried; it may have been removed."""
+"""How often an operation is retried that a healthy data folder refused, for example because the
+block's own folder was removed."""
 
 
 class StoreRetry:
-    """Does one partition's work on the store, in threads."""
+    """Runs the store's operations for one partition, in threads, and retries them."""
 
     def __init__(
         self, partition: str, context: WorkerContext, *, on_resume: Callable[[float], None]
@@ -53,7 +54,7 @@ class StoreRetry:
         *meanwhile* is awaited between two tries.
 
         Raises:
-            BlockError: the block is unusable.
+            BlockError: the block is unusable, or a healthy data folder refused the operation.
         """
         try:
             return await self._retry(operation, meanwhile)

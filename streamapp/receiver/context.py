@@ -1,6 +1,7 @@
-"""What the receivers of all partitions share: settings, store, clock, and how to publish.
+"""What the tasks of a worker share: settings, store, statistics, locks, and how to publish.
 
-No Faust and no Kafka client: functions that publish a record and stop the worker are given.
+This module knows neither Faust nor a Kafka client: `WorkerContext` is given the functions that
+publish a record and stop the worker.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class AttemptId(NamedTuple):
         return self.file_id, self.block
 
     def __str__(self) -> str:
-        """As log lines show it."""
+        """Return file and block, as log lines show them."""
         return f"file {self.file_id} block {self.block}"
 
 
@@ -60,7 +61,8 @@ class Clock(NamedTuple):
 class InboundRecord(msgspec.Struct, kw_only=True):
     """One record of a partition.
 
-    *ack* acknowledges it to Kafka. *stamp* is when it was written, in seconds since 1970.
+    *ack* acknowledges it to Faust, which may commit its offset then. *stamp* is when it was
+    written, in seconds since 1970.
     """
 
     offset: int
@@ -87,12 +89,12 @@ class ClaimLookup(Protocol):
         """Return which other machine has the block; None when none is known."""
 
     async def catch_up(self) -> bool:
-        """Read the acknowledgements up to now; return whether that succeeded in a few seconds."""
+        """Read the acknowledgements up to now; return whether that succeeded within seconds."""
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)
 class WorkerContext:
-    """What the receivers of all partitions share in one worker.
+    """What the receivers of all partitions, the scrubber and the agents of one worker share.
 
     *send* publishes a record, and raises when Kafka did not accept it. *on_limit* is called once,
     when as many blocks are persisted as ``--max-blocks`` allows.
@@ -107,10 +109,12 @@ class WorkerContext:
     clock: Clock = dataclasses.field(default_factory=Clock)
     locks: KeyedLock = dataclasses.field(default_factory=KeyedLock)
     without_space: set[str] = dataclasses.field(default_factory=set)
-    """Partitions that are paused because a disk is full: all partitions abort idle blocks."""
+    """Partitions that are paused because a disk is full; while there is one, all partitions abort
+    idle blocks."""
     begun: int = 0
-    """Blocks that are open or persisted."""
+    """Blocks that are open or persisted, for ``--max-blocks``."""
     persisted: int = 0
+    """Blocks that are persisted, for ``--max-blocks``."""
     _abandoned: asyncio.Event = dataclasses.field(default_factory=asyncio.Event, init=False)
 
     async def publish(self, record: BlockAck | Quarantined) -> None:

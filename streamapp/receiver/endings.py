@@ -1,4 +1,4 @@
-"""Ends attempts: publishes the outcome of each one, and then settles its frames."""
+"""Ends attempts: publishes the outcome of each one, if it has one, and then settles its frames."""
 
 from __future__ import annotations
 
@@ -42,9 +42,10 @@ class Endings:
     async def end(
         self, attempt: Attempt, seal: Seal | None = None, record: InboundRecord | None = None
     ) -> None:
-        """End an attempt that is not written.
+        """End an attempt in Orphaned, Repeated or Elsewhere.
 
-        *seal* and *record* are those of its last frame; None when no more frames are waited for.
+        *seal* and *record* are those of its last frame. They are None if the attempt is ended
+        without that frame.
         """
         match attempt.phase:
             case Repeated() as phase:
@@ -57,7 +58,7 @@ class Endings:
                 self.close(attempt)
 
     async def reject(self, attempt: Attempt, reason: str) -> None:
-        """End an attempt that is written, and have its block sent again."""
+        """End an attempt in Writing, and have its block sent again."""
         logger.warning("rejected %s: %s", attempt.id, reason)
         writing = attempt.phase
         assert isinstance(writing, Writing)  # noqa: S101 - for the types: every caller checks it
@@ -67,7 +68,7 @@ class Endings:
         self.close(attempt)
 
     def close(self, attempt: Attempt) -> None:
-        """Settle the frames of an attempt; its later frames are settled at once."""
+        """Move an attempt to Closed, and settle its frames; nothing is published here."""
         self._abort_write(attempt)
         self._attempts.move(attempt.id, Closed())
         offsets, attempt.offsets = attempt.offsets, []
@@ -103,7 +104,7 @@ class Endings:
         """
         self._attempts.move(attempt.id, Ending())
         async with self._context.locks.of(*attempt.id.block_id):
-            # It may have been revoked since the first frame came.
+            # The block may have been revoked since the first frame came.
             stored = await self._store_retry.stored(attempt.id.block_id)
             if stored is not None and (seal is None or seal.sha256.hex() == stored.sha256):
                 self._context.stats.repeated += 1
@@ -126,7 +127,8 @@ class Endings:
     ) -> None:
         """Settle the frames of a block that another machine still has.
 
-        If that machine revoked the block, or nobody can confirm it, the attempt is rejected.
+        If that machine has revoked the block, or its claim cannot be confirmed, or the content
+        differs, the attempt is rejected.
         """
         self._attempts.move(attempt.id, Ending())
         is_known = await self._context.claims.catch_up()
@@ -146,7 +148,7 @@ class Endings:
         self.close(attempt)
 
     def _abort_write(self, attempt: Attempt) -> None:
-        """Abort the writer of an attempt that is written; do nothing for another one."""
+        """Abort the writer of an attempt in Writing; do nothing in another phase."""
         if isinstance(attempt.phase, Writing):
             self._context.stats.open_blocks -= 1
             self._context.abandon_block()

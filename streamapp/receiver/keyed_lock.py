@@ -1,8 +1,8 @@
 """Locks each block while an outcome of it is published.
 
 The record that a block is persisted and the record that it is lost have the same key, and the
-newer one counts. So a task that looks at the disk and publishes what it found holds the block's
-lock until Kafka has the record.
+newer one counts. So a task that reads the disk and publishes what it found holds the block's lock
+until Kafka has the record.
 """
 
 from __future__ import annotations

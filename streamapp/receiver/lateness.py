@@ -8,17 +8,17 @@ from streamapp.units import KIB, format_size
 
 
 AGE_TIMEOUTS: Final = 10
-"""How many block timeouts an attempt may take at any rate."""
+"""How many block timeouts an attempt may take, however slow it is."""
 
 SLOWEST_BYTES: Final = 32 * KIB
-"""Bytes a second that an attempt must reach if it takes longer: 256 kbit/s."""
+"""Bytes a second that an attempt must reach on average if it takes longer: 256 kbit/s."""
 
 
 class Progress:
     """How much of one attempt was received, and when.
 
-    A frame is late when its producer did not send it, and not while this worker has not read
-    it. So when an attempt exceeds a limit, the partition's end at that moment is noted, and the
+    A frame is late if its producer did not send it. It is not late if this worker has not read
+    it yet. So when an attempt exceeds a limit, the partition's end at that moment is noted, and the
     attempt is late once the partition is read up to there.
     """
 
@@ -43,9 +43,9 @@ class Progress:
         self._touch(now)
 
     def lateness(self, *, now: float, block_timeout: float, highwater: int, read: int) -> str:
-        """Return why no more frames are waited for; empty while they are.
+        """Return why the attempt is late; empty if it is not.
 
-        *highwater* is the partition's end now, *read* the next offset that is read.
+        *highwater* is the partition's end now, *read* the next offset to read.
         """
         if self._is_overdue(since=now - block_timeout, highwater=highwater, read=read):
             return f"no frame of it came for {block_timeout:.0f} s"

@@ -1,8 +1,8 @@
-"""Acknowledges one partition's events in offset order, in whatever order they finish.
+"""Acknowledges one partition's records to Faust in offset order; they may be settled in any order.
 
-Pure: no I/O, no clock. A commit in Kafka is one offset, and all events below it count as done. So
-an event is acknowledged only when all events before it are settled. Faust must never see a gap:
-it would commit past an event that is not acknowledged (faust-streaming#606).
+Pure code: no I/O, no clock. A commit in Kafka is one offset, and all records below it count as
+done. So a record is acknowledged only when it and all records before it are settled. Faust must
+never see a gap: it would commit past a record that is not acknowledged (faust-streaming#606).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Ledger:
-    """The events of one partition that are not acknowledged yet."""
+    """The records of one partition that are not acknowledged yet."""
 
     def __init__(self) -> None:
         self._waiting: dict[int, tuple[Callable[[], object], float]] = {}  # in offset order
@@ -23,17 +23,17 @@ class Ledger:
         self._last: tuple[int | None, int] = (None, -1)
 
     def __len__(self) -> int:
-        """How many events are entered and not acknowledged."""
+        """How many records are entered and not acknowledged."""
         return len(self._waiting)
 
     @property
     def safe_offset(self) -> int | None:
-        """The offset of the oldest event that is not acknowledged; None without one."""
+        """The offset of the oldest record that is not acknowledged; None without one."""
         return next(iter(self._waiting), None)
 
     @property
     def safe_stamp(self) -> float | None:
-        """When the oldest event that is not acknowledged was written; None without one.
+        """When the oldest record that is not acknowledged was written; None without one.
 
         Seconds since 1970.
         """
@@ -41,7 +41,7 @@ class Ledger:
 
     @property
     def last_offset(self) -> int:
-        """The offset of the newest event that was entered; -1 before the first."""
+        """The offset of the newest record that was entered; -1 before the first."""
         return self._last[1]
 
     def enter(
@@ -52,11 +52,12 @@ class Ledger:
         ack: Callable[[], object],
         stamp: float = 0.0,
     ) -> bool:
-        """Enter the event at *offset*; return whether all events before it are void.
+        """Enter the record at *offset*; return whether all records before it are void.
 
         After a rebalance Kafka delivers from the last commit on: the offset does not increase, or
-        the *generation* changes. The events that were not acknowledged are delivered again.
-        *stamp* is when the event was written, in seconds since 1970.
+        the *generation* changes. The records that were entered before are void, because those
+        that were not committed are delivered again. *stamp* is when the record was written, in
+        seconds since 1970.
         """
         last_generation, last_offset = self._last
         void = last_offset >= 0 and (generation != last_generation or offset <= last_offset)
@@ -67,9 +68,10 @@ class Ledger:
         return void
 
     def void_unless(self, generation: int | None) -> bool:
-        """Forget all events unless they are of *generation*; return whether they are void.
+        """Forget all records unless they are of *generation*; return whether they are void.
 
-        For a partition without new events that another worker was assigned meanwhile.
+        `enter` notices a new generation only by a new record. A partition without new records may
+        have been assigned to another worker and back.
         """
         void = self.last_offset >= 0 and self._last[0] != generation
         if void:
@@ -77,9 +79,9 @@ class Ledger:
         return void
 
     def settle(self, offsets: Iterable[int]) -> None:
-        """Mark *offsets* as done, and acknowledge all events that have only such ones before them.
+        """Mark *offsets* as done, and acknowledge the records up to the first one that is not done.
 
-        An offset that is acknowledged or void changes nothing.
+        An offset that is acknowledged or void already changes nothing.
         """
         self._settled.update(self._waiting.keys() & set(offsets))
         while self._waiting:

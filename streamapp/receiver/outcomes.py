@@ -1,6 +1,7 @@
-"""Publishes the outcomes of the records of one partition.
+"""Publishes the outcomes of the blocks and records of one partition.
 
-Each outcome is counted, and each method returns when Kafka has the record.
+Each method returns when Kafka has what it published. Rejections, quarantined records and deleted
+records are counted here.
 """
 
 from __future__ import annotations
@@ -22,9 +23,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MAX_QUARANTINED: Final = 1000
-"""Records that are written to ``quarantine/``; further ones are counted and logged only."""
+"""Bad records that are published and written to ``quarantine/`` between two starts of a worker;
+further ones are counted and logged only."""
 
 MAX_QUARANTINED_BYTES: Final = 64 * 1024
+"""Bytes of a bad record's value that are written to ``quarantine/``."""
 
 
 class OutcomePublisher:
@@ -37,7 +40,10 @@ class OutcomePublisher:
     async def acknowledge(
         self, attempt: int, block: BlockMetadata, rejection: Rejection | None = None
     ) -> None:
-        """Publish that *block* is persisted; or, with *rejection*, that *attempt* is rejected."""
+        """Publish that *block* is persisted; or, with *rejection*, that *attempt* is rejected.
+
+        `reject` is for an attempt at a block that this machine has not stored.
+        """
         if rejection:
             self._context.stats.rejected += 1
         await self._context.publish(
@@ -91,7 +97,10 @@ class OutcomePublisher:
     async def quarantine(
         self, record: InboundRecord, reason: str, frame: Frame | None = None
     ) -> None:
-        """Count, log and publish a bad record, and write it to ``quarantine/``."""
+        """Count, log and publish a bad record, and write it to ``quarantine/``.
+
+        *frame* is what its headers say, if they are valid; then its value is not written.
+        """
         self._context.stats.quarantined += 1
         where = f"{self._topic}-{self._partition}-{record.offset}"
         logger.warning("set aside %s: %s", where, reason)

@@ -1,14 +1,16 @@
 """Receives the records of one partition: frames in, persisted blocks out.
 
-A record is acknowledged to Kafka only when its block is persisted and Kafka has the block's
-acknowledgement, or when it can never become part of a block and that is published. A write that
-fails is retried; no record is skipped.
+A record is settled only when its block is persisted and Kafka has the block's acknowledgement, or
+when the record can never become part of a block and that is published. A write that fails is
+retried; no record is skipped.
 
-A frame whose first frame was not received is an orphan. It is not acknowledged just because it is
-useless now: it waits until its block is persisted and acknowledged, or until it is late. Nor is a
-frame acknowledged just because its block is on disk: the worker that persisted the block may have
-died before it published that. `streamapp.receiver.attempts` has the phases of an attempt,
-`streamapp.receiver.endings` publishes how it ended.
+A frame is an orphan if the first frame of its attempt was not received. It is useless then, but it
+is not settled at once: it waits until its block is persisted and acknowledged, or until it is late.
+A frame of a block that is already on disk is not settled at once either: the worker that persisted
+the block may have died before it acknowledged the block.
+
+`streamapp.receiver.attempts` has the phases of an attempt. `streamapp.receiver.endings` ends
+attempts and publishes their outcomes.
 """
 
 from __future__ import annotations
@@ -52,11 +54,12 @@ MAX_OPEN_BLOCKS: Final = 64
 """Blocks of one partition that may be written at once; one producer has one or two."""
 
 IDLE_SHARE: Final = 1 / 6
-"""After this part of the block timeout a block counts as idle, and yields to another one first."""
+"""After this part of the block timeout without a frame, a block is idle: it is rejected before
+others if one more block must begin."""
 
 
 class PartitionReceiver:
-    """Receives one partition, and holds its attempts between two records."""
+    """Receives the records of one partition, and has its attempts."""
 
     def __init__(
         self, topic: str, partition: int, context: WorkerContext, *, committed: int = 0
@@ -77,12 +80,12 @@ class PartitionReceiver:
 
     @property
     def safe_offset(self) -> int | None:
-        """The oldest offset that is not acknowledged; the group commits no more than it."""
+        """The oldest offset that is not settled; the group commits no more than it."""
         return self._ledger.safe_offset
 
     @property
     def safe_stamp(self) -> float | None:
-        """When the oldest record that is not acknowledged was written; None without one.
+        """When the oldest record that is not settled was written; None without one.
 
         Seconds since 1970.
         """
@@ -94,7 +97,7 @@ class PartitionReceiver:
         return self._ledger.last_offset
 
     async def take(self, record: InboundRecord) -> None:
-        """Receive *record*; it is acknowledged now or by a later call."""
+        """Receive *record*; it is settled now or by a later call."""
         async with self._lock:
             missing = self._missing_before(record)
             if self._ledger.enter(
@@ -112,7 +115,10 @@ class PartitionReceiver:
             await self._receive_frame(frame, record)
 
     async def expire(self, *, highwater: int) -> None:
-        """End the attempts whose frames are late; *highwater* is the partition's end."""
+        """End the attempts whose frames are late; *highwater* is the partition's end.
+
+        While a record is received this does nothing: the next call does it.
+        """
         if self._lock.locked():
             return
         async with self._lock:
@@ -127,7 +133,10 @@ class PartitionReceiver:
                     await self._endings.end(attempt)
 
     async def forget_older(self, generation: int) -> None:
-        """Discard what was received before *generation*: Kafka delivers it again."""
+        """Discard what was received before *generation*: Kafka delivers it again.
+
+        While a record is received this does nothing.
+        """
         if self._lock.locked():
             return
         async with self._lock:
@@ -176,7 +185,7 @@ class PartitionReceiver:
     async def _recognize(
         self, attempt_id: AttemptId, frame: frames.Frame, record: InboundRecord
     ) -> Phase | None:
-        """Return the phase that *frame* begins; None when its block is unusable, and rejected."""
+        """Return the phase that *frame* begins; None if its block was unusable and was rejected."""
         if frame.meta is None:
             stored = await self._store_retry.stored(attempt_id.block_id)
             return Orphaned() if stored is None else Repeated(stored)
@@ -302,7 +311,7 @@ class PartitionReceiver:
         )
 
     async def _claim(self, block_id: BlockId) -> Claim | None:
-        """Return the claim of another machine on the block; None when none is known."""
+        """Return the claim of another machine on the block; None if none is known for sure."""
         claims = self._context.claims
         if not self._knows_claims:
             await claims.catch_up()
@@ -325,8 +334,8 @@ class PartitionReceiver:
     async def _limit_open_blocks(self) -> None:
         """Reject blocks while too many are open for another one to begin.
 
-        This partition is not read while it waits for a block to begin, so its open blocks
-        would wait for ever.
+        It would not help to wait for one of them to be persisted: while a block waits to begin,
+        this partition is not read, and the open blocks get no frames.
         """
         while (count := self._attempts.count(Writing)) and (
             count >= MAX_OPEN_BLOCKS or self._context.is_full
@@ -339,7 +348,7 @@ class PartitionReceiver:
             )
 
     async def _free_space(self, *, but: Attempt | None = None) -> None:
-        """Reject the blocks that are idle for a block timeout, while others need disk space."""
+        """Reject blocks, except *but*, that got no frame for a block timeout: others need space."""
         since = self._context.clock.monotonic() - self._context.settings.block_timeout
         for attempt in self._attempts.idle(since=since):
             if attempt is not but:
@@ -348,6 +357,6 @@ class PartitionReceiver:
                 )
 
     def _excuse_all(self, seconds: float) -> None:
-        """Note that nothing was read for *seconds*, because the partition was paused."""
+        """Note for all attempts that nothing was read for *seconds*: the partition was paused."""
         for attempt in self._attempts.within(Orphaned, Writing, Repeated, Elsewhere):
             attempt.progress.excuse(seconds, now=self._context.clock.monotonic())

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class PendingWriter:
-    """A writer that a thread makes, and that is aborted if its caller was cancelled meanwhile."""
+    """A writer that a thread makes; `abort` is called if the caller is cancelled meanwhile."""
 
     def __init__(self, make: Callable[[], BlockWriter]) -> None:
         self._make = make
@@ -36,5 +36,5 @@ class PendingWriter:
 
 
 def abort_in_thread(writer: BlockWriter) -> None:
-    """Abort *writer* without waiting: it may be syncing, and holds its lock meanwhile."""
+    """Abort *writer* in a thread, and do not wait: a writer that calls fsync holds its lock."""
     asyncio.get_running_loop().run_in_executor(None, writer.abort)
