@@ -42,7 +42,7 @@ class WriterFolder(Protocol):
         """Return the metadata of a block in the folder *fd*; None unless its bytes are there."""
 
     def named(self, meta: BlockMetadata, *, is_replaced: bool) -> None:
-        """Count a block that has its name now; *is_replaced*: a bad block had it before."""
+        """Count a block that has its final name now; *is_replaced*: a bad block had it before."""
 
     def check_place(self) -> None:
         """Prove that the data folder's path still leads to it."""
@@ -54,7 +54,7 @@ class WriterFolder(Protocol):
         """Remove the file's folder if no block is in it."""
 
     def forget(self, writer: BlockWriter) -> None:
-        """Release the room of *writer*."""
+        """Release the disk space that is reserved for *writer*."""
 
 
 class BlockWriter:
@@ -78,7 +78,7 @@ class BlockWriter:
         # After a rebalance, a cancelled writer may still run in its thread while the next one
         # begins. So every writer has its own file and lock.
         self._lock = threading.Lock()
-        self._suspect = False
+        self._suspect = False  # an fsync of the file failed
         self._file = -1
         self._is_direct = False
         self._part = ""
@@ -95,7 +95,7 @@ class BlockWriter:
         """Write *data* at *offset* bytes into the block; may be repeated after a failure.
 
         Raises:
-            StoreFullError: there is no room for it.
+            StoreFullError: the volume has no space for it.
             StoreError: it cannot be written now.
         """
         with self._lock, dirfd.as_store_errors(f"cannot write in {self._root.path}"):
@@ -107,7 +107,7 @@ class BlockWriter:
 
     @property
     def must_yield(self) -> bool:
-        """Whether the waiting block must be aborted for an older one that waits for space."""
+        """Whether this block, which waits for disk space, must be aborted for an older one."""
         return self._root.free_space.must_yield(self.reservation)
 
     def commit(self, meta: BlockMetadata) -> None:
@@ -149,7 +149,7 @@ class BlockWriter:
                 self._root.tidy(self._file_id)
 
     def _write(self, data: memoryview, offset: int) -> None:
-        """Write *data*: past the cache, as long as all writes end on a page."""
+        """Write *data*. While all writes end on a page boundary, they bypass the page cache."""
         written = 0
         if self._is_direct:
             written = direct_io.write_pages(self._file, data, offset=offset)
@@ -167,14 +167,14 @@ class BlockWriter:
                     f"but {stored.sha256} is stored already"
                 )
                 raise BlockConflictError(message)
-            with contextlib.suppress(FileNotFoundError):  # a failed attempt may have named it
+            with contextlib.suppress(FileNotFoundError):  # an earlier try may have renamed it
                 os.unlink(self._part, dir_fd=self._folder)
             os.fsync(self._folder)
             return
         at, part, name = self._folder, self._part, bin_name(self._block, self._blocks)
         is_replaced = False
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(name, dir_fd=at)  # damaged bytes must not be beside new metadata
+            os.unlink(name, dir_fd=at)  # no metadata may be beside damaged bytes
             is_replaced = True
         dirfd.write_durably(metadata_name(self._block, self._blocks), meta.encode(), at=at)
         os.rename(part, name, src_dir_fd=at, dst_dir_fd=at)
@@ -188,7 +188,7 @@ class BlockWriter:
         try:
             digest = self._copy(old_part)
             os.unlink(old_part, dir_fd=self._folder)
-        except BaseException:  # the next attempt copies the old file again
+        except BaseException:  # the next try copies the old file again
             os.close(self._file)
             with contextlib.suppress(OSError):
                 os.unlink(self._part, dir_fd=self._folder)
