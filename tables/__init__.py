@@ -1,1 +1,1 @@
-"""State, and what reads it: tables kept in RocksDB, folds, and the web views."""
+"""The tables, which are stored in RocksDB, the folds that write them, and the web views."""

@@ -1,7 +1,7 @@
-"""Folds the records of the two small topics into the tables.
+"""Folds the records of ``block-acknowledgments`` and ``processing-status`` into the tables.
 
 A fold has no await between reading and writing, so no other fold can run in between. Faust
-takes the partition to write from the current event of the stream.
+writes to the table's partition that has the number of the partition of the stream's current event.
 """
 
 from __future__ import annotations
@@ -31,7 +31,10 @@ _T = TypeVar("_T", bound=msgspec.Struct)
 
 
 def fold_ack(ack: BlockAck) -> None:
-    """Fold an acknowledgement of our group into its run of bits and its file's row."""
+    """Fold an acknowledgement of this group into its run of bits and its file's row.
+
+    A rejection changes nothing. An acknowledgement with other sizes than the file's is ignored.
+    """
     if ack.outcome == "rejected":
         return
     key = ack.file_id.encode()
@@ -50,7 +53,7 @@ def fold_ack(ack: BlockAck) -> None:
 
 
 def fold_status(status: Status) -> None:
-    """Fold the report of a producer or the heartbeat of a worker into its row."""
+    """Fold a producer's status of a file, or a worker's heartbeat, into its row."""
     if isinstance(status, FileStatus):
         key = status.file_id.encode()
         before = file_row(key) or rows.FileRow()

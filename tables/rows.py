@@ -3,10 +3,11 @@
 Pure code. A row is an immutable value that is replaced whole. Folding is idempotent: a record
 that is delivered twice changes nothing the second time. `docs/state.md` is normative.
 
-The counters of a file are in its row, the bits of its blocks in runs of 1,024. The two tables
-have two changelogs and no common transaction, so a crash may persist only one of two writes.
-Therefore the row has a count for *each run*. Every acknowledgement, also a repeated one, sets
-that count from the run's bits, which makes the two tables consistent again.
+The counters of a file are in its row. The bits of its blocks are in rows of another table, the
+runs: each run has the bits of 1,024 blocks. The two tables have two changelogs and no common
+transaction, so a crash may persist only one of two writes. Therefore the file's row has a count
+for *each run*. Every acknowledgement, also a repeated one, sets that count from the run's bits,
+which makes the two tables consistent again.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from streamapp.protocol.messages import (
 
 
 RUN_BLOCKS: Final = 1024
-"""Blocks whose bits share one row: an acknowledgement writes 128 bytes."""
+"""Blocks whose bits share one row, a run: an acknowledgement writes 128 bytes."""
 
 SHORTEST_SECONDS: Final = 1.0
 """Least time over which a rate is computed."""
@@ -50,6 +51,10 @@ _T = TypeVar("_T", bound=msgspec.Struct)
 class FileRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What is known about one file. Sizes in bytes, times in seconds since 1970.
 
+    *announced* is the state that the producer reported last, *reason* its reason. *run_counts* has
+    the number of persisted blocks of each run of blocks, *has_last* whether the last block is
+    persisted. *first_at* and *last_at* are the times of the first and the newest acknowledgement.
+    *run_at* is the start of the producer's run that reported last: another kind of run.
     Numbers have limits, as in `streamapp.protocol.messages`, because a row may be damaged.
     """
 
@@ -89,9 +94,10 @@ class FileRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def state(self) -> str:
-        """``complete`` by the acknowledgements alone; otherwise the last reported state.
+        """``complete`` if every block is persisted; otherwise what the producer reported last.
 
-        A superseded file is ``superseded``, however many of its blocks are persisted.
+        A report of ``complete`` does not count. A superseded file is ``superseded``, however many
+        of its blocks are persisted.
         """
         if self.is_superseded:
             return self.announced
@@ -113,7 +119,7 @@ class FileRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def rate(self) -> float:
-        """Bytes per second between the first and the last persisted block; 0: not known.
+        """Bytes per second between the first and the newest persisted block; 0 if unknown.
 
         The first block is not counted: it was received before that time began.
         """
@@ -141,7 +147,7 @@ class FileRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def with_ack(self, ack: BlockAck, run: bytes) -> FileRow:
         """Return the row after *ack*; *run* has the bits of its run, including the bit of *ack*.
 
-        Until the first acknowledgement, the row has what any producer reported.
+        Until the first acknowledgement, name and sizes of the row are what any producer reported.
         """
         base = self if self.is_acknowledged else self._described_by(ack)
         number = ack.block // RUN_BLOCKS
@@ -161,7 +167,7 @@ class FileRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         )
 
     def _described_by(self, ack: BlockAck) -> FileRow:
-        """Return the row with the name and sizes of *ack*, and no report about another file."""
+        """Return the row with the name and sizes of *ack*, without a report about another file."""
         is_same = self.is_about(size=ack.file_size, blocks=ack.blocks, block_size=ack.block_size)
         if self.is_superseded:
             is_named = ack.name in {"", self.name} and ack.source in {"", self.source}
