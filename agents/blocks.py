@@ -1,6 +1,6 @@
 """Writes frames to disk as blocks, and acknowledges them on ``block-acknowledgments``.
 
-There is one actor for each partition. The stream's own acknowledgement is off:
+There is one actor for each partition. Faust's own acknowledgement of events is off:
 `streamapp.receiver.partition` acknowledges records in offset order once they are done, so that
 Kafka delivers all others again after a crash.
 """
@@ -31,10 +31,11 @@ if TYPE_CHECKING:
 
 
 EXPIRY_SECONDS = 5.0
+"""Seconds between two searches for attempts that are late."""
 
 
 def stop_worker() -> None:
-    """Stop as SIGTERM does: persisted blocks are acknowledged and committed first."""
+    """Stop the worker as SIGTERM does: persisted blocks are acknowledged and committed first."""
     os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -50,7 +51,7 @@ app.context = WorkerContext(
 
 @app.agent(data_blocks, isolated_partitions=True)
 async def keep_blocks(stream: StreamT[bytes]) -> None:
-    """Receive one partition."""
+    """Receive the records of one partition."""
     receiver: PartitionReceiver | None = None
     manual = cast("Stream[bytes]", stream).noack()  # `StreamT` does not declare it
     try:
@@ -70,7 +71,7 @@ async def keep_blocks(stream: StreamT[bytes]) -> None:
 
 @app.timer(EXPIRY_SECONDS)  # type: ignore[untyped-decorator]
 async def expire_blocks() -> None:
-    """Expire attempts whose producer sends no more."""
+    """Expire attempts that are late, and note when the oldest unfinished record was written."""
     with stop_on_unforeseen("giving up blocks"):
         app.stats.oldest_unread = _oldest_unread()
         if app.session.seconds_until_safe():
@@ -93,7 +94,7 @@ def _highwater(tp: TP) -> int | None:
 
 
 def _receiver_for(tp: TP) -> PartitionReceiver:
-    """Return a new receiver, with the group's commit at the time when *tp* was assigned."""
+    """Return a new receiver for *tp*, with the committed offset at which it begins to read."""
     positions: Any = cast("Any", app.consumer)._committed_offset  # noqa: SLF001 - a request may wait
     receiver = PartitionReceiver(tp.topic, tp.partition, app.context, committed=positions[tp] or 0)
     app.receivers[receiver] = None

@@ -4,7 +4,8 @@ A block that is published as lost and is on this machine's disk (a second copy, 
 was moved here) is acknowledged again, so that nobody sends it again. A second worker with this
 machine id is reported as a reason to pause, because the two replace each other's heartbeats.
 
-Any producer may write any number of such records, so both are bounded.
+An unknown producer may write any number of such records. So the queue of lost blocks is bounded,
+and so is the number of other workers that are distinguished.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MAX_LOST: Final = 10_000
-"""Lost blocks that wait for a look at the disk. Further ones are ignored: their producers send
-them again."""
+"""Lost blocks that wait until the disk is searched for them. Further ones are ignored: their
+producers send them again."""
 
 LOOK_SECONDS: Final = 1.0
 """Seconds between two checks whether the other worker is silent."""
@@ -38,7 +39,7 @@ _MACHINE_ID: Final = "machine id"
 
 @app.task  # type: ignore[untyped-decorator]
 async def follow_claims() -> None:
-    """Follow in a thread, until the worker stops."""
+    """Follow the topics in a thread, and acknowledge lost blocks, until the worker stops."""
     loop, stop = asyncio.get_running_loop(), threading.Event()
     lost: asyncio.Queue[BlockAck] = asyncio.Queue(MAX_LOST)
 
@@ -77,7 +78,7 @@ def _remember(lost: asyncio.Queue[BlockAck], ack: BlockAck) -> None:
 
 
 async def _acknowledge_if_here(lost: BlockAck) -> None:
-    """Acknowledge a block again that is published as lost, if it is on this machine's disk."""
+    """If a block that is published as lost is on this machine's disk, acknowledge it again."""
     settings = app.settings
     try:
         async with app.context.locks.of(lost.file_id, lost.block):
@@ -93,7 +94,7 @@ async def _acknowledge_if_here(lost: BlockAck) -> None:
 
 
 def _note(heartbeat: Heartbeat) -> None:
-    """Report another worker with this machine id as a reason to pause."""
+    """Report the worker of *heartbeat* as a reason to pause, if it is not this worker."""
     if heartbeat.start_id == app.stats.start_id or heartbeat.state == "stopped":
         return
     if reason := app.second_workers.note(heartbeat, now=time.monotonic()):

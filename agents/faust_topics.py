@@ -1,8 +1,8 @@
-"""The topics as Faust's agents read and write them; values travel raw.
+"""The topics as Faust's agents read and write them; keys and values are bytes.
 
-`data_blocks` is keyed by file id and block, so a file uses every partition and the frames
-of one block stay in order on one of them. `acks` and `status` travel on the partition of
-their file id or machine id alone, as the tables that they fill are routed.
+`data_blocks` is keyed by file id and block: a file uses every partition, and the frames of one
+block are in order on one partition. A record of `acks` or `status` is on the partition of its file
+id or machine id, because the row of the table that it fills is there.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Ends the worker on unexpected errors, and filters events that an agent must not process.
+"""Ends the worker on unexpected errors, and recognizes events that an agent must not process.
 
 Faust acknowledges an event whose agent raised, and continues: an escaped exception is a lost
 block. So nothing escapes: the process ends before the event is acknowledged, its supervisor
@@ -34,7 +34,7 @@ EXIT_UNFORESEEN: Final = 70
 
 @app.timer(1.0)  # type: ignore[untyped-decorator]
 async def look_at_the_clock() -> None:
-    """Let the session guard see the time, so that an idle worker does not look suspended."""
+    """Let the session guard read the clock, so that an idle worker is not taken for suspended."""
     app.session.seconds_until_safe()
 
 
@@ -55,10 +55,11 @@ def stop_on_unforeseen(doing: str) -> Iterator[None]:
 
 
 async def is_ours(event: EventT[bytes]) -> bool:
-    """Return whether the partition of *event* is still assigned to this worker.
+    """Return whether *event* is of the current generation; wait first until writing is safe.
 
-    If not, Kafka delivers the event again. It must not be folded: a row that is written to a
-    table whose partition was reassigned cannot be revoked.
+    If it is not, its partition may have been reassigned, and Kafka delivers the event again. It
+    must not be folded: a row that is written to a table whose partition was reassigned cannot be
+    undone.
     """
     while seconds_until_safe := app.session.seconds_until_safe():  # noqa: ASYNC110 - it waits for time only
         await asyncio.sleep(seconds_until_safe)
@@ -69,8 +70,8 @@ async def is_ours(event: EventT[bytes]) -> bool:
 def is_at_home(event: EventT[bytes], record: BlockAck | Status) -> bool:
     """Return whether *event* came on the partition that its *record* belongs to.
 
-    On another partition (of a forged record, or of a topic that was widened) it would make a
-    second row, on another worker.
+    A forged record, or a record of a topic whose number of partitions was changed, may come on
+    another partition. There it would make a second row of the table, on another worker.
     """
     key, message = routing_key_of(record), event.message
     expected = partition_of(key.encode())

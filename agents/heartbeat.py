@@ -21,7 +21,7 @@ LAST_WORD_SECONDS: Final = 2.0
 """Seconds that the last heartbeat may take: a broker that fails must not delay the stop."""
 
 LOOK_SECONDS: Final = 2.0
-"""Seconds between two checks of the data folders: a few calls of stat."""
+"""Seconds between two checks of the data folders; each is a few calls of stat."""
 
 CHANGE_SECONDS: Final = 1.0
 """Maximum seconds until a change of state or partitions is published."""
@@ -31,7 +31,7 @@ _FOLDERS: Final = "data folders"
 
 @app.timer(app.settings.heartbeat)  # type: ignore[untyped-decorator]
 async def beat() -> None:
-    """Publish one heartbeat; if it is lost, the next one follows."""
+    """Publish one heartbeat; if that fails, the next one follows."""
     await _beat()
 
 

@@ -1,7 +1,8 @@
 """Compares once, after the start, the acknowledged blocks of this machine with its disks.
 
-A block that the start did not miss (one file's folder was removed while the worker was down) is
-published as lost. A comparison that fails does not end the worker.
+The start compares them only if a data folder changed (`streamapp.integrity.reconciliation`). It
+does not notice, for example, that one file's folder was removed while the worker was down. Here
+the missing blocks are found and published as lost. If the comparison fails, the worker continues.
 """
 
 from __future__ import annotations
@@ -25,7 +26,10 @@ logger = logging.getLogger(__name__)
 
 @app.task  # type: ignore[untyped-decorator]
 async def compare_with_acknowledgements() -> None:
-    """Publish as lost the blocks that this machine has acknowledged and does not have."""
+    """Publish as lost the blocks that this machine has acknowledged and does not have.
+
+    It does nothing if they were compared at the start.
+    """
     if app.is_compared:
         return
     stop = threading.Event()

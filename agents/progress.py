@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 TABLE_TRIES: Final = 30
+"""Tries to write a row before the worker ends."""
+
 TABLE_RETRY_SECONDS: Final = 2.0
+"""Seconds between two tries."""
 
 
 @app.agent(acks)
@@ -49,7 +52,7 @@ async def _fold_all(
 ) -> None:
     """Call *fold* for each current event of *stream*, and acknowledge the event afterwards.
 
-    The stream's own acknowledgement is off: it includes events of revoked partitions, and its
+    Faust's own acknowledgement of events is off: it includes events of revoked partitions, and its
     compiled form does not call `OrderedCommitConsumer`.
     """
     manual = cast("Stream[bytes]", stream).noack()  # `StreamT` does not declare it

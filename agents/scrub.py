@@ -19,7 +19,10 @@ from streamapp.worker.scrubber import Scrub
 logger = logging.getLogger(__name__)
 
 NOTE: Final = "scrub.json"
+"""The file with the scrubber's position, in the folder of the tables."""
+
 AGAIN_SECONDS: Final = 600.0
+"""Seconds until a scrub that failed is tried again."""
 
 
 @app.task  # type: ignore[untyped-decorator]
