@@ -49,10 +49,11 @@ FETCH_BYTES: Final = BATCH_BYTES
 """Maximum bytes of a partition in one fetch: a whole produce batch."""
 
 REQUEST_SECONDS: Final = 60.0
-"""Added to the session timeout for requests: Faust requires a longer request timeout."""
+"""Faust requires that the request timeout is longer than the session timeout: by this much."""
 
 HEARTBEAT_SECONDS: Final = 3.0
-"""Kafka's default. The responses show a worker that fetches nothing that a broker answers."""
+"""Kafka's default interval of the group's heartbeats. Their responses show that a broker answers,
+also to a worker that fetches nothing."""
 
 POLL_SECONDS: Final = 7 * 24 * 3600.0
 """Seconds that a worker may pause, for example on a full disk, without a rebalance."""

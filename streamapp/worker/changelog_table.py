@@ -43,8 +43,8 @@ logger = logging.getLogger(__name__)
 RETRY_SECONDS: Final = 1.0
 
 LOOK_BACK: Final = 500
-"""Rows of a database that each rebalance restores again. The newest of them is what later rows
-are compared with."""
+"""Rows of a database that each rebalance restores again. Later rows are compared with the newest
+of them."""
 
 FOLDED: Final = "folded"
 """Header of a changelog record: ``<topic>:<offset>`` of the newest source record that the
@@ -53,13 +53,13 @@ partition had folded. Offsets, unlike generations, outlive the group."""
 
 @logs.as_library
 class ChangelogTable(faust.Table[Any, Any]):
-    """A table whose rows reach its changelog before the records they are made of are done."""
+    """A table whose rows reach its changelog before their source records are committed."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - Faust's signature
         super().__init__(*args, **kwargs)
-        self._folded: dict[int, bytes] = {}
-        self._newest: dict[tuple[int, str], int] = {}  # what is folded, by partition and topic
-        self._hidden: dict[bytes, tuple[int, str]] = {}
+        self._folded: dict[int, bytes] = {}  # the header `FOLDED` of new rows, by partition
+        self._newest: dict[tuple[int, str], int] = {}  # folded offset, by partition and topic
+        self._hidden: dict[bytes, tuple[int, str]] = {}  # keys of rows that a late row hides
 
     def persisted_offset(self, tp: TP) -> int | None:
         """Return the offset from which *tp* is restored: `LOOK_BACK` rows before the database's."""
@@ -74,7 +74,7 @@ class ChangelogTable(faust.Table[Any, Any]):
         key_serializer: Any = None,  # noqa: ANN401
         value_serializer: Any = None,  # noqa: ANN401
     ) -> FutureMessage:
-        """Write a row to the changelog, and retry until Kafka has it."""
+        """Send a row to the changelog; commits wait until Kafka has it."""
         number = cast("int", partition)
         if (event := current_event()) is not None:
             self._folded[number] = self._note_folded(
@@ -133,7 +133,7 @@ class ChangelogTable(faust.Table[Any, Any]):
         return f"{topic}:{newest}".encode()
 
     def _on_changelog_sent(self, fut: FutureMessage) -> None:
-        """Note that the database is up to date to our row, if no other row is before it."""
+        """Note that the database has all rows up to this one, if it had all rows before it."""
         metadata = fut.result()
         place, offset = metadata.topic_partition, metadata.offset
         known = self.data.persisted_offset(place)

@@ -1,16 +1,17 @@
-"""Adds four rules to Faust's consumer: what may be committed, and what is read after a seek.
+"""Adds four rules to Faust's consumer: on acknowledgements, seeks, commits and damaged batches.
 
 For faust-streaming 0.15.3 and aiokafka 0.14.0.
 
 Acknowledgements of a stale generation are ignored. During a rebalance Faust's stream acknowledges
-events that it skips, and an agent may finish an event of a revoked partition. With nothing
-committed yet, Faust would commit past all events before such a one (faust-streaming#606). They
-are delivered again, so ignoring is safe.
+events that it skips, and an agent may finish an event of a revoked partition. If nothing is
+committed yet, Faust would then commit past all events before that one (faust-streaming#606).
+Ignoring the acknowledgement is safe, because Kafka delivers the event again.
 
 Records that were fetched during a seek are dropped. A seek takes one request for each partition.
 Records from before and after it arrive meanwhile, and Faust would skip those in between.
 
-A commit waits until the rows that were folded from its records are in their changelogs.
+A commit waits until the rows that were folded from its records are in their changelogs. Blocks are
+committed as soon as they are persisted; Faust commits other records at intervals.
 
 A batch that aiokafka cannot decode does not stop its partition: ADR 7.
 
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SEEK_RETRY_SECONDS: Final = 0.5
+"""Seconds until a seek that failed is tried again."""
 
 COMMIT_GAP_SECONDS: Final = 0.05
 """Seconds between two commits of blocks, so that many small blocks share one commit."""
@@ -60,9 +62,13 @@ class OrderedCommitConsumer(driver.Consumer):
     """A consumer that ignores stale acknowledgements, and reads without gaps after a seek."""
 
     _seeks = 0
+    """Grows when a seek begins and when it ends."""
+
     _is_astray = False
+    """Whether records that were fetched during a seek were dropped: the position is too far."""
+
     _unread: AbstractSet[TP] = frozenset()
-    """Partitions with a committed offset of which no record came since the last seek."""
+    """Partitions with a committed offset that have yielded no record since the last seek."""
 
     _block_done: asyncio.Event | None = None
     """Set when a record of the blocks' topic is acknowledged and not committed yet."""
@@ -124,7 +130,7 @@ class OrderedCommitConsumer(driver.Consumer):
         self._is_astray = seeks != self._seeks
 
     async def _went_back(self) -> bool:
-        """Seek to the committed offsets; return whether that succeeded."""
+        """Seek to the committed offsets again; return whether that succeeded."""
         try:
             await self.perform_seek()
         except Exception as error:  # noqa: BLE001 - for example a rebalance, or a broker that fails
@@ -146,7 +152,10 @@ class OrderedCommitConsumer(driver.Consumer):
                 await self.seek(tp, offset)
 
     def _note_first(self, tp: TP, offset: int) -> None:
-        """Count the records before *offset*, the first one after the commit, as done: deleted."""
+        """Count the records between the commit and *offset*, the first record read, as done.
+
+        Kafka has deleted them.
+        """
         if tp in self._unread:
             self._unread -= {tp}
             committed = self._committed_offset[tp]

@@ -1,9 +1,9 @@
 """Faust's flow control without two faults: it loses no record, and no queue blocks another one.
 
 For faust-streaming 0.15.3 and mode-streaming 0.7.1. During a rebalance Faust suspends its
-streams, and resumes them two or three times. Each resume of mode empties all queues, including
-the records that came after the positions were set. Those records are lost to the stream, and
-commits pass them.
+streams, and resumes them two or three times. Each time, mode (the library below Faust) empties all
+queues, including the records that came after the positions were set. Those records are lost to the
+stream, and commits pass them.
 
 One task distributes the records of all topics, and waits where a queue is full. So a partition
 that is paused because its disk is full would stop the topic that reports it. Here a full queue
@@ -33,13 +33,13 @@ class FlowControl(FlowControlEvent):
     """Empties the queues when flow begins, and not when it is resumed again."""
 
     def resume(self) -> None:
-        """Resume flow; records that were queued before the suspension are dropped."""
+        """Resume flow and drop the records that were queued before; do nothing if it flows."""
         if not self.is_active():
             super().resume()
 
 
 class StreamQueue(_Queue):
-    """A queue that reports pressure at its size, and has room for one more fetch."""
+    """A queue that asks for no more records at its size, and accepts those of one more fetch."""
 
     def full(self) -> bool:
         """Return whether a put must wait; only during recovery there is no flow control."""

@@ -26,7 +26,7 @@ def report(app: WorkerApp) -> Report:
 
 
 async def own_heartbeat(app: WorkerApp) -> Heartbeat:
-    """Return the heartbeat of the worker of *app* now."""
+    """Return what a heartbeat of this worker says now."""
     stats, settings = app.stats, app.settings
     kept_blocks, kept_bytes = app.block_store.kept
     state, reason = stats.state, stats.reason

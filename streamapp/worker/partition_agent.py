@@ -1,4 +1,4 @@
-"""An agent with one actor for each partition, for which a revoked partition is no crash.
+"""An agent with one actor for each partition. A revoked partition is no crash of its actor.
 
 For faust-streaming 0.15.3. Faust cancels the actor of a revoked partition. An actor that is
 inside an event (because of a full or slow disk) then counts as crashed: Faust restarts it for a

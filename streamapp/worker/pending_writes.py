@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class PendingWrites:
-    """Waits for rows that are not in their changelogs yet. Used in the event loop only."""
+    """The writes that are under way, and a wait for them. Used in the event loop only."""
 
     def __init__(self) -> None:
         self._writes: set[asyncio.Task[None]] = set()

@@ -2,8 +2,8 @@
 
 A process that is stopped past its session timeout (SIGSTOP, a closed lid, a paused virtual
 machine) resumes with records that other workers have handled since. Kafka refuses its commits,
-but not what it writes to a changelog. So after a gap it waits until Kafka has had the time to
-expel it.
+but not what it writes to a changelog. So after a gap the worker waits until Kafka has had the
+time to expel it.
 """
 
 from __future__ import annotations

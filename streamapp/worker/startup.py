@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 
 def prepare(app: WorkerApp) -> None:
-    """Prepare what the worker needs: topics, data folders, the folder of its tables.
+    """Prepare what the worker needs: its port, topics, data folders, the folder of its tables.
 
     Raises:
         StreamAppError: it cannot be prepared; the message says what to do.
@@ -43,20 +43,21 @@ def prepare(app: WorkerApp) -> None:
     app.block_store.open()
     table_recovery.make_usable(settings)
     _start(app, is_alone=not has_folders)
-    # Faust declares the changelogs again, and would wait for ever if their number of replicas
-    # differed.
     app.stats.contact = BrokerContact(settings.brokers, time.monotonic)
     data_blocks = states[topic_admin.names(settings).data_blocks]
     if text := history.ahead_of(settings, data_blocks):
         logger.warning("%s", text)
     app.stats.retention_seconds = data_blocks.retention_seconds
+    # Faust declares the changelogs again, and would wait for ever if their number of replicas
+    # differed.
     app.conf.topic_replication_factor = min(state.replicas for state in states.values())
 
 
 def _start(app: WorkerApp, *, is_alone: bool) -> None:
-    """Set the id of this start, in the data folders and in every heartbeat.
+    """Publish what changed since the last start; then note the id of this start.
 
-    Changes since the last start are published first: if that fails, the next start finds them.
+    The id is in the data folders and in every heartbeat. If publishing fails, it is not noted, and
+    the next start finds the changes again. *is_alone*: no other worker has this machine id.
     """
     app.is_compared = reconciliation.before_start(app.settings, app.block_store, is_alone=is_alone)
     app.stats.folders = app.block_store.identities

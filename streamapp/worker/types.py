@@ -43,7 +43,7 @@ class WorkerApp(faust.App):
     block_store: BlockStore
     context: WorkerContext  # set by `streamapp.agents.blocks`
     receivers: dict[PartitionReceiver, None]
-    """The receivers of the partitions that are assigned now."""
+    """The receivers of the assigned partitions: an ordered set."""
     session: SessionGuard
     stats: WorkerStats
     roster: Roster
@@ -55,6 +55,6 @@ class WorkerApp(faust.App):
     watchdog: WatchdogThread
     web_sockets: list[socket.socket]
     early_tasks: list[Callable[[], Awaitable[None]]]
-    """Started before the tables are recovered; Faust's timers start after it."""
+    """Tasks that start before the tables are recovered; Faust's timers start after that."""
     is_compared = False
     """Whether all acknowledgements of this machine were compared with its disks at the start."""
