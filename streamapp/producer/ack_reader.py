@@ -1,7 +1,7 @@
 """Reads the acknowledgements of the group and the status topic, from the first record on.
 
-The acknowledgements record what is delivered: a second run reads from them which blocks are
-missing, without opening a file. The status topic names the files that earlier runs recorded as
+The acknowledgements record what is delivered: from them, a second run knows which blocks are
+missing, and opens no file. The status topic names the files that earlier runs recorded as
 complete, and carries the workers' heartbeats.
 """
 

@@ -50,7 +50,7 @@ class Prover:
 
     def _proof(self, source: SourceFile, *fields: object) -> bytes:
         if source.is_fresh:
-            return b""  # one more change might not change the times
+            return b""  # a change after the scan might leave the times the same
         # The separator is unambiguous: no field contains a space.
         *first, content = fields
         text = " ".join(map(str, (*first, *_state(source), content))).encode()
@@ -68,8 +68,8 @@ def _state(source: SourceFile) -> tuple[int, int | None]:
 def load_prover(state_dir: Path | None) -> tuple[Prover, str]:
     """Return the prover with the key in *state_dir*, and a warning if no key can be stored there.
 
-    Without *state_dir*, the key is in the user's data folder. With a warning, the key is new and
-    is not stored, so later runs read and compare what is delivered.
+    Without *state_dir*, the key is in the folder that the system has for data of this user. With a
+    warning, the key is new and is not stored, so later runs read and compare what is delivered.
     """
     user_data = Path(platformdirs.user_data_dir("streamapp", appauthor=False))
     folder = state_dir or user_data / "producer"

@@ -5,8 +5,8 @@ threads share a delivery through `SharedDelivery`. A block is sent again only wh
 (`docs/adr/0006-when-a-block-is-sent-again.md`):
 
 * a worker rejected its newest attempt, or lost it after it was stored, or Kafka refused it;
-* the group has committed beyond its last frame for a while without acknowledging it: a
-  worker acknowledges before it commits, so it aborted the block;
+* for a while, the group has committed beyond its last frame and not acknowledged it: a worker
+  acknowledges before it commits, so it aborted the block;
 * Kafka's retention has deleted its first frame before it was acknowledged.
 
 Time alone is no reason: while no worker is up, or all of them are busy, a copy does not help.
@@ -43,8 +43,8 @@ if TYPE_CHECKING:
     from streamapp.protocol.messages import BlockAck, FileStatus
 
 MAX_NEW_VERSIONS: Final = 3
-"""Times that a file is sent under a new id in one run. Without a limit, someone who stores other
-bytes under each new id would keep the producer sending for ever."""
+"""Times that a file is sent under a new id in one run. Without a limit, an unknown producer that
+stores other bytes under each new id would make this one send for ever."""
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,7 +68,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Delivery:
-    """All files of one run. Pass it the old acknowledgements, then `begin`, then `take` blocks."""
+    """All files of one run. Pass it the old acknowledgements, call `begin`, then `take` blocks."""
 
     def __init__(  # noqa: PLR0913 - pure code is given chance and keys
         self,
@@ -143,7 +143,7 @@ class Delivery:
             self._report(file)
 
     def take(self, now: float, busy: Container[int]) -> Block | None:
-        """Return the next block to send, on none of the *busy* partitions; None: not now."""
+        """Return the next block to send or check, on no *busy* partition; None if there is none."""
         while True:
             block = self._queue.take(now, busy, with_fresh=self.in_flight.has_room)
             if block is None:
@@ -174,7 +174,7 @@ class Delivery:
         self._settle(block.file)
 
     def checked(self, block: Block, attempt: int, sha256: bytes, now: float) -> None:
-        """Note that the acknowledged *block* has *sha256* at the source."""
+        """Note that the acknowledged *block*, which was read, has *sha256* at the source."""
         if not block.is_wanted(attempt):
             return
         file, number = block.file, block.number
@@ -182,7 +182,7 @@ class Delivery:
         found = block.version.digest(number)
         if found == sha256:
             block.version.confirm(number)
-            self.bytes_wanted -= self.size_of(file, number)  # it needs no sending
+            self.bytes_wanted -= self.size_of(file, number)  # it need not be sent
             self._end(file, block)
         elif found == NO_DIGEST:  # a worker lost the block meanwhile
             self._schedule(block, now)
@@ -190,7 +190,7 @@ class Delivery:
             self._change_version(file, number, sha256)
 
     def retry(self, block: Block, attempt: int, reason: str, now: float) -> None:
-        """End *attempt*, which failed for *reason*: send the block again, or let it fail."""
+        """End *attempt*, which failed for *reason*: send the block again, or count it as failed."""
         if block.attempt != attempt or block.phase in {Phase.QUEUED, Phase.OVER}:
             return
         if block.phase is Phase.SENT:
@@ -203,7 +203,7 @@ class Delivery:
             self._fail_block(block, reason)
 
     def abort(self, file: File, state: Literal["changed", "unreadable"], reason: str) -> None:
-        """Stop sending *file*, and wait for none of its blocks."""
+        """Stop sending *file*, and stop waiting for its blocks."""
         if file.is_aborted:
             return
         self._remove_blocks(file)
@@ -311,7 +311,7 @@ class Delivery:
         self._count(file, left=left - file.left, busy=left - file.busy)
 
     def _change_version(self, file: File, number: int, sha256: bytes) -> None:
-        """Leave the current version: the source's block *number* has another content, *sha256*.
+        """Change to another version: the source's block *number* has another content, *sha256*.
 
         The file is sent under the id of a known version with that content, or of a new one.
         """
@@ -397,7 +397,7 @@ class Delivery:
         file.is_sent = True
         self.bytes_persisted += self.size_of(file, number)
         if file.failed and file.failed.pop(number, None) is not None:
-            # The block failed too early, and left the counts then.
+            # The block was counted as failed, so it is not in the counts of the file any more.
             file.reason = next(iter(file.failed.values()), "")
             self._settle(file)
         else:
@@ -437,7 +437,7 @@ class Delivery:
         self._end(block.file, block)
 
     def _end(self, file: File, block: Block | None) -> None:
-        """Stop counting a block; None is a block that another run sent and this one did not."""
+        """Count a block as done; *block* is None if another run sent it and this run did not."""
         busy = 1
         if block is not None:
             if block.phase is Phase.SENT:

@@ -1,8 +1,8 @@
 """Delivers a folder: checks the topics, scans the folder, runs the delivery, judges the summary.
 
 `deliver_folder` is the entry point of the producer. It returns only when every block of every
-file is acknowledged as persisted. Every other outcome is an error, and calling it again resumes
-the delivery. It runs on any system that runs Python, and never imports Faust.
+file is acknowledged as persisted or, if it does not wait, when Kafka has every block. Every other
+outcome is an error, and calling it again resumes the delivery. It never imports Faust.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def deliver_folder(  # noqa: PLR0913 - what a user may ask for
     report: Reporter,
     stop: threading.Event,
 ) -> Summary:
-    """Send the blocks of the data folder's files that the group has not persisted.
+    """Send the blocks that the group has not persisted, of all files of ``settings.data_folder``.
 
     Args:
         settings: The settings of this run.
@@ -50,7 +50,7 @@ def deliver_folder(  # noqa: PLR0913 - what a user may ask for
         only_failed: Whether to send only files that failed in an earlier run.
         verify: Whether to read every file and compare it with its acknowledgements.
         report: Receives the events, the summary last, from the calling thread.
-        stop: The run ends within seconds when this is set.
+        stop: When this is set, the run ends within seconds.
 
     Raises:
         SettingsError: *settings* name no data folder.

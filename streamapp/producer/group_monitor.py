@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LOOK_SECONDS: Final = 3.0
+"""Seconds between two observations."""
+
 _REQUEST_SECONDS: Final = 5.0  # short, because Ctrl-C waits for the request
 _CATCH_UP_SECONDS: Final = 2.0
 # confluent-kafka gives these two no types.

@@ -1,10 +1,10 @@
-"""The Kafka producer of a run: bounded, polled by a thread of its own, replaced when it fails.
+"""Wraps the Kafka producer of a run: bounds its buffer, polls it, replaces it when it fails.
 
 librdkafka copies a record's bytes into each delivery report, so only the first and the last frame
-of a block have one. That is safe: between two acknowledged records of a partition, no record can be
-missing. librdkafka retries records without end, and any other error that would leave a gap is fatal
-(``enable.gapless.guarantee``). After a fatal error a producer refuses all records; `renew` replaces
-it.
+of an attempt have one. That is safe: between two acknowledged records of a partition, no record can
+be missing. librdkafka retries records without end, and any other error that would leave a gap is
+fatal (``enable.gapless.guarantee``). After a fatal error a producer refuses all records; `renew`
+replaces it.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ logger = logging.getLogger(__name__)
 
 POLL_SECONDS: Final = 0.1
 FULL_SECONDS: Final = 0.05
-"""How long a full buffer may drain: 32 MiB are still half full after that at 320 MiB/s."""
+"""Pause until a full buffer is tried again: 32 MiB are still half full then, at 320 MiB/s."""
 
 _PURGE_SECONDS: Final = 2.0
 
 
 class BoundedProducer:
-    """Passes records to a Kafka producer; *make* returns a new one."""
+    """Passes records to a Kafka producer (librdkafka's); *make* returns a new one."""
 
     def __init__(self, make: Callable[[], Producer]) -> None:
         self._make = make

@@ -1,7 +1,7 @@
 """One file and one block of a delivery, with their states.
 
-Pure code. A `Block` exists only while the block is queued or in flight, so the memory of a file is
-that of its unacknowledged blocks, and 32 bytes for each acknowledged block.
+Pure code. A `Block` exists only while the block is queued or in flight. So a file takes memory for
+its blocks that are in flight, and 32 bytes for each acknowledged block.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from streamapp.producer.sources.scan import SourceFile
 
 FileState = Literal[
-    "waiting",
+    "waiting",  # nothing was published about it yet
     "announced",
-    "sent",
-    "complete",
-    "skipped",
-    "passed",
+    "sent",  # Kafka has all of it
+    "complete",  # persisted during this run
+    "skipped",  # persisted before this run
+    "passed",  # not sent, because of --only-failed
     "failed",
     "changed",
     "unreadable",
@@ -30,7 +30,7 @@ FileState = Literal[
 
 
 def final_states(*, waits: bool) -> frozenset[FileState]:
-    """Return the states in which this run does no more for a file that it announced.
+    """Return the states in which a file that this run announced needs no more of it.
 
     Without *waits*, a file is final when Kafka has all of it.
     """
@@ -50,7 +50,7 @@ class File:
         self.source = source
         self.blocks = blocks
         self.left = blocks  # blocks that are neither persisted nor failed
-        self.busy = blocks  # of these: blocks that Kafka does not have
+        self.busy = blocks  # of these: blocks of which Kafka does not have all frames
         self.state: FileState = "waiting"
         self.failed: dict[int, str] | None = None  # reasons by number of the failed block
         self.reason = ""  # why the file is failed, changed or unreadable
@@ -68,7 +68,7 @@ class File:
 
     @property
     def is_aborted(self) -> bool:
-        """Return whether no more of it is sent."""
+        """Return whether nothing more of the file is sent."""
         return self.is_failed or self.state in {"changed", "unreadable", "passed"}
 
     @property
@@ -120,7 +120,7 @@ class Phase(enum.Enum):
     QUEUED = enum.auto()  # waits for its first or next attempt
     SENDING = enum.auto()  # a reader sends its frames, or reads it to compare it
     SENT = enum.auto()  # Kafka has all frames, the group has not acknowledged them
-    OVER = enum.auto()  # persisted, failed or not wanted any more
+    OVER = enum.auto()  # persisted, failed, or not to be sent any more
 
 
 class Block:
@@ -150,5 +150,5 @@ class Block:
         return self.version.file_id, self.number
 
     def is_wanted(self, attempt: int) -> bool:
-        """Return whether the rest of *attempt* is still worth sending."""
+        """Return whether the rest of *attempt* must still be sent."""
         return self.phase is Phase.SENDING and self.attempt == attempt

@@ -1,4 +1,4 @@
-"""How far a delivery is: its rates, the time left, and since when nothing was sent or persisted.
+"""Measures a delivery: its rates, the time left, and since when nothing was sent or persisted.
 
 The caller gives the time: *now* is in seconds, monotonic.
 """

@@ -1,4 +1,4 @@
-"""The rate of a growing number over the last half minute, and the time left. Pure code."""
+"""Computes the rate of a growing number over the last half minute, and the time left. Pure code."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ WINDOW_SECONDS: Final = 30.0
 SHORTEST_SECONDS: Final = 1.0
 """A rate is computed over at least this time: growth within less is a burst."""
 SETTLED_SECONDS: Final = 5.0
-"""No time left is estimated before: in the first seconds, estimates were off by a factor of 30."""
+"""Before this, no estimate is given: in the first seconds, estimates were off by a factor of 30."""
 LONGEST_SECONDS: Final = 30 * 24 * 3600.0
 """A longer estimate is not reported: its rate comes from a few bytes and a long pause."""
 

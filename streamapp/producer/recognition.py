@@ -1,8 +1,8 @@
 """Decides whether an acknowledgement or a status record counts for a file of this producer.
 
-Pure code. A record counts only if it names the same name, size, time and block size as the file,
-and if its id is the digest of these. This does not prove that the stored content is that of the
-source: a proof of this producer does, or reading the source.
+Pure code. A record counts only if it has the name, size, time and block size of the file, and if
+its file id is the digest of these. This does not prove that the stored content is that of the
+source. Only a proof of this producer does, or a comparison with the source.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from streamapp.protocol.messages import BlockAck
 
 MAX_VERSIONS: Final = 16
-"""Known versions of a file, at most: the topics may name any number."""
+"""Known versions of a file, at most: an unknown producer may write any number to the topics."""
 
 
 class Recognition:

@@ -1,4 +1,4 @@
-"""One run of the producer: starts the threads, and steers until the delivery is done.
+"""One run of the producer: starts the threads, and steers them until the delivery is done.
 
 Threads of a run:
 
@@ -61,19 +61,23 @@ if TYPE_CHECKING:
     from streamapp.settings import Settings
 
 TICK_SECONDS: Final = 0.2
+"""Longest wait of the steering thread, and of a reader, for something to do."""
+
 PROGRESS_SECONDS: Final = 1.0
 CLOSE_SECONDS: Final = 1.0
+"""How long the threads may take to end."""
+
 FLUSH_SECONDS: Final = 5.0
 """How long Kafka may take, after Ctrl-C or at the end, to accept the records in the buffer."""
 
 _RANDOM_BITS: Final = 21
 
 MAX_RENEWALS: Final = 5
-"""Kafka producers that may fail one after the other without one block getting through."""
+"""Kafka producers that may fail one after the other before a block is sent."""
 
 
 class Run:
-    """A delivery of *sources* from *folder*, from its first acknowledgement to its summary."""
+    """A delivery of *sources* from *folder*, from the old acknowledgements to the summary."""
 
     def __init__(  # noqa: PLR0913 - these are the arguments of `deliver_folder`
         self,
@@ -275,7 +279,7 @@ class Run:
             self._report(Notice(text=warning))
 
     def _report_history(self) -> None:
-        """Report what a group without committed offsets reads before this delivery."""
+        """Report which older records a group without commits reads before this delivery."""
         if self.delivery.is_done:
             return
         if text := history.ahead_of(self._settings, self._data_blocks):

@@ -1,4 +1,4 @@
-"""Which block a reader sends next: a scheduled one that is due, else the next of the files.
+"""Decides which block a reader sends next: a scheduled one that is due, or else a fresh one.
 
 Pure code. Two readers never send to one partition at once, because the worker would have to
 assemble both blocks at once. So the queue looks at the next few blocks for a free partition.
@@ -19,13 +19,15 @@ if TYPE_CHECKING:
     from streamapp.producer.model import Block
 
 LOOK_AHEAD: Final = 32
+"""Blocks that are searched for one of a free partition."""
+
 MAX_BACKOFF_SECONDS: Final = 60.0
 
 
 class SendQueue:
-    """Blocks to send; it may return a block that is obsolete, which the caller checks.
+    """Blocks to send. `take` may return a block that is obsolete; the caller checks that.
 
-    *fresh* yields blocks that no reader took before, when they are needed.
+    *fresh* yields the blocks that no reader has taken before. It is read as they are needed.
     """
 
     def __init__(self, fresh: Iterator[Block]) -> None:
@@ -39,7 +41,7 @@ class SendQueue:
         self._fresh.append(fresh)
 
     def schedule(self, block: Block, due: float) -> None:
-        """Return *block* from *due* on (seconds, monotonic)."""
+        """Let `take` return *block* from *due* on (seconds, monotonic)."""
         heapq.heappush(self._scheduled, (due, next(self._order), block))
 
     def take(self, now: float, busy: Container[int], *, with_fresh: bool) -> Block | None:

@@ -1,8 +1,8 @@
 """Sends blocks: reads, hashes, compresses and publishes their frames, in one pass.
 
-Each reader thread has a sender; reading, hashing and compressing release the GIL. The last frame,
-which completes a block, is published only if the file is unchanged since the scan. Otherwise, and
-if the block is not wanted any more, an abort frame ends the attempt at the worker.
+Each reader thread has a sender. Reading, hashing and compressing release the GIL. The last frame,
+which completes a block, is published only if the file is unchanged since the scan. Otherwise, or
+if the rest of the block is not needed any more, an abort frame ends the attempt at the worker.
 """
 
 from __future__ import annotations
@@ -116,7 +116,11 @@ class Attempt:
 
 
 class Sender:
-    """Sends or checks blocks one by one; counts the bytes of first and later attempts."""
+    """Sends or checks blocks one by one, and counts their bytes.
+
+    *bytes_sent* is of first attempts, *bytes_resent* of later ones, *bytes_checked* of blocks that
+    were only read and compared.
+    """
 
     def __init__(self, context: SendContext) -> None:
         self._context = context
@@ -186,7 +190,7 @@ class Sender:
         if len(value) >= len(chunk):
             value, frame_codec = chunk, frames.Codec.NONE
         frame = attempt.frame(len(chunk), frame_codec, context)
-        if frame.seal is not None:  # set before an acknowledgement can arrive
+        if frame.seal is not None:  # `Delivery` needs it before the acknowledgement arrives
             attempt.block.sha256 = frame.seal.sha256
         was_sent = context.writer.send(
             attempt.producer,

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from streamapp.protocol.messages import FileStatus
 
 ANNOUNCE_AHEAD: Final = 1000
-"""Files that are announced and not final: enough for a view, too few to flood the topic."""
+"""Files that may be announced and not final: enough for a view, too few to flood the topic."""
 
 
 class StatusPublisher:
@@ -52,7 +52,7 @@ class StatusPublisher:
         self._announced = 0  # and not final
 
     def announce(self) -> None:
-        """Announce the next files, so that people see what will be sent."""
+        """Announce the next files, so that the views show what will be sent."""
         with self._shared.locked() as (delivery, _):
             room = max(0, ANNOUNCE_AHEAD - self._announced)
             for file in itertools.islice(self._unannounced, room):
@@ -71,7 +71,11 @@ class StatusPublisher:
             self._report(event)
 
     def publish_due(self, now: float) -> None:
-        """Publish the records due at *now* (monotonic) that fit: they never delay the blocks."""
+        """Publish the records due at *now* (monotonic).
+
+        A record for which the buffer has no space is tried again later, so that it never delays
+        blocks.
+        """
         with self._shared.locked():
             due = self._updates.take_due(now, time.time())
         for file, status in due:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from streamapp.producer.superseding import EarlierVersions
 
 HOLD_SECONDS: Final = 1.0
+"""Delay of a status record, so that later states of the file need no record of their own."""
 
 
 class StatusUpdates:

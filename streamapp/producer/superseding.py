@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from streamapp.protocol.messages import FileStatus
 
 MAX_EARLIER: Final = 16
-"""Earlier versions of a name in one run; the next run finds further ones."""
+"""Earlier versions of a name that one run supersedes; the next run finds further ones."""
 
 
 class EarlierVersions:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class ThreadGroup:
-    """Threads that end when `closing` is set; daemons, so a stuck one does not block the exit."""
+    """Threads that end when `closing` is set; a stuck one, a daemon, does not block the exit."""
 
     def __init__(self) -> None:
         self.closing = threading.Event()

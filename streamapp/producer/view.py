@@ -1,4 +1,7 @@
-"""What the producer sees of the topic of the blocks and of the group at one moment. Pure code."""
+"""What the producer knows of the topic of the blocks and of the group at one moment. Pure code.
+
+The HTTP views (`docs/views.md`) are a different thing.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ class View(msgspec.Struct, frozen=True):
         return sum(max(0, end - begun.get(n, 0)) for n, end in self.ends.items())
 
     def why_hopeless(self, block: Block) -> str | None:
-        """Return why no acknowledgement of *block*, which Kafka has, can come; None if it can."""
+        """Return why *block*, which Kafka has, cannot be acknowledged any more; None if it can."""
         committed = self.committed.get(block.partition, -1)
         end = self.ends.get(block.partition, -1)
         # A commit beyond the end belongs to a topic that was deleted and created again.

@@ -1,4 +1,4 @@
-"""Decides why a delivery waits: a known cause, or the group's backlog if none is known.
+"""Finds out why a delivery waits: a known cause, or the group's backlog if none is known.
 
 Pure code: the caller gives the observations and the time.
 """
@@ -18,9 +18,10 @@ IDLE_SECONDS: Final = 5.0
 """The delivery waits if nothing was sent or persisted for so long."""
 
 SLOW_SECONDS: Final = 30.0
-"""The group is behind if nothing was persisted for so long, while blocks are sent."""
+"""The group is slow if nothing was persisted for so long, while blocks are sent."""
 
 REMIND_SECONDS: Final = 30.0
+"""Seconds until the same reason is reported again."""
 
 
 class GroupSnapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,7 +47,7 @@ class GroupSnapshot(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def reason(snapshot: GroupSnapshot) -> Reason | None:
-    """Return why the delivery waits or is slow; None if it does not and is not."""
+    """Return why the delivery waits or is slow; None if neither is the case."""
     if snapshot.no_broker:
         return Reason("brokers", snapshot.no_broker)
     found = reasons_to_wait(snapshot.machines, partitions=snapshot.partitions, now=snapshot.now)

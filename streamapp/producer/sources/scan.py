@@ -1,11 +1,11 @@
-"""Finds the files to send: every regular file below a folder, in a stable order.
+"""Finds the files to send: every regular file below a folder, always in the same order.
 
 No file is opened here. The walk opens folders by descriptors
 (`streamapp.producer.sources.directory`), so it does not leave the folder. A link to a file inside
 is sent as a file. A link to a file outside is sent only with ``links="follow"``. A link to a folder
 is never followed, because it may form a circle. Sockets, pipes, devices, links to folders and
 dangling links are special: they are reported, and by default the delivery can be complete without
-them. It cannot be complete with entries that cannot be read or with names that no worker accepts.
+them. With an entry that cannot be read, or a name that no worker accepts, it cannot be complete.
 """
 
 from __future__ import annotations
