@@ -1,18 +1,18 @@
-"""Errors of the application: the class says who must act, the message what it is about.
+"""Errors of the application. The class says who must act, the message which thing is concerned.
 
 * StreamAppError                      exit 1
   - SettingsError                     exit 2   a setting is missing or impossible
     + MachineInUseError               exit 24  another running worker has this machine id
-  - SourceError                       exit 3   the data folder is missing, unreadable or empty
+  - SourceError                       exit 3   the folder to send is missing, unreadable or empty
     + SourceChangedError              exit 3   a file is not what it was when it was found
   - DeliveryError                     exit 4   not every block is acknowledged as persisted
     + InterruptedDeliveryError        exit 130 the user stopped it; the same command resumes
-  - BlockError                        exit 10  one block is unusable; the stream goes on
+  - BlockError                        exit 10  one block is unusable; the stream continues
     + BlockMalformedError             exit 10  the record violates the protocol
     + BlockCorruptError               exit 11  a block's bytes do not match its digest
     + BlockConflictError              exit 12  another content is stored under the same block
   - StoreError                        exit 20  the store is unusable; the stream must wait
-    + StoreFullError                  exit 21  the volume has no room for the next block
+    + StoreFullError                  exit 21  the volume has no space for the next block
     + StoreBusyError                  exit 22  another worker owns the data folder
     + VerificationError               exit 23  a stored block is not what was acknowledged
   - ClusterError                      exit 30  Kafka refused, or answers something impossible
@@ -55,7 +55,7 @@ class MachineInUseError(SettingsError):
 
 
 class SourceError(StreamAppError):
-    """The data folder cannot be read, or holds nothing to send."""
+    """The folder to send cannot be read, or has nothing to send."""
 
     exit_code: ClassVar[int] = 3
 
@@ -77,13 +77,13 @@ class InterruptedDeliveryError(DeliveryError):
 
 
 class BlockError(StreamAppError):
-    """One block is unusable. The block is rejected and the stream goes on."""
+    """One block is unusable. The block is rejected and the stream continues."""
 
     exit_code: ClassVar[int] = 10
 
 
 class BlockMalformedError(BlockError):
-    """The record violates the protocol: a header is missing, or no producer writes it so."""
+    """The record violates the protocol: no producer of this project writes such a record."""
 
 
 class BlockCorruptError(BlockError):
@@ -105,7 +105,7 @@ class StoreError(StreamAppError):
 
 
 class StoreFullError(StoreError):
-    """The volume has no room for the next block. An operator must free space."""
+    """The volume has no space for the next block. An operator must free some."""
 
     exit_code: ClassVar[int] = 21
 
