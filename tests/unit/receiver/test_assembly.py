@@ -1,4 +1,4 @@
-"""Frames become a block, or they don't; never another block than the one that was sent."""
+"""An assembly accepts the frames of a block only if they are the block that was sent."""
 
 import hashlib
 
@@ -21,7 +21,7 @@ OTHER_ID = "f" * 32
 
 
 class Receiver:
-    """As simple as a receiver can be: frames by attempt, blocks when they are proven."""
+    """A minimal receiver: it collects frames by attempt, and blocks that pass the check."""
 
     def __init__(self):
         self.open = {}
@@ -77,7 +77,7 @@ def deliveries(draw):
 
 @given(deliveries())
 def test_any_order(delivery):
-    """Whatever is lost, repeated or reordered, a block that passes is the one that was sent."""
+    """With any loss, repetition or order of frames, only the block that was sent passes."""
     sent, came = delivery
     receiver = Receiver()
     for record in came:
@@ -88,7 +88,7 @@ def test_any_order(delivery):
 
 @given(DATA, FRAME_SIZE, st.sampled_from(Codec), st.randoms(use_true_random=False))
 def test_repeated(data, size, codec_, rng):
-    """Frames that come again, after they came in order, do not keep the block from being whole."""
+    """Frames that are repeated after they came in order do not spoil the block."""
     records = records_of(data, frame_size=size, codec=codec_)
     receiver = Receiver()
     for number, record in enumerate(records):
@@ -130,7 +130,7 @@ def test_changed_on_the_way(data, size, codec_, drawn):
     ],
 )
 def test_does_not_fit(changes):
-    """A frame that is missing one before it, or that lies about the block, is refused."""
+    """A frame is refused if one before it is missing, or if it contradicts its block."""
     first, second = frames_of(b"abcdefgh", frame_size=4)
     assembly = Assembly(first[0], first[0].meta)
     assembly.place(first[0])
@@ -147,7 +147,7 @@ def test_does_not_fit(changes):
 
 
 def test_beyond_the_block():
-    """A frame that ends behind its block is refused before its bytes can be written anywhere."""
+    """A frame that ends beyond its block is refused before its bytes are written."""
     first, second = (frame for frame, _ in frames_of(b"abcdefgh", frame_size=4))
     assembly = Assembly(first, first.meta)
     assembly.add(first, b"abcd")
@@ -157,7 +157,7 @@ def test_beyond_the_block():
 
 
 def test_sealed_too_early():
-    """A block of which bytes are missing is not whole, whatever digest is declared."""
+    """A block with missing bytes does not pass, whatever SHA-256 is declared."""
     first = frames_of(b"abcdefgh", frame_size=4)[0][0]
     sealed = msgspec.structs.replace(first, seal=Seal(hashlib.sha256(b"abcd").digest(), 1))
     assembly = Assembly(sealed, sealed.meta)
@@ -168,7 +168,7 @@ def test_sealed_too_early():
 
 
 def test_holds_no_bytes():
-    """What was added is hashed and forgotten: an open block costs no memory."""
+    """Bytes that were added are hashed and not stored: an open block takes no memory."""
     data = bytes(1 << 16)
     (frame, value), *_ = frames_of(data, frame_size=1 << 16)
     assembly = Assembly(frame, frame.meta)
@@ -180,7 +180,7 @@ def test_holds_no_bytes():
 
 @pytest.mark.parametrize("data", [b"12", b"1234"])
 def test_as_many_bytes_as_declared(data):
-    """A frame that was decoded to fewer or more bytes than it declares is refused."""
+    """A frame that decodes to fewer or more bytes than it declares is refused."""
     frame = frames_of(b"123", frame_size=3)[0][0]
     assembly = Assembly(frame, frame.meta)
 

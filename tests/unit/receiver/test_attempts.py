@@ -49,7 +49,7 @@ def attempts():
 
 @pytest.mark.parametrize(("before", "after"), [*itertools.product(PHASES, repeat=2)])
 def test_transitions(attempts, before, after):
-    """An attempt takes the transitions of the table; any other one is a fault of the program."""
+    """An attempt may take the transitions of the table; any other one raises AssertionError."""
     attempts.move(ID, PHASES[before])
     if (before, after) in ALLOWED:
         assert isinstance(attempts.move(ID, PHASES[after]).phase, after)
@@ -83,7 +83,7 @@ def test_attempts_of_a_block(attempts):
 
 
 def test_removed_attempt_is_closed(attempts):
-    """Code that still holds a removed attempt sees that it is over."""
+    """A reference to a removed attempt shows that the attempt is closed."""
     attempt = attempts.move(ID, Orphaned())
     attempts.remove(attempt)
 

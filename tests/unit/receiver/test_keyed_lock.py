@@ -1,4 +1,4 @@
-"""One lock for each block: its holders take turns, and an unused lock takes no memory."""
+"""One lock for each block: one task holds it at a time, and an unused lock takes no memory."""
 
 import asyncio
 

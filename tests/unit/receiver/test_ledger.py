@@ -1,4 +1,4 @@
-"""The ledger: the rule on which no data is lost."""
+"""The ledger acknowledges in offset order, and never past a record that is not settled."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,7 +20,7 @@ STEPS = st.lists(
 
 
 class Model:
-    """What Kafka would hold: which acknowledgements came, in which life of the partition."""
+    """What Kafka would know: which acknowledgements came, in which generation."""
 
     def __init__(self):
         self.ledger = Ledger()
@@ -32,7 +32,7 @@ class Model:
         self.acked = []
 
     def enter(self, offset):
-        """Enter the event at *offset* in this life."""
+        """Enter the record at *offset* in this generation."""
         life = self.life
         void = self.ledger.enter(
             offset, generation=self.generation, ack=lambda: self.acked.append((life, offset))
@@ -42,7 +42,7 @@ class Model:
         return void
 
     def begin_anew(self, offset):
-        """Enter an event that voids all before it."""
+        """Enter a record that voids all before it."""
         had_any = self.offset >= 0
         self.life += 1
         self.entered.clear()
@@ -69,7 +69,7 @@ class Model:
 
 @given(STEPS)
 def test_order(steps):
-    """Acks come in offset order, none beyond what is not settled, none of what is void."""
+    """Acknowledgements come in offset order, none past an open record, none of a void one."""
     model = Model()
     for kind, value in steps:
         before = len(model.acked)
@@ -85,7 +85,7 @@ def test_order(steps):
 
 
 def test_open_head():
-    """Nothing is acknowledged while the first event is open, whatever came behind it."""
+    """Nothing is acknowledged while the first record is open, whatever is settled after it."""
     model = Model()
     for offset in range(100):
         model.enter(offset)
@@ -98,7 +98,7 @@ def test_open_head():
 
 
 def test_settled_before_entered():
-    """An offset that has not come cannot be settled beforehand."""
+    """An offset that was not entered cannot be settled in advance."""
     model = Model()
     model.settle([0, 1])
     model.enter(0)
@@ -109,7 +109,7 @@ def test_settled_before_entered():
 
 
 def test_settled_before_the_rewind():
-    """What was settled before a rewind comes again, and is open again."""
+    """A record that was settled before a rewind is delivered again, and is open again."""
     model = Model()
     model.enter(0)
     model.enter(1)
@@ -122,7 +122,7 @@ def test_settled_before_the_rewind():
 
 
 def test_acknowledges_once():
-    """An event is acknowledged once, however often it is settled."""
+    """A record is acknowledged once, however often it is settled."""
     model = Model()
     model.enter(3)
     model.settle([3, 3])
@@ -132,7 +132,7 @@ def test_acknowledges_once():
 
 
 def test_first_event_voids_nothing():
-    """The first event of a partition voids nothing, whatever its generation."""
+    """The first record of a partition voids nothing, whatever its generation."""
     assert not Ledger().enter(0, generation=None, ack=list)
 
 
@@ -147,7 +147,7 @@ def test_settling_while_acknowledging():
 
 
 def test_void_unless():
-    """Events of an older generation are void, also when no new one ever comes."""
+    """Records of an older generation are void, even if no new record comes."""
     ledger, acked = Ledger(), []
     assert not ledger.void_unless(1)
     ledger.enter(5, generation=1, ack=lambda: acked.append(5))

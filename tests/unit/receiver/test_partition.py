@@ -1,4 +1,4 @@
-"""The receiver of a partition acknowledges only what is final, whatever arrives."""
+"""The receiver of a partition settles a record only when its outcome is published."""
 
 import asyncio
 import collections
@@ -49,7 +49,7 @@ def _quick(monkeypatch):
 
 
 async def test_block(partition, context, store):
-    """A block is persisted, then published, then acknowledged; nothing of it earlier."""
+    """A block is persisted, then published, then acknowledged; none of these happens earlier."""
     await partition.put(*pieces()[:-1])
     assert [] == context.seen
     assert 1 == context.stats.open_blocks
@@ -95,7 +95,7 @@ async def test_waits_for_kafka(partition, context):
 
 
 async def test_commit_before_the_outcome(partition, context, monkeypatch):
-    """While the disk does not have a block, its outcome is not published."""
+    """No outcome is published before the block is on disk."""
     began, may_end = threading.Event(), threading.Event()
     commit = BlockWriter.commit
 
@@ -120,7 +120,7 @@ async def test_commit_before_the_outcome(partition, context, monkeypatch):
     [({}, "persisted"), ({"seal": Seal(b"?" * 32, 4)}, "rejected")],
 )
 async def test_partition_is_lost_while_publishing(partition, context, last, outcome):
-    """An attempt whose outcome is being published is no open block any more."""
+    """An attempt whose outcome is being published does not count as an open block."""
     records = changed(pieces(), 3, **last)
     await partition.put(*records[:3])
     context.gate.clear()
@@ -152,7 +152,7 @@ async def test_order_of_acknowledgement(partition, context):
 
 
 async def test_duplicates(partition, context):
-    """A frame that comes twice is no other frame."""
+    """A frame that is delivered twice is written once."""
     await partition.put(*(record for record in pieces() for _ in range(2)))
 
     assert {"persisted"} == set(context.outcomes)
@@ -176,7 +176,7 @@ async def test_stored_block_again(partition, context, store):
 async def test_stored_block_that_is_lost_while_it_comes_again(
     partition, context, store, monkeypatch
 ):
-    """What was known of a block at its first frame ends no later attempt at it."""
+    """A repeated block is looked up again at its last frame: it may have been revoked meanwhile."""
     await partition.put(*pieces())
     await partition.put(pieces(attempt=2)[0])
     monkeypatch.setattr(store, "stored", lambda *_: None)
@@ -192,7 +192,7 @@ async def test_stored_block_that_is_lost_while_it_comes_again(
 
 
 async def test_middle_of_a_stored_block(partition, context):
-    """Repeated frames of a stored block are done when it is published again."""
+    """Repeated frames of a stored block are settled when the block is acknowledged again."""
     await partition.put(*pieces())
     partition.rewind(2)
     context.seen.clear()
@@ -206,7 +206,7 @@ async def test_middle_of_a_stored_block(partition, context):
 
 @pytest.mark.parametrize("first", [0, 1], ids=["from its first frame", "from within"])
 async def test_kept_and_not_told(partition, context, store, first):
-    """A worker that died before it published a block acknowledges its frames only after it does."""
+    """Frames of a block that a dead worker did not publish are settled when it is published."""
     context.gate.clear()
     task = asyncio.create_task(partition.put(*pieces()))
     await context.asked.wait()
@@ -226,7 +226,7 @@ async def test_kept_and_not_told(partition, context, store, first):
 
 
 async def test_stored_block_of_which_the_rest_does_not_come(partition, context, clock):
-    """When no more frames of a stored block come, it is published as persisted, and is done."""
+    """When no more frames of a stored block come, it is acknowledged, its frames are settled."""
     await partition.put(*pieces())
     await partition.put(*pieces(attempt=2)[:2], pieces(attempt=3)[0])
     await expire(partition, clock, after=TIMEOUT - 1)
@@ -240,7 +240,7 @@ async def test_stored_block_of_which_the_rest_does_not_come(partition, context, 
 async def test_lost_block_of_which_the_rest_does_not_come(
     partition, context, store, clock, monkeypatch
 ):
-    """What was found bad meanwhile is not called persisted."""
+    """A stored block that was revoked meanwhile is not acknowledged as persisted."""
     await partition.put(*pieces())
     await partition.put(*pieces(attempt=2)[:2])
     monkeypatch.setattr(store, "stored", lambda *_: None)
@@ -262,7 +262,7 @@ async def test_forged_attempt_at_what_is_not_told(partition, context, store):
 
 
 async def test_interleaved_attempts(partition, context, store):
-    """Frames of two attempts never mix; the first that is whole counts for both."""
+    """Frames of two attempts never mix; the first attempt that completes settles both."""
     good, bad = pieces(attempt=2), pieces(DATA[::-1], attempt=1)
     mixed = [record for pair in zip(bad, good, strict=True) for record in pair]
     await partition.put(*mixed[:-2])
@@ -280,7 +280,7 @@ async def test_interleaved_attempts(partition, context, store):
 
 
 async def test_conflict(partition, context, store):
-    """Another content under a stored block is rejected, and changes nothing."""
+    """Other content for a stored block is rejected, and the stored block does not change."""
     await partition.put(*pieces())
     await partition.put(*pieces(DATA[::-1], attempt=2))
 
@@ -291,7 +291,7 @@ async def test_conflict(partition, context, store):
 
 
 async def test_other_file_under_the_same_id(partition, context, store):
-    """A file that is cut otherwise than what is stored under its id is rejected."""
+    """A file whose block size differs from that of the stored file with its id is rejected."""
     other = store.begin(FILE_ID, 0, meta_of(5))  # begun by a worker that looked at no identity
     await partition.put(*pieces())
     other.abort()
@@ -318,7 +318,7 @@ async def test_forged_identity(partition, context, store, is_stored):
 
 
 async def test_metadata_carry_the_identity(partition, context, store):
-    """What identifies a file, and its producer's proof, stand on the disk and in the answer."""
+    """The metadata and the acknowledgement have the file's identity and the producer's proof."""
     path = "sal\udce9"
     named = meta_of(len(DATA), name=path, ctime_ns=7, version="0123456789abcdef")
     file_id = id_of(named)
@@ -407,7 +407,7 @@ BAD_BLOCKS = {
 
 @pytest.mark.parametrize("records", BAD_BLOCKS.values(), ids=BAD_BLOCKS)
 async def test_bad_block(partition, context, store, records):
-    """A block that differs from its declaration is quarantined and rejected, and is done."""
+    """A block that differs from its declaration is quarantined and rejected, and is settled."""
     await partition.put(*records)
 
     assert ["rejected"] == context.outcomes
@@ -449,7 +449,7 @@ async def test_hostile_name(partition, context, store, name):
     "name", ["<img src=x onerror=alert(1)>", "-rf", "a\u202eb", "a\nb", "\ud800", "con", "a b "]
 )
 async def test_odd_name(partition, context, name):
-    """An odd name is no reason to refuse a block."""
+    """A block with an unusual name is accepted."""
     if name == "\ud800":  # JSON has no such character: a producer escapes it
         name = "%ED%A0%80"
     await partition.put(*pieces(meta=meta_of(len(DATA), name=name)))
@@ -459,7 +459,7 @@ async def test_odd_name(partition, context, name):
 
 
 async def test_quarantine_has_an_end(partition, context, store, monkeypatch):
-    """A flood of bad records is counted and logged, and does not fill disk or topic."""
+    """Many bad records are counted and logged, and fill neither the disk nor the topic."""
     monkeypatch.setattr(outcomes, "MAX_QUARANTINED", 3)
     await partition.put(*[(None, b"x")] * 10)
 
@@ -469,7 +469,7 @@ async def test_quarantine_has_an_end(partition, context, store, monkeypatch):
 
 
 async def test_quarantine_that_cannot_be_kept(partition, context, store, monkeypatch):
-    """A bad record that cannot be written to quarantine is published anyway."""
+    """A bad record that cannot be written to quarantine is published nevertheless."""
 
     def refuse(*_):
         raise StoreFullError("full")
@@ -482,7 +482,7 @@ async def test_quarantine_that_cannot_be_kept(partition, context, store, monkeyp
 
 
 async def test_many_open_blocks(partition, context, monkeypatch):
-    """Half-sent blocks without end do not fill the disk: the idlest makes place."""
+    """The number of open blocks is limited: the one that is idle for longest is rejected."""
     monkeypatch.setattr(partition_module, "MAX_OPEN_BLOCKS", 4)
     for attempt in range(200):
         await partition.put(pieces(attempt=attempt)[0])
@@ -493,7 +493,7 @@ async def test_many_open_blocks(partition, context, monkeypatch):
 
 
 async def test_flood_of_begun_blocks(partition, context, monkeypatch):
-    """Blocks that begin in any number end no block of which more came, in whatever order."""
+    """Any number of new blocks, in any order, does not end a block with more bytes."""
     monkeypatch.setattr(partition_module, "MAX_OPEN_BLOCKS", 4)
     good = pieces(meta=OTHER)
     begun = itertools.count()
@@ -526,7 +526,7 @@ async def test_made_up_attempts_are_forgotten(partition, context, monkeypatch):
 
 
 async def test_orphan_waits(partition, context):
-    """A frame whose first was not seen is not done until its block is persisted."""
+    """A frame whose first frame was not received is not settled until its block is persisted."""
     await partition.put(*pieces()[1:])
     assert [] == context.seen
 
@@ -536,7 +536,7 @@ async def test_orphan_waits(partition, context):
 
 
 async def test_orphan_of_what_another_intake_stored(partition, context, store):
-    """Once its block is persisted and published, an orphan is done."""
+    """An orphan of a block that another receiver persisted is settled when that is published."""
     await partition.put(pieces()[1])
     await Partition(FakeContext(store)).put(*pieces())
     await partition.put(pieces()[2])
@@ -547,7 +547,7 @@ async def test_orphan_of_what_another_intake_stored(partition, context, store):
 
 
 async def test_orphan_is_given_up(partition, context, clock):
-    """Nor is it done before its block is rejected."""
+    """An orphan is not settled before its attempt expires."""
     await partition.put(*pieces()[1:])
     await expire(partition, clock, after=TIMEOUT - 1)
     assert [] == context.seen
@@ -557,7 +557,7 @@ async def test_orphan_is_given_up(partition, context, clock):
 
 
 async def test_orphans_of_a_rejected_attempt(partition, context):
-    """When an attempt is over, so is what came of it before its first frame."""
+    """When an attempt ends, its frames that came before its first frame are settled too."""
     first, second, third, last = pieces()
     await partition.put(second, first, third)
 
@@ -568,7 +568,7 @@ async def test_orphans_of_a_rejected_attempt(partition, context):
 
 
 async def test_rewind(partition, context, store):
-    """What was begun before a rebalance is forgotten, and taken again from its first frame."""
+    """After a rebalance, a block that was begun is received again from its first frame."""
     await partition.put(*pieces()[:3])
     partition.rewind(0)
     await partition.put(*pieces())
@@ -581,7 +581,7 @@ async def test_rewind(partition, context, store):
 
 
 async def test_same_generation_rewind(partition, context):
-    """An offset that does not increase is a rewind too."""
+    """An offset that does not increase is treated like a rebalance."""
     await partition.put(*pieces()[:2])
     partition.offset = 1
     await partition.put(*pieces()[1:])
@@ -602,7 +602,7 @@ async def test_drop(partition, context, store):
 
 @pytest.mark.parametrize("moment", ["stored", "begin", "write", "commit"])
 async def test_cancelled(partition, context, store, monkeypatch, moment):
-    """A rebalance at any moment leaves no reserved room, no file and no count behind."""
+    """A rebalance at any moment leaves no reserved disk space, no file and no count."""
     loop = asyncio.get_running_loop()
     reached, go_on = asyncio.Event(), asyncio.Event()
 
@@ -653,7 +653,7 @@ async def test_cancelled_while_telling(partition, context, store):
 
 
 async def test_give_up(partition, context, clock):
-    """A block of which no frame comes for long is rejected, so that it is sent again."""
+    """A block without new frames for a block timeout is rejected, so that it is sent again."""
     await partition.put(*pieces()[:2])
     await expire(partition, clock, after=TIMEOUT - 1)
     assert [] == context.seen
@@ -668,7 +668,7 @@ async def test_give_up(partition, context, clock):
 
 
 async def test_late_reader_gives_nothing_up(partition, context, clock):
-    """While there is more to read, a missing frame may be further on."""
+    """While the partition is not read to its end, no attempt expires."""
     await partition.put(*pieces()[:2])
     await expire(partition, clock, highwater=500)
     await expire(partition, clock, highwater=1000)
@@ -679,7 +679,7 @@ async def test_late_reader_gives_nothing_up(partition, context, clock):
 
 
 async def test_give_up_while_others_send(partition, context, clock):
-    """Where others never stop sending, the end is never reached: what was the end then counts."""
+    """If other producers send without a pause, the end at the time of the timeout counts."""
     await partition.put(*pieces()[:2], pieces(file_id="a" * 32)[1])
     await expire(partition, clock, highwater=7)
     for number in range(1, 5):
@@ -693,7 +693,7 @@ async def test_give_up_while_others_send(partition, context, clock):
 
 
 async def test_frame_that_comes_late(partition, context, clock):
-    """A frame that still comes starts the patience anew."""
+    """A new frame starts the timeout again."""
     await partition.put(*pieces()[:2])
     await expire(partition, clock, highwater=3)
     await partition.put(pieces()[2])
@@ -707,7 +707,7 @@ async def test_frame_that_comes_late(partition, context, clock):
 
 
 async def test_repeated_frame_keeps_nothing_open(partition, context, clock):
-    """A frame that came before is no sign that its producer is there."""
+    """A repeated frame does not start the timeout again."""
     await partition.put(*pieces()[:2])
     for _ in range(7):
         await partition.put(pieces()[0])
@@ -726,7 +726,7 @@ def trickle(**fields):
 
 
 async def touched(partition, clock, records, *, seconds, every=5.0):
-    """Let one of *records* come at intervals; return after how many the partition moved on."""
+    """Let one of *records* come at intervals; return after how many the partition was settled."""
     for number, record in enumerate(records[: int(seconds / every)], start=1):
         await partition.put(record)
         await expire(partition, clock, after=every)
@@ -736,7 +736,7 @@ async def touched(partition, clock, records, *, seconds, every=5.0):
 
 
 async def test_block_that_is_touched_for_ever(partition, context, clock):
-    """Who sends a byte now and then does not keep the commit from moving for long."""
+    """A producer that sends a byte now and then does not delay the commit for long."""
     ended = await touched(partition, clock, trickle(), seconds=10_000)
 
     assert 121 == ended  # ten times the block timeout, and a moment
@@ -746,13 +746,13 @@ async def test_block_that_is_touched_for_ever(partition, context, clock):
 
 
 async def test_orphan_that_is_touched_for_ever(partition, context, clock):
-    """Nor do frames without their first."""
+    """Frames without a first frame do not delay it for long either."""
     assert 121 == await touched(partition, clock, trickle()[1:], seconds=10_000)
     assert [] == context.outcomes
 
 
 async def test_stored_block_that_is_touched_for_ever(partition, context, clock):
-    """Nor do those of a block that is stored."""
+    """Frames of a stored block do not delay it for long either."""
     await partition.put(*pieces(bytes(2000), frame_size=1000))
     ended = await touched(partition, clock, trickle(attempt=2), seconds=10_000)
 
@@ -761,7 +761,7 @@ async def test_stored_block_that_is_touched_for_ever(partition, context, clock):
 
 
 async def test_block_elsewhere_that_is_touched_for_ever(partition, context, clock):
-    """Nor do those of a block that another machine has."""
+    """Frames of a block that another machine has do not delay it for long either."""
     records = trickle()
     context.claims.claim(records[0][0].file_id, 0, records[-1][0].seal.sha256.hex())
 
@@ -770,7 +770,7 @@ async def test_block_elsewhere_that_is_touched_for_ever(partition, context, cloc
 
 
 async def test_repeats_keep_no_block_open_that_is_elsewhere(partition, context, clock):
-    """Nor does a frame that came before."""
+    """Repeated frames of a block that another machine has do not start the timeout again."""
     records = pieces()
     context.claims.claim(FILE_ID, 0, records[-1][0].seal.sha256.hex())
 
@@ -778,7 +778,7 @@ async def test_repeats_keep_no_block_open_that_is_elsewhere(partition, context, 
 
 
 async def test_slow_producer(partition, context, clock, monkeypatch):
-    """A slow link is no reason: a block at the required rate is persisted."""
+    """A block that arrives at the required rate is persisted, however long it takes."""
     monkeypatch.setattr(lateness, "SLOWEST_BYTES", 10)
     data = bytes(20_000)
     records = pieces(data, frame_size=50)
@@ -788,7 +788,7 @@ async def test_slow_producer(partition, context, clock, monkeypatch):
 
 
 async def test_slow_reader_is_not_a_slow_producer(partition, context, clock):
-    """What has not been read yet did not come too slowly."""
+    """Frames that this worker has not read yet do not count as slow."""
     records = trickle()
     await partition.put(*records[:500])
     for _ in range(200):
@@ -802,7 +802,7 @@ async def test_slow_reader_is_not_a_slow_producer(partition, context, clock):
 
 @pytest.mark.parametrize("taken", [1, 3])
 async def test_abort(partition, context, taken):
-    """A producer that stops aborts its attempt: its frames are done, and nothing is published."""
+    """When a producer aborts its attempt, the frames are settled and nothing is published."""
     abort = Frame(
         file_id=FILE_ID, block=0, attempt=1, frame=taken, offset=256 * taken, length=0, abort=True
     )
@@ -816,7 +816,7 @@ async def test_abort(partition, context, taken):
 
 
 async def test_abort_of_an_orphan_and_of_what_is_stored(partition, context):
-    """An abort ends what has no first frame here, or is stored, and touches nothing stored."""
+    """An abort ends an orphaned or a repeated attempt; a stored block does not change."""
     abort = Frame(file_id=FILE_ID, block=0, attempt=1, frame=3, offset=768, length=0, abort=True)
     await partition.put(*pieces()[1:3], (abort, b""))
     assert [0, 1, 2] == context.seen
@@ -846,7 +846,7 @@ async def test_deleted_unread(partition, context):
 
 @pytest.mark.parametrize(("committed", "deleted"), [(0, 0), (10, 0), (7, 3)])
 async def test_deleted_while_away(context, committed, deleted):
-    """So is what was deleted since the group's commit; a group that never committed missed none."""
+    """Records deleted since the group's commit are reported; without a commit none are."""
     partition = Partition(context)
     partition.receiver = PartitionReceiver("data-blocks", 3, context, committed=committed)
     partition.offset = 10
@@ -881,7 +881,7 @@ class Failing:
 
 @pytest.mark.parametrize("what", ["stored", "begin"])
 async def test_hold_and_go_on(partition, context, store, monkeypatch, what):
-    """While the store cannot write nothing is skipped; when it can again, it goes on by itself."""
+    """While the store cannot write, nothing is skipped; when it can, the partition resumes."""
     failing = Failing(monkeypatch, store, what, 10_000, StoreFullError("disk full"))
     task = asyncio.create_task(partition.put(*pieces()))
     await eventually(lambda: failing.calls > 10)
@@ -899,7 +899,7 @@ async def test_hold_and_go_on(partition, context, store, monkeypatch, what):
     list(itertools.product(["pwrite", "fsync", "rename"], [errno.ENOSPC, errno.EIO])),
 )
 async def test_hold_on_a_failing_disk(partition, context, monkeypatch, call, error):
-    """A full or failing disk holds the partition; nothing is lost when it comes back."""
+    """A full or failing disk pauses the partition; nothing is lost when the disk works again."""
     await partition.put(*pieces()[:1])
     failing = Failing(monkeypatch, os, call, 10_000, OSError(error, os.strerror(error)))
     task = asyncio.create_task(partition.put(*pieces()[1:]))
@@ -916,7 +916,7 @@ async def test_hold_on_a_failing_disk(partition, context, monkeypatch, call, err
 
 @pytest.mark.parametrize("what", ["stored", "begin"])
 async def test_refused_on_a_healthy_disk(partition, context, store, monkeypatch, what):
-    """A block that a healthy disk refuses again and again is rejected: others may go on."""
+    """A block that a healthy disk refuses several times is rejected; other blocks continue."""
     Failing(monkeypatch, store, what, 10_000, StoreError("permission denied"))
     if what == "stored":
         Failing(monkeypatch, store, "begin", 10_000, StoreError("permission denied"))
@@ -933,7 +933,7 @@ async def test_refused_on_a_healthy_disk(partition, context, store, monkeypatch,
 
 
 async def test_orphan_of_what_cannot_be_read(partition, context, store, monkeypatch):
-    """What cannot be read is not known to be persisted: its frames wait."""
+    """If the disk cannot be read, no block counts as persisted: its frames wait."""
     Failing(monkeypatch, store, "stored", 10_000, StoreError("permission denied"))
     await partition.put(*pieces()[1:])
 
@@ -955,7 +955,7 @@ async def test_folder_that_someone_removed(partition, context, store):
 
 
 async def test_nothing_is_late_after_a_hold(partition, context, store, monkeypatch, clock):
-    """Nothing was read while the disk was full: no producer is late for that."""
+    """The time for which a disk was full does not count towards a timeout."""
     await partition.put(pieces()[0])
     failing = Failing(monkeypatch, store, "begin", 10_000, StoreFullError("full"))
     task = asyncio.create_task(partition.put(*pieces(meta=OTHER)[:1]))
@@ -968,7 +968,7 @@ async def test_nothing_is_late_after_a_hold(partition, context, store, monkeypat
 
 
 async def test_room_that_dead_blocks_hold(partition, context, monkeypatch, clock):
-    """When blocks whose producer died hold the last room, the next block gets it."""
+    """If blocks of dead producers reserve the last disk space, the next block gets it."""
     free = [1500 + 2 * BESIDE_BYTES]
     monkeypatch.setattr("streamapp.store.dirfd.free_bytes", lambda _fd: free[0])
     await partition.put(pieces()[0])
@@ -985,7 +985,7 @@ async def test_room_that_dead_blocks_hold(partition, context, monkeypatch, clock
 async def test_room_that_dead_blocks_of_another_partition_hold(
     partition, context, store, monkeypatch, clock
 ):
-    """Nor do those of another partition keep it, on which nothing comes and nothing is late."""
+    """The same holds for blocks of another partition that gets no records."""
     other = Partition(context, 4)
     limit(store, monkeypatch, 2048)
     dead = pieces(bytes(2048))
@@ -1004,7 +1004,7 @@ async def test_room_that_dead_blocks_of_another_partition_hold(
 
 
 async def test_two_blocks_that_wait_for_the_same_room(partition, context, store, monkeypatch):
-    """The younger of two blocks that cannot both be written yields, and is sent again."""
+    """The younger of two blocks that cannot both be written is rejected, and sent again."""
     monkeypatch.setattr(free_space, "FRESH_SECONDS", 0)
     other = Partition(context, 4)
     limit(store, monkeypatch, 1600)
@@ -1026,7 +1026,7 @@ async def test_two_blocks_that_wait_for_the_same_room(partition, context, store,
 
 
 def limit(store, monkeypatch, size):
-    """Let the store's volume have room for *size* bytes of blocks, and for what is beside them."""
+    """Let the store's volume have space for *size* bytes of blocks and their metadata."""
 
     def free(_fd):
         found = (p.stat().st_size for p in store.roots[0].path.rglob("*.bin*"))
@@ -1036,7 +1036,7 @@ def limit(store, monkeypatch, size):
 
 
 async def test_hold_is_not_counted_as_slowness(partition, context, monkeypatch, clock):
-    """However long the disk is full, no block that waits for it is too slow."""
+    """However long a disk is full, no block that waits for it counts as too slow."""
     await partition.put(pieces()[0])
     failing = Failing(monkeypatch, BlockWriter, "write", 10_000, StoreFullError("full"))
     task = asyncio.create_task(partition.put(pieces()[1]))
@@ -1071,7 +1071,7 @@ async def test_max_blocks_is_exact(partition, context):
 
 
 async def test_max_blocks_and_a_dead_producer(partition, context):
-    """An attempt whose producer died does not keep its successor waiting for ever."""
+    """An attempt whose producer died does not make the next block wait for ever."""
     context.settings.max_blocks = 1
     await partition.put(*pieces()[:2])
     await partition.put(*pieces(attempt=2))
@@ -1081,7 +1081,7 @@ async def test_max_blocks_and_a_dead_producer(partition, context):
 
 
 async def test_expiry_does_not_wait(partition, context):
-    """The clock does not queue up behind a frame that is held."""
+    """`expire` does not wait for a frame that is being received."""
     context.gate.clear()
     task = asyncio.create_task(partition.put((None, b"")))
     await context.asked.wait()
@@ -1091,14 +1091,14 @@ async def test_expiry_does_not_wait(partition, context):
 
 
 def test_meta_is_what_the_tests_think():
-    """The tests' blocks are like those of a producer."""
+    """The blocks of these tests are like those of a producer."""
     counts = collections.Counter(type(frame.meta) for frame, _ in pieces())
 
     assert {BlockMeta: 1, type(None): 3} == counts
 
 
 async def test_partition_that_others_had(partition, context, store):
-    """What was begun in an older generation leaves no trace, also when nothing comes any more."""
+    """Attempts of an older generation are discarded, even if no record comes any more."""
     await partition.put(*pieces()[:2])
     await partition.receiver.forget_older(partition.generation)
     assert 1 == context.stats.open_blocks

@@ -1,4 +1,4 @@
-"""A worker's vitals: what it did, what it waits for, how fast it is."""
+"""A worker's statistics: its counters, the reasons why it is paused, and its rate."""
 
 import types
 
@@ -19,7 +19,7 @@ def clock(monkeypatch):
 
 
 def test_rate(clock):
-    """The rate is that of the last seconds, and falls to nothing when nothing comes."""
+    """The rate is that of the last seconds, and becomes 0 when no bytes come."""
     stats = WorkerStats()
     for _ in range(100):
         stats.received(1000)
@@ -32,7 +32,7 @@ def test_rate(clock):
 
 
 def test_same_kind():
-    """Six partitions that wait for one disk have one reason, though each has another number."""
+    """Partitions that wait for one disk have one reason, though their numbers differ."""
     stats = WorkerStats()
     for number in range(6):
         stats.hold(f"p{number}", f"disk full: 8 MiB free in /d, needs {number + 1} KiB")
@@ -45,7 +45,7 @@ def test_same_kind():
 
 
 def test_holds():
-    """It is paused as long as anything is; a reason that several have is reported once."""
+    """A worker holds while any part of it does; a reason that several have is reported once."""
     stats = WorkerStats()
     assert ("running", "") == (stats.state, stats.reason)
     for number in range(3):
@@ -62,7 +62,7 @@ def test_holds():
 
 
 def test_no_broker(clock):
-    """A worker that no broker answers holds, though nothing else does, until one answers."""
+    """A worker holds while no broker answers."""
     stats = WorkerStats()
     stats.broker_answered()
     stats.contact = BrokerContact("k:9092", clock.monotonic)
@@ -88,7 +88,7 @@ def test_stopping():
 
 
 def test_counts():
-    """A block counts with its bytes; records count by their partition."""
+    """Blocks are counted with their bytes, records by partition."""
     stats = WorkerStats()
     stats.persisted(7)
     stats.persisted(0)
@@ -105,7 +105,7 @@ def test_counts():
     [(None, 10.0, None), (95.0, None, None), (95.0, 10.0, 5.0), (50.0, 10.0, -40.0)],
 )
 def test_retention_left(clock, oldest, retention, left):
-    """What is left until Kafka deletes what was not read; below 0 when that is over."""
+    """The seconds until Kafka deletes the oldest unsettled record; negative when they are over."""
     assert clock
     stats = WorkerStats()
     stats.oldest_unread, stats.retention_seconds = oldest, retention
