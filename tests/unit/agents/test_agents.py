@@ -1,4 +1,4 @@
-"""The agents: nothing escapes them, and nothing is acknowledged that is not done."""
+"""The agents: no exception escapes them, and they acknowledge only finished records."""
 
 import asyncio
 import dataclasses
@@ -46,7 +46,7 @@ class Ended(BaseException):
 
 
 class FakeMessage:
-    """As Faust's: knows its place, and whether it was acknowledged."""
+    """Like Faust's: it has a partition, and notes whether it was acknowledged."""
 
     def __init__(self, offset, generation, headers, value):
         self.topic, self.partition, self.tp = PLACE.topic, PLACE.partition, PLACE
@@ -61,7 +61,7 @@ class FakeMessage:
 
 
 class FakeStream:
-    """Gives events, and waits then, as a stream that goes on."""
+    """Yields events, and then waits for more, as Faust's stream does."""
 
     def __init__(self, *events):
         self._events = events
@@ -97,7 +97,7 @@ def block_events(first=0, **kwargs):
 
 @pytest.fixture(autouse=True)
 def worker(faust_app, tables, tmp_path, monkeypatch):
-    """A worker around the agents, whose Kafka is a list."""
+    """A worker with these agents; what it publishes goes to a list."""
     assert tables
     worker = types.SimpleNamespace(told=[], highwater=1000, refuses=0)
     store = BlockStore([tmp_path / "data"], min_free=0)
@@ -187,7 +187,7 @@ def limited(monkeypatch, limit):
 
 
 async def test_block(run, worker):
-    """A block is persisted and published, and then its records are acknowledged, by the agent."""
+    """A block is persisted and published before the agent acknowledges its records."""
     events = block_events()
     await run(blocks.keep_blocks, *events[:-1])
     assert not any(event.message.acked for event in events)
@@ -209,7 +209,7 @@ async def test_bytes_are_let_go(run):
 
 
 async def test_null_value(run, worker):
-    """A record without bytes is one that has none."""
+    """A record with a null value is received as one with no bytes."""
     await run(blocks.keep_blocks, event_of(0, None, None))
 
     (told,) = worker.told
@@ -217,7 +217,7 @@ async def test_null_value(run, worker):
 
 
 async def test_stale_event(run, worker):
-    """An event from before the last rebalance is dropped, unacknowledged: it comes again."""
+    """An event of an older generation is ignored and not acknowledged: Kafka delivers it again."""
     stale = block_events(generation=0)
     await run(blocks.keep_blocks, *stale)
 
@@ -226,7 +226,7 @@ async def test_stale_event(run, worker):
 
 
 async def test_unforeseen_error(run, ends, monkeypatch):
-    """Whatever nobody foresaw ends the process, before the event is acknowledged."""
+    """An unexpected error ends the process before the event is acknowledged."""
 
     async def fail(*_):
         raise KeyError("unforeseen")
@@ -241,7 +241,7 @@ async def test_unforeseen_error(run, ends, monkeypatch):
 
 
 async def test_partition_that_goes(run):
-    """When its partition goes, what an agent had begun goes too."""
+    """When a partition is revoked, the blocks that its agent had begun are discarded."""
     task = await run(blocks.keep_blocks, *block_events()[:2])
     assert 1 == len(app.receivers)
     assert 1 == app.stats.open_blocks
@@ -278,7 +278,7 @@ async def test_expiry(run, worker):
 
 
 async def test_tells_until_it_is_told(worker):
-    """While Kafka does not accept an acknowledgement the worker is paused, and reports it."""
+    """While Kafka does not accept an acknowledgement, the worker is paused, and reports it."""
     worker.refuses = 10_000
     task = asyncio.ensure_future(app.context.publish(ack_of(0)))
     await eventually(lambda: app.stats.state == "holding")
@@ -291,7 +291,7 @@ async def test_tells_until_it_is_told(worker):
 
 
 async def test_max_blocks(monkeypatch):
-    """After exactly so many blocks the worker stops, once."""
+    """After exactly ``--max-blocks`` blocks the worker stops, once."""
     signals = limited(monkeypatch, 2)
     for _ in range(2):
         assert not app.context.is_full
@@ -309,7 +309,7 @@ async def test_max_blocks(monkeypatch):
 
 
 async def test_begun_in_vain(monkeypatch):
-    """For each block that is aborted one waiting block may begin, whatever the order."""
+    """For each block that is aborted, one waiting block may begin, in any order."""
     limited(monkeypatch, 2)
     await app.context.begin_block()
     await app.context.begin_block()
@@ -328,7 +328,7 @@ async def test_begun_in_vain(monkeypatch):
 
 
 async def test_no_limit():
-    """Without a limit nobody waits."""
+    """Without ``--max-blocks`` no block waits to begin."""
     for _ in range(100):
         await app.context.begin_block()
 
@@ -339,7 +339,7 @@ async def test_no_limit():
 
 
 def small_event(raw, key=FILE_ID, *, off=0):
-    """Return an event of a small topic, *off* partitions from where the rows of *key* are."""
+    """Return an event of a small topic, *off* partitions away from that of the row of *key*."""
     event = event_of(0, None, raw)
     partition = (partition_of(key.encode()) + off) % topics.FILE_PARTITIONS
     event.message.topic, event.message.partition = "small", partition
@@ -365,7 +365,7 @@ async def test_folds_acks(run):
 
 
 async def test_folds_status(run, monkeypatch):
-    """Status of all producers is folded; heartbeats only of this group's machines."""
+    """Status records of all producers are folded; heartbeats only of this group's machines."""
     seen = []
     monkeypatch.setattr(progress, "fold_status", seen.append)
     file = FileStatus(
@@ -383,7 +383,7 @@ async def test_folds_status(run, monkeypatch):
 
 
 async def test_machine_is_forgotten(run, monkeypatch):
-    """A record without a value ends the row of its group's machine; an older one has no group."""
+    """A tombstone removes the row of its group's machine; an older tombstone names no group."""
     forgotten = []
     monkeypatch.setattr(progress, "forget_machine", forgotten.append)
     for key in ("m:g1", "m:g2", "m", "g1:data-blocks:1:2"):
@@ -396,7 +396,7 @@ async def test_machine_is_forgotten(run, monkeypatch):
 
 @pytest.mark.parametrize("off", [0, 1, 2])
 async def test_record_on_another_partition(run, monkeypatch, caplog, off):
-    """What came on a partition that is not its own would make a second row on another worker."""
+    """A record on a wrong partition is ignored: it would make a second row on another worker."""
     seen = []
     for name in ("fold_ack", "fold_status"):
         monkeypatch.setattr(progress, name, seen.append)
@@ -423,7 +423,7 @@ async def test_record_on_another_partition(run, monkeypatch, caplog, off):
 
 @pytest.mark.parametrize("agent", [progress.fold_acks, progress.fold_statuses])
 async def test_stale_record_is_not_folded(run, monkeypatch, agent):
-    """What others fold by now is not folded here, nor acknowledged: here it was not done."""
+    """A record of an older generation is neither folded nor acknowledged."""
     seen = []
     monkeypatch.setattr(progress, "fold_ack", seen.append)
     raw = messages.encode(ack_of(0))
@@ -435,7 +435,7 @@ async def test_stale_record_is_not_folded(run, monkeypatch, agent):
 
 
 async def test_tables_that_cannot_be_written(run, monkeypatch, ends):
-    """While the tables cannot be written the worker holds; after a minute it starts anew."""
+    """While the tables cannot be written the worker holds; after a minute it ends."""
     failures = [OSError("No space left")] * 3
     seen = []
 
@@ -463,7 +463,7 @@ async def test_tables_that_cannot_be_written(run, monkeypatch, ends):
 
 
 def test_guard_lets_pass_what_is_no_error(ends):
-    """The end of a task is no error."""
+    """The cancellation of a task is not an error."""
     for expected in (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt):
         with pytest.raises(expected), guard.stop_on_unforeseen("testing"):
             raise expected
@@ -495,7 +495,7 @@ async def test_heartbeat(worker, monkeypatch):
 
 
 async def test_heartbeats_before_the_tables(worker, monkeypatch):
-    """A worker reports that it restores its tables, until it has them: the timers begin then."""
+    """Until it has its tables, a worker publishes heartbeats that say so; timers start later."""
     looks = [False, False, False, True]
     monkeypatch.setattr(readiness, "is_ready", lambda _: looks[0])
     monkeypatch.setattr(readiness, "block_partitions", lambda _: [])
@@ -517,7 +517,7 @@ async def test_heartbeats_before_the_tables(worker, monkeypatch):
 
 
 async def test_heartbeat_on_change(worker, monkeypatch):
-    """A change of state does not wait for the next heartbeat, and is published once."""
+    """A change of state is published before the next heartbeat is due, and once."""
     partitions = [1]
     monkeypatch.setattr(readiness, "block_partitions", lambda _: partitions)
     monkeypatch.setattr(readiness, "is_ready", lambda _: True)
@@ -552,7 +552,7 @@ async def test_heartbeat_on_change(worker, monkeypatch):
     ids=["ack", "heartbeat", "quarantined"],
 )
 async def test_publish(monkeypatch, record, topic, key):
-    """A record goes where its row is, and is published only when the brokers have it."""
+    """A record goes to the partition of its row, and `publish` returns when the brokers have it."""
     monkeypatch.undo()
     sent = []
     taken = asyncio.get_running_loop().create_future()
@@ -581,7 +581,7 @@ async def test_publish(monkeypatch, record, topic, key):
     [(1, True, True), (0, True, False), (2, True, False), (1, False, False)],
 )
 def test_consumer_refuses_what_is_void(faust_app, monkeypatch, generation, is_active, expected):
-    """An acknowledgement from before the last rebalance, or while one is on, is refused."""
+    """An acknowledgement of an older generation, or during a rebalance, is refused."""
     acked = []
     parent = OrderedCommitConsumer.__mro__[1]
     monkeypatch.setattr(parent, "ack", lambda _self, message: acked.append(message) or True)
@@ -595,7 +595,7 @@ def test_consumer_refuses_what_is_void(faust_app, monkeypatch, generation, is_ac
 
 
 def test_many_lost():
-    """Records that revoke blocks use bounded memory: those beyond a limit are skipped."""
+    """Records of lost blocks use bounded memory: those beyond a limit are ignored."""
     queue = asyncio.Queue(2)
     for block in range(3):
         claims._remember(queue, block)
@@ -604,7 +604,7 @@ def test_many_lost():
 
 
 async def test_other_worker_is_silent(monkeypatch):
-    """A second worker under this machine id counts for as long as its own heartbeats take."""
+    """A second worker under this machine id counts until its next heartbeats are overdue."""
     monkeypatch.setattr(app, "second_workers", SecondWorkers())
     ids = {"machine": app.settings.machine_id, "group": app.settings.group_id}
     began = time.monotonic()
@@ -620,7 +620,7 @@ async def test_other_worker_is_silent(monkeypatch):
 
 
 def test_many_of_one_machine(monkeypatch, caplog):
-    """Made-up heartbeats under this machine id fill neither memory nor log; the worker holds."""
+    """Forged heartbeats under this machine id fill neither memory nor log; the worker holds."""
     monkeypatch.setattr(machines, "MAX_OTHERS", 2)
     monkeypatch.setattr(app, "second_workers", SecondWorkers())
     for number in range(4):
