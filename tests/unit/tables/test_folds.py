@@ -1,4 +1,4 @@
-"""Progress: each block counts once, whatever is repeated and whatever a crash tore apart."""
+"""Folds: each block counts once, whatever is repeated, and whatever a crash lost."""
 
 import collections
 
@@ -27,7 +27,7 @@ STEPS = st.lists(
 
 @given(STEPS)
 def test_counts(steps):
-    """Whatever comes, in any order, again or through a crash: bits and counts say the same."""
+    """In any order, with repetitions and crashes, bits and counts agree."""
     tables, expected = Tables(), set()
     tables.fold(ack_of(0))
     expected.add(0)
@@ -44,7 +44,7 @@ def test_counts(steps):
 
 
 def test_row_that_is_there():
-    """A row is written again, though it says the same: its changelog may not have it."""
+    """An unchanged row is written again: its changelog may not have it."""
     tables = Tables()
     tables.fold(ack_of(0))
     written = []
@@ -72,7 +72,7 @@ def test_other_file():
 
 
 def test_damaged_row(caplog):
-    """A row that cannot be read is made anew: a worker that died of it would die again."""
+    """A damaged row is replaced: otherwise the worker would end again after each restart."""
     tables = Tables()
     tables.fold(ack_of(0))
     tables.files[FILE_ID.encode()] = b"{"
@@ -84,7 +84,7 @@ def test_damaged_row(caplog):
 
 
 def test_row_stays_small():
-    """The row of the largest file costs 5 bytes for each 1,024 blocks."""
+    """The row of the largest file takes 5 bytes for each 1,024 blocks."""
     counts = (rows.RUN_BLOCKS,) * 1024
     row = msgspec.structs.replace(rows.FileRow(), blocks=1 << 20, run_counts=counts)
 
@@ -93,7 +93,7 @@ def test_row_stays_small():
 
 
 def test_heartbeats(monkeypatch):
-    """A machine's row has when its heartbeats were received, whatever the machine's clock says."""
+    """A machine's row has the time when its heartbeat was received, by this worker's clock."""
     table, now = collections.UserDict(), [1_000_000.0]
     monkeypatch.setattr(folds, "machines", table)
     monkeypatch.setattr(folds.time, "time", lambda: now[0])

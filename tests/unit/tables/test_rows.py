@@ -1,4 +1,4 @@
-"""Rows of the tables: in any order, any number of times, records give the same row."""
+"""Rows of the tables: records in any order, any number of times, give the same row."""
 
 import msgspec
 import pytest
@@ -17,7 +17,7 @@ SIZE = 10 * BLOCKS - 3
 
 
 def status_of(state="sent", **fields):
-    """Return what a producer says of the file."""
+    """Return a producer's status of the file."""
     fields = {"size": SIZE, "blocks": BLOCKS, "block_size": 10, "name": "n", "source": "s"} | fields
     return FileStatus(file_id=FILE_ID, state=state, **fields)
 
@@ -26,7 +26,7 @@ def status_of(state="sent", **fields):
     lambda blocks: st.tuples(st.just(blocks), st.permutations(blocks + blocks[:5]))
 ))  # fmt: skip
 def test_any_order(orders):
-    """Acknowledgements in any order, any of them again, give the very same row and bits."""
+    """Acknowledgements in any order, some of them repeated, give the same row and bits."""
     results = []
     for order in orders:
         tables = Tables()
@@ -56,7 +56,7 @@ def test_complete(blocks):
 
 @pytest.mark.parametrize("block", [0, BLOCKS - 1])
 def test_lost(block):
-    """A block that is lost is missing again, with its very bytes."""
+    """A block that is lost is missing again, and its bytes are not counted."""
     tables = Tables()
     for number in (0, 1, BLOCKS - 1):
         tables.fold(ack_of(number))
@@ -71,7 +71,7 @@ def test_lost(block):
 
 @pytest.mark.parametrize("change", [{"file_size": 7}, {"blocks": BLOCKS + 1}, {"block_size": 11}])
 def test_forged(change):
-    """Acknowledgements and status of a file that is cut otherwise change nothing."""
+    """Acknowledgements and status of a file with another block size change nothing."""
     tables = Tables()
     tables.fold(ack_of(0))
     before = (dict(tables.files), dict(tables.block_map))
@@ -94,7 +94,7 @@ FORGED = [
 
 @pytest.mark.parametrize("forged", FORGED)
 def test_forged_status(forged):
-    """Acknowledgements say what a file is, whether a status that lies comes before or after."""
+    """Name and sizes are those of the acknowledgements, before and after a forged status."""
     honest = {"name": "n", "source": "s"}
     results = []
     for is_first in (True, False):
@@ -118,7 +118,7 @@ def test_forged_status(forged):
 
 
 def test_bytes_of_a_block_that_was_wiped():
-    """When the bits were lost the counts follow them, and no number of bytes is below 0."""
+    """If the bits are lost, the counts follow them, and no number of bytes is negative."""
     tables = Tables()
     tables.fold(ack_of(BLOCKS - 1))
     tables.block_map.clear()
@@ -143,7 +143,7 @@ def test_bytes_of_a_block_that_was_wiped():
     ],
 )
 def test_state(announced, blocks, state):
-    """Complete is what is acknowledged, whatever the producer says; else its word counts."""
+    """A file is complete by its acknowledgements alone; its other states are the producer's."""
     tables = Tables()
     for block in blocks:
         tables.fold(ack_of(block, blocks=2, file_size=20))
@@ -153,7 +153,7 @@ def test_state(announced, blocks, state):
 
 
 def test_status():
-    """The newest word of the producer counts; what it does not say again is kept."""
+    """The newest status of the producer counts; a digest that it does not repeat stays."""
     row = rows.FileRow().with_status(status_of("announced", digest="ab" * 32))
     row = row.with_status(
         status_of("failed", reason="no", failed_blocks=(FailedBlock(block=3, reason="x"),))
@@ -178,7 +178,7 @@ def test_missing_blocks(run, blocks, limit):
 
 @pytest.mark.parametrize("raw", [b"", b"[]", b"{", b'{"blocks": "x"}', b"\xff"])
 def test_unreadable_row(raw):
-    """A row that is none of ours is an error of ours."""
+    """A row that cannot be decoded raises an error of this project."""
     with pytest.raises(BlockMalformedError, match="FileRow"):
         rows.decode(raw, rows.FileRow)
 
@@ -193,7 +193,7 @@ def test_unreadable_row(raw):
     ],
 )
 def test_rate(blocks, seconds, rate):
-    """The rate is over the time that is known, and none over less than a second."""
+    """The rate is over the time between acknowledgements, and 0 below one second."""
     row = rows.FileRow(
         size=100,
         blocks=10,
@@ -207,7 +207,7 @@ def test_rate(blocks, seconds, rate):
 
 
 def test_order():
-    """What is active comes first, then what is announced, then what is complete, newest first."""
+    """Active files come first, then announced ones, then complete ones, the newest first."""
     found = [
         ("z", "arriving", 1.0),
         ("b", "complete", 5.0),
@@ -229,7 +229,7 @@ def test_order():
 
 
 def test_superseded():
-    """A superseded file stays so whatever is acknowledged, until its producer says else."""
+    """A superseded file stays so until its producer reports another state."""
     tables = Tables()
     for block in range(BLOCKS):
         tables.fold(ack_of(block, blocks=BLOCKS))
@@ -243,7 +243,7 @@ def test_superseded():
 
 
 def test_superseded_by_none():
-    """A file that its source no longer has is superseded until all of it is persisted."""
+    """A file that was deleted at its source is superseded until all of it is persisted."""
     tables = Tables()
     for block in range(BLOCKS):
         tables.fold(ack_of(block, blocks=BLOCKS))
@@ -260,7 +260,7 @@ def test_superseded_by_none():
 
 @pytest.mark.parametrize("lie", [{"name": "x"}, {"source": "x"}])
 def test_forged_superseded(lie):
-    """A record that names the file otherwise than workers do cannot call it superseded."""
+    """A record with another name than the acknowledged one cannot supersede the file."""
     tables = Tables()
     named = {"name": "n", "source": "s"}
     tables.fold(ack_of(0, **named))

@@ -18,7 +18,7 @@ PLACE = TP("g1-files-changelog", 1)
 
 
 class FakeData(dict):
-    """Rows, and how far of each changelog's partition they have."""
+    """Rows, and the persisted offset of each changelog partition."""
 
     def __init__(self, *rows):
         super().__init__(*rows)
@@ -82,18 +82,18 @@ def restore(table, monkeypatch, *rows, key=b"k"):
 
 
 def folded(offset, topic="acks"):
-    """Return the headers of a row that was folded from that record."""
+    """Return the headers of a row that was folded from the record at that offset."""
     return [("folded", f"{topic}:{offset}".encode())]
 
 
 async def settle():
-    """Let everything run that can."""
+    """Let every task run that can."""
     for _ in range(10):
         await asyncio.sleep(0)
 
 
 async def test_wait(table):
-    """A wait ends when what was written before it is in the changelog, not what came after."""
+    """A wait ends when the rows sent before it are in the changelog, not those sent later."""
     table.send_changelog(1, b"k", b"old")
     waiting = asyncio.ensure_future(table.app.pending_writes.wait())
     await settle()
@@ -109,7 +109,7 @@ async def test_wait(table):
 
 
 async def test_refused(table):
-    """What Kafka refuses is written again, as the row is by then, until Kafka has it."""
+    """A row that Kafka refused is sent again with its current value, until Kafka has it."""
     table.send_changelog(1, b"k", b"old")
     waiting = asyncio.ensure_future(table.app.pending_writes.wait())
     table.data[b"k"] = b"new"
@@ -126,7 +126,7 @@ async def test_refused(table):
 
 
 async def test_refused_and_gone(table):
-    """A row of a partition that is another worker's by now is not written over its newer one."""
+    """A refused row of a revoked partition is not sent: another worker has a newer one."""
     table.send_changelog(1, b"k", b"old")
     table.assigned = set()
     table.sent[0][1].set_exception(TimeoutError())
@@ -148,7 +148,7 @@ async def test_stopped(table):
 
 
 async def test_commit(table, monkeypatch):
-    """The consumer commits what was folded only when the changelogs have it."""
+    """The consumer commits source records only when the changelogs have their rows."""
     consumer = object.__new__(OrderedCommitConsumer)
     consumer.app = types.SimpleNamespace(
         pending_writes=table.app.pending_writes, settings=types.SimpleNamespace(topic_prefix="")
@@ -178,7 +178,7 @@ async def test_commit(table, monkeypatch):
 
 
 def test_late_row(table, monkeypatch):
-    """A row that a worker wrote before it lost its partition, and that came after, is not taken."""
+    """A row that a worker sent before it lost the partition, and that came late, is ignored."""
     rows = [(5, folded(10)), (6, folded(11)), (7, folded(9)), (8, folded(3, "status"))]
     assert [5, 6, 8] == restore(table, monkeypatch, *rows)
     assert {PLACE: 8} == table.data.persisted
@@ -189,12 +189,12 @@ def test_late_row(table, monkeypatch):
     "headers", [None, [], [("folded", b"")], [("folded", b"acks:x")], [("folded", b"\xff:1")]]
 )
 def test_row_of_another_version(table, monkeypatch, headers):
-    """A row without a header of its source is restored, at any position."""
+    """A row without the header is restored, at any position."""
     assert [5, 6, 7] == restore(table, monkeypatch, (5, folded(10)), (6, headers), (7, headers))
 
 
 async def test_restored_anew(table, monkeypatch):
-    """After a rebalance older rows are read again: what was late before is not now."""
+    """After a rebalance, rows are restored again and compared anew."""
     assert [5] == restore(table, monkeypatch, (5, folded(10)))
 
     async def nothing(*_):
@@ -208,7 +208,7 @@ async def test_restored_anew(table, monkeypatch):
 
 @pytest.fixture
 def recovered(monkeypatch):
-    """Let Faust's own part of the end of a recovery be done."""
+    """Let Faust's own part of a completed recovery succeed."""
 
     async def nothing(*_):
         pass
@@ -218,7 +218,7 @@ def recovered(monkeypatch):
 
 @pytest.mark.usefixtures("recovered")
 async def test_row_behind_a_late_one(table, monkeypatch):
-    """What a late row hides is written once more: compaction would keep the late one alone."""
+    """A row that a late row hides is sent again: compaction would keep only the late one."""
     restore(table, monkeypatch, (5, folded(10)), (6, folded(9)))
     table.data[b"k"] = b"newest"
     await table.on_recovery_completed({PLACE}, set())
@@ -238,7 +238,7 @@ async def test_row_behind_a_late_one(table, monkeypatch):
 
 @pytest.mark.usefixtures("recovered")
 async def test_row_that_was_written_again(table, monkeypatch):
-    """A late row that somebody has written over hides nothing."""
+    """A late row hides nothing if a newer row followed it."""
     restore(table, monkeypatch, (5, folded(10)), (6, folded(9)), (7, folded(10)))
     restore(table, monkeypatch, (8, folded(9)), key=b"of nobody")
     await table.on_recovery_completed({PLACE}, set())
@@ -250,7 +250,7 @@ async def test_row_that_was_written_again(table, monkeypatch):
     ("known", "begun"), [(None, None), (0, -1), (499, -1), (500, 0), (501, 1), (9_000, 8_500)]
 )
 def test_looks_back(table, known, begun):
-    """Restoring begins so early that a late row has something to be compared with."""
+    """A recovery begins some rows earlier, so that late rows can be recognized."""
     if known is not None:
         table.data.persisted[PLACE] = known
 
@@ -261,7 +261,7 @@ def test_looks_back(table, known, begun):
     ("known", "written", "noted"), [(None, 0, 0), (7, 8, 8), (7, 12, 7), (None, 3, None)]
 )
 def test_how_far(table, known, written, noted):
-    """Where others wrote in between, their rows are still to be read."""
+    """If other rows came in between, the persisted offset does not pass them."""
     if known is not None:
         table.data.persisted[PLACE] = known
     metadata = types.SimpleNamespace(topic_partition=PLACE, offset=written)
@@ -289,7 +289,7 @@ async def test_folded_again(table, monkeypatch):
 
 
 async def test_says_what_was_folded(table, monkeypatch):
-    """A row's header names its source record; that of a row written again, the newest one."""
+    """A row's header names its source record; that of a row sent again, the newest one."""
     event = types.SimpleNamespace(message=types.SimpleNamespace(topic="acks", offset=4))
     monkeypatch.setattr(changelog_table, "current_event", lambda: event)
     table.send_changelog(1, b"k", b"old")

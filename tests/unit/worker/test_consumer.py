@@ -1,4 +1,4 @@
-"""The consumer: nothing that was read across a seek counts, and a gap is not more than it is."""
+"""The consumer: records fetched during a seek do not count, and a gap is exactly the gap."""
 
 import asyncio
 import types
@@ -17,7 +17,7 @@ PLACE = TP("data-blocks", 0)
 
 
 class Log:
-    """What Kafka would give: records from the position on, three at a time."""
+    """A partition in Kafka: it gives records from the position on, three at a time."""
 
     def __init__(self, monkeypatch):
         self.position = self.committed = 5
@@ -28,14 +28,14 @@ class Log:
         monkeypatch.setattr(driver.Consumer, "perform_seek", lambda _: self.perform_seek())
 
     async def getmany(self, _timeout):
-        """Give the next records, which are fetched before the first of them is given."""
+        """Yield the next records; all are fetched before the first one is yielded."""
         first = self.position
         self.position += 3
         for offset in range(first, first + 3):
             yield PLACE, types.SimpleNamespace(offset=offset)
 
     async def perform_seek(self):
-        """Go back to what is committed."""
+        """Seek to the committed offset."""
         self.seeks += 1
         if self.refuses:
             raise driver.IllegalStateError
@@ -44,7 +44,7 @@ class Log:
 
 @pytest.fixture
 def log(monkeypatch):
-    """A log that the consumer reads."""
+    """The log that the consumer reads."""
     return Log(monkeypatch)
 
 
@@ -64,7 +64,7 @@ def consumer(log, monkeypatch):  # noqa: ARG001 - what it reads
 
 
 async def drain(consumer, cycles, *, meanwhile=None):
-    """Return what comes out of so many fetches; *meanwhile* happens at the second record."""
+    """Return the records of so many fetches; *meanwhile* is called at the second record."""
     seen = []
     for _ in range(cycles):
         async for _place, message in consumer.getmany(1.0):
@@ -75,18 +75,18 @@ async def drain(consumer, cycles, *, meanwhile=None):
 
 
 async def test_without_a_seek(consumer, log):
-    """Records come in order, and nobody goes back."""
+    """Records come in order, and no seek is made."""
     assert [5, 6, 7, 8, 9, 10] == await drain(consumer, 2)
     assert 0 == log.seeks
 
 
 async def test_seek_within_a_batch(consumer):
-    """After a seek in the middle of a batch the rest is dropped, and all comes again."""
+    """After a seek within a batch, the rest is dropped, and all records are fetched again."""
     assert [5, 6, 5, 6, 7] == await drain(consumer, 2, meanwhile=consumer.perform_seek)
 
 
 async def test_seek_that_others_overtake(consumer, log):
-    """A batch that was fetched before a seek, and a position that it moved on, do no harm."""
+    """A batch that was fetched before a seek, and the position after it, do no harm."""
 
     async def seek():
         await consumer.perform_seek()
@@ -96,7 +96,7 @@ async def test_seek_that_others_overtake(consumer, log):
 
 
 async def test_seek_that_fails(consumer, log):
-    """While it cannot go back it gives nothing, rather than something with a hole."""
+    """While the seek back fails, no records are yielded."""
 
     async def seek():
         await consumer.perform_seek()
@@ -108,7 +108,7 @@ async def test_seek_that_fails(consumer, log):
 
 
 async def test_gap(consumer, monkeypatch):
-    """The record behind a gap is not done, though Faust takes it for a part of the gap."""
+    """The record after a gap is not done, though Faust counts it as a part of the gap."""
     gaps = []
 
     async def add_gap(_, *gap):
@@ -121,7 +121,7 @@ async def test_gap(consumer, monkeypatch):
 
 
 class Bookkeeping:
-    """What Faust's consumer keeps of one partition, committed up to 5."""
+    """Faust's bookkeeping of one partition, committed up to 5."""
 
     def __init__(self, consumer):
         consumer._committed_offset = {PLACE: 5}
@@ -138,7 +138,7 @@ class Bookkeeping:
 
 
 def test_next_record_is_not_done():
-    """Nothing is committed over the record behind the commit, be it the only one missing."""
+    """Nothing is committed past the record at the commit while it is not done."""
     consumer = object.__new__(OrderedCommitConsumer)
     kept = Bookkeeping(consumer)
     consumer._note_first(PLACE, 5)
@@ -148,7 +148,7 @@ def test_next_record_is_not_done():
 
 
 def test_next_record_is_deleted():
-    """What compaction or retention took behind the commit is not waited for."""
+    """Records after the commit that compaction or retention deleted are not waited for."""
     consumer = object.__new__(OrderedCommitConsumer)
     kept = Bookkeeping(consumer)
     consumer._note_first(PLACE, 7)
@@ -161,7 +161,7 @@ def test_next_record_is_deleted():
 
 @pytest.mark.parametrize("committed", [None, 0])
 def test_first_commit(committed):
-    """Where nothing is committed the log may begin anywhere."""
+    """Without a commit, the log may begin at any offset."""
     consumer = object.__new__(OrderedCommitConsumer)
     kept = Bookkeeping(consumer)
     consumer._committed_offset[PLACE] = committed
@@ -172,7 +172,7 @@ def test_first_commit(committed):
 
 @pytest.mark.parametrize("committed", [None, 0])
 async def test_nothing_committed(committed, monkeypatch):
-    """Where nothing is committed, a seek goes to the beginning; tables' changelogs stay put."""
+    """Without a commit, a seek goes to the beginning, except on changelogs."""
     changelog = TP("changelog", 0)
     sought = []
     consumer = object.__new__(OrderedCommitConsumer)
@@ -199,7 +199,7 @@ async def test_nothing_committed(committed, monkeypatch):
 
 
 async def test_blocks_are_committed_at_once(consumer, monkeypatch):
-    """As soon as a block is done its partition is committed, and no other topic's."""
+    """When a block is done its topic is committed at once, and no other topic."""
     consumer.app = types.SimpleNamespace(
         settings=types.SimpleNamespace(topic_prefix=""),
         consumer_generation_id=1,
