@@ -31,7 +31,7 @@ WEEK = 7 * 24 * 3600.0
 
 @given(sizes=st.lists(st.integers(0, 95), min_size=1, max_size=6))
 def test_every_block_is_taken_once(sizes):
-    """Whatever the files are, each block is sent once, and never on a partition in use."""
+    """For any files, each block is taken once, and never on a busy partition."""
     made = delivery(*(source(f"f{n}", size) for n, size in enumerate(sizes)))
     taken, busy = [], set()
     while (block := made.take(0.0, busy)) or busy:
@@ -48,7 +48,7 @@ def test_every_block_is_taken_once(sizes):
 
 
 class Chaos:
-    """Kafka and a group that do anything: answer what was not asked, twice, out of order."""
+    """Kafka and a group that answer anything: unasked, twice, in any order."""
 
     def __init__(self, sizes):
         self.made = delivery(*(source(f"f{n}", size) for n, size in enumerate(sizes)))
@@ -71,11 +71,11 @@ class Chaos:
             self.attempts.append((block, block.attempt))
 
     def persisted(self, number):
-        """A machine says that it stored something."""
+        """A machine acknowledges a block."""
         self.made.acknowledged(ack(*self.place(number)), self.now)
 
     def lost(self, number):
-        """A machine says that it lost something."""
+        """A machine reports that a block is lost."""
         self.made.acknowledged(ack(*self.place(number), "lost"), self.now)
 
     def rejected(self, number):
@@ -102,7 +102,7 @@ class Chaos:
             self.made.abort(self.files[0], "changed", "it grew")
 
     def settle(self):
-        """From now on everybody behaves: what is sent is stored and acknowledged."""
+        """From now on, everything that is sent is stored and acknowledged."""
         while not self.made.is_done:
             self.now += 100.0
             for partition in (0, 1):  # one of them is not in use
@@ -115,7 +115,7 @@ class Chaos:
             self.check()
 
     def check(self):
-        """The counters are what counting gives, and done means done."""
+        """The counters are correct, and a delivery that is done has every block."""
         left = sum(
             not (file.is_persisted(number) or number in (file.failed or ()))
             for file in self.files
@@ -135,7 +135,7 @@ STEPS = ["take", "sent", "persisted", "lost", "rejected", "refused", "look", "ch
     steps=st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, 50)), max_size=80),
 )
 def test_any_order_repetition_and_loss(sizes, steps):
-    """Whatever comes in whatever order, it comes to an end, and done means that all is stored."""
+    """Whatever comes in any order, the delivery ends, and done means that all is stored."""
     chaos = Chaos(sizes)
     for what, number in steps:
         chaos.now += 1.0
@@ -151,7 +151,7 @@ def test_any_order_repetition_and_loss(sizes, steps):
 
 
 def test_waiting_is_no_reason():
-    """A week without an answer sends nothing again, while the group has not passed the block."""
+    """Without commits beyond the block, a week without an answer sends nothing again."""
     made = delivery()
     sent = [send(made) for _ in range(3)]
     for is_up in (False, True, None):
@@ -165,7 +165,7 @@ def test_waiting_is_no_reason():
 
 
 def test_passed_over():
-    """A block is sent again when the group has committed beyond it, and some time has gone by."""
+    """A block is sent again if the group committed beyond it some time ago."""
     made = delivery(source(size=5))
     block = send(made, offsets=(100, 109))
     made.look(view(committed=110), 0.0)
@@ -180,7 +180,7 @@ def test_passed_over():
 
 
 def test_passed_over_twice():
-    """The time is counted from the newest attempt on."""
+    """The time is counted from the newest attempt."""
     made = delivery(source(size=5))
     block = send(made)
     for now in (0.0, GRACE):
@@ -193,7 +193,7 @@ def test_passed_over_twice():
 
 
 def test_acknowledged_in_time():
-    """An acknowledgement that comes after the commit, but soon, ends it."""
+    """An acknowledgement that comes soon after the commit ends the wait."""
     made = delivery(source(size=5))
     send(made)
     made.look(view(committed=110), 0.0)
@@ -205,7 +205,7 @@ def test_acknowledged_in_time():
 
 
 def test_commit_that_went_back():
-    """The time is counted anew when the group goes back behind the block: it will read it."""
+    """If the group's commit goes back behind the block, the time is counted anew."""
     made = delivery(source(size=5))
     send(made)
     for now, committed in [(0.0, 110), (10.0, 50), (20.0, 110), (30.0, 110)]:
@@ -215,7 +215,7 @@ def test_commit_that_went_back():
 
 
 def test_commits_of_another_topic():
-    """A commit beyond the end of the log belongs to a topic that was deleted: it says nothing."""
+    """A commit beyond the end of the log is of a topic that was deleted, and is ignored."""
     made = delivery(source(size=5))
     send(made)
     for now in (0.0, WEEK):
@@ -226,7 +226,7 @@ def test_commits_of_another_topic():
 
 @pytest.mark.parametrize(("is_up", "tries"), [(True, 2), (None, 2), (False, 1)])
 def test_deleted_by_retention(is_up, tries):
-    """What Kafka deleted is sent again, but not while no machine is up to read the copy."""
+    """What Kafka deleted is sent again, but not while no machine is up to read it."""
     made = delivery(source(size=5))
     block = send(made, offsets=(100, 109))
     for now in (0.0, WEEK):
@@ -237,7 +237,7 @@ def test_deleted_by_retention(is_up, tries):
 
 
 def test_offsets_that_kafka_did_not_say():
-    """Where Kafka gave no offset, the end of the log stands for it: later, but not never."""
+    """If Kafka returned no offset, the end of the log is used: a resend is later, not missed."""
     made = delivery(source(size=5))
     block = send(made, offsets=(-1, -1))
     made.look(view(end=200), 0.0)
@@ -248,7 +248,7 @@ def test_offsets_that_kafka_did_not_say():
 
 
 def test_rejected():
-    """A rejected block rests, then is sent again; the rest of the attempt is not wanted."""
+    """A rejected block is sent again after a pause; the rest of its attempt is not sent."""
     made = delivery(source(size=5))
     block = made.take(0.0, ())
     made.acknowledged(ack(block.file, 0, "rejected"), 0.0)
@@ -260,7 +260,7 @@ def test_rejected():
 
 
 def test_rejected_before():
-    """A rejection of an older attempt says nothing of this one."""
+    """A rejection of an older attempt does not end the current one."""
     made = delivery(source(size=5))
     block = send(made)
     made.acknowledged(ack(block.file, 0, "rejected", FIRST_ATTEMPT - 1), 0.0)
@@ -269,7 +269,7 @@ def test_rejected_before():
 
 
 def test_given_up():
-    """After the last attempt a block is reported failed, and the others go on."""
+    """After the last attempt a block is reported as failed; the other blocks are sent."""
     made = delivery(source(size=15))
     bad = made.take(0.0, ())
     for now in (0.0, 100.0, 200.0):
@@ -299,7 +299,7 @@ def test_stored_after_all():
 
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_lost(when):
-    """A stored block that a machine lost is sent again, also of a file that was complete."""
+    """A stored block that a machine lost is sent again, even if its file was complete."""
     made = delivery(source(size=5), begun=False)
     file = only_file(made)
     if when == "before":
@@ -337,7 +337,7 @@ def test_lost_and_given_up():
 
 
 def test_rejection_does_not_undo():
-    """A block that is persisted stays so, whatever another machine says of a copy."""
+    """A persisted block stays persisted when another machine rejects a copy."""
     made = delivery(source(size=5))
     block = send(made)
     made.acknowledged(ack(block.file, 0), 0.0)
@@ -348,7 +348,7 @@ def test_rejection_does_not_undo():
 
 
 def test_second_run():
-    """What was acknowledged before is neither sent nor counted; half a file is gone on with."""
+    """What was acknowledged before is neither sent nor counted; the rest of a file is sent."""
     made = delivery(source("whole", 15), source("half", 25), begun=False)
     whole, half = made.files.values()
     for file, number in [(whole, 0), (whole, 1), (half, 1)]:
@@ -363,7 +363,7 @@ def test_second_run():
 
 @pytest.mark.parametrize("is_recorded", [True, False])
 def test_recorded_as_complete(is_recorded):
-    """A delivered file whose status was never written (its producer died) gets it now."""
+    """If a delivered file has no status record, because its producer died, it gets one."""
     made = delivery(source(size=5), begun=False)
     file = only_file(made)
     made.acknowledged(ack(file, 0), 0.0)
@@ -383,7 +383,7 @@ def test_recorded_as_complete(is_recorded):
     ],
 )
 def test_foreign_acknowledgement(changes):
-    """An acknowledgement of another file, or that does not fit, changes nothing."""
+    """An acknowledgement of another file, or with wrong sizes, changes nothing."""
     made = delivery()
     made.acknowledged(ack(only_file(made), 0, **changes), 0.0)
 
@@ -391,7 +391,7 @@ def test_foreign_acknowledgement(changes):
 
 
 def test_changed():
-    """No more is sent of a file that changed, none of it is waited for, the others go on."""
+    """After a file changed, no block of it is sent or waited for; other files are sent."""
     made = delivery(source("changes", 95), source("stays", 5))
     changes, stays = made.files.values()
     block = made.take(0.0, ())
@@ -432,7 +432,7 @@ def test_states_of_a_file():
 
 
 def test_huge_file():
-    """A file of a million blocks is planned block by block."""
+    """The blocks of a file of a million blocks are made one by one."""
     made = delivery(source(size=BLOCK << 20))
     for _ in range(3):
         send(made)
@@ -442,7 +442,7 @@ def test_huge_file():
 
 
 def test_unacknowledged_blocks_are_bounded(monkeypatch):
-    """When that many blocks are unanswered no fresh ones are sent, but old ones again."""
+    """At the limit of blocks in flight no fresh block is taken, but blocks are sent again."""
     monkeypatch.setattr("streamapp.producer.in_flight.MAX_UNACKNOWLEDGED", 2)
     made = delivery(source(size=95))
     first = send(made)

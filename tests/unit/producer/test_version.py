@@ -1,4 +1,4 @@
-"""Whose content is acknowledged: what a producer takes for its own, and what it reads again."""
+"""Proofs and versions: which acknowledgements count, and which blocks are read again."""
 
 import itertools
 
@@ -80,7 +80,7 @@ def deliver(made):
 )
 @pytest.mark.parametrize("has_begun", [False, True])
 def test_not_its_own(lie, has_begun):
-    """A record that says anything else of the file than is true does not count."""
+    """A record with any other field than the file's does not count."""
     made = delivery(begun=has_begun)
     file = only_file(made)
     if lie.keys() == {"version"}:
@@ -95,7 +95,7 @@ def test_not_its_own(lie, has_begun):
 
 
 def test_proven():
-    """What an earlier run of this producer hashed counts without reading."""
+    """A block with this producer's proof counts without being read."""
     made, file = begun(told(0), told(1), told(2))
 
     assert "skipped" == file.state
@@ -121,7 +121,7 @@ def test_unproven(proof):
 
 @pytest.mark.parametrize("change", [{}, {"ctime_ns": 10}, {"inode": 10}])
 def test_proof_of_another_file(change):
-    """A proof speaks of one file as it was: of another one, or a changed one, it says nothing.
+    """A proof is for one file in one state: it does not count for another file or state.
 
     Two folders whose files have equal sizes and times may change places.
     """
@@ -135,7 +135,7 @@ def test_proof_of_another_file(change):
 
 
 def test_fresh_file_is_not_proven():
-    """A file that may change once more without a trace has no proof, and none speaks for it."""
+    """A file that was changed just before the scan gets no proof, and no proof counts for it."""
     fresh = type(source())(**_fields(source()) | {"is_fresh": True})
 
     assert b"" == PROVER.of_block(fresh.file_id, 0, fresh, digest(0))
@@ -150,7 +150,7 @@ def test_fresh_file_is_not_proven():
 
 @pytest.mark.parametrize("change", [{"ctime_ns": 10}, {"inode": 10}])
 def test_record_of_another_file(change):
-    """The same holds for what is recorded of a whole file."""
+    """The same holds for the status record of a whole file."""
     made = delivery(begun=False)
     file = only_file(made)
     said = status(file)
@@ -170,7 +170,7 @@ def _fields(struct):
 
 @pytest.mark.parametrize("change", [{}, {"proof": ""}, {"digest": OTHER}, {"state": "announced"}])
 def test_recorded(change):
-    """A file that was compared once is recorded with a proof, and not read again."""
+    """A file that was compared once is recorded with a proof, and is not read again."""
     made = delivery(begun=False)
     file = only_file(made)
     for number in range(3):
@@ -183,7 +183,7 @@ def test_recorded(change):
 
 
 def test_verify():
-    """When all is to be verified, no proof counts: every block is read, none is sent."""
+    """With ``--verify`` no proof counts: every block is read, none is sent."""
     made, file = begun(told(0), told(1), told(2), verify=True)
     made.recorded(status(file))
     assert 3 == file.left
@@ -195,7 +195,7 @@ def test_verify():
 
 
 def test_verify_finds_another_content():
-    """What was proven and is another content now is sent as a new version."""
+    """With ``--verify``, proven content that changed is sent as a new version."""
     made, file = begun(told(0), told(1), told(2), verify=True)
     first = file.file_id
     check(made, b"\xee" * 32)
@@ -220,7 +220,7 @@ def test_unproven_while_it_waits():
 
 
 def test_unproven_while_it_is_sent():
-    """Sending ends when the block is acknowledged; it is read, and counts when it is the same."""
+    """When an unproven acknowledgement comes, sending stops, and the block is compared."""
     made, file = begun(size=5)
     block = made.take(0.0, ())
     made.acknowledged(ack(file, 0, proof=""), 0.0)
@@ -231,7 +231,7 @@ def test_unproven_while_it_is_sent():
 
 
 def test_hashed_in_this_run():
-    """What this run has hashed counts with that SHA-256, whatever proof it comes with."""
+    """A block that this run hashed counts if its SHA-256 is equal, with any proof."""
     made, file = begun(size=5)
     send(made)
     made.acknowledged(ack(file, 0, proof=""), 0.0)
@@ -255,7 +255,7 @@ def test_failed_block_of_another_content():
 
 @pytest.mark.parametrize("outcome", ["persisted", "rejected"])
 def test_another_content(outcome):
-    """Where a worker has another content than was sent, the file is sent as a new version."""
+    """If a worker has stored other content, the file is sent as a new version."""
     made, file = begun(size=15)
     first, block = file.file_id, send(made)
     made.acknowledged(ack(file, 0, outcome, block.attempt, sha256=OTHER, proof=""), 0.0)
@@ -272,7 +272,7 @@ def test_another_content(outcome):
 
 
 def test_another_content_before():
-    """Another content that lay there before this run is found by reading, in any block."""
+    """Other content that was stored before this run is found by reading, in any block."""
     made, file = begun(told(0), told(1, sha256=OTHER, proof=""), told(2, proof=""))
     first = file.file_id
     check(made)
@@ -283,7 +283,7 @@ def test_another_content_before():
 
 
 def test_second_run_of_a_version():
-    """The next run knows the version again: nothing is sent, and nothing is read."""
+    """The next run recognizes the version: it sends and reads nothing."""
     made, file = begun(told(0, sha256=OTHER, proof=""), size=5)
     check(made)
     (block,) = deliver(made)
@@ -302,7 +302,7 @@ def test_second_run_of_a_version():
 
 
 def test_version_without_its_key():
-    """With the key gone, the version is found again by its content: it is read, nothing is sent."""
+    """Without the key, the version is found by its content: it is read, nothing is sent."""
     made, file = begun(told(0, sha256=OTHER, proof=""), size=5)
     check(made)
     deliver(made)
@@ -320,7 +320,7 @@ def test_version_without_its_key():
 
 
 def test_always_another_content():
-    """A forger of other bytes under each new id only prevents the delivery of that file."""
+    """If other bytes are stored under each new id, only this file fails."""
     made, file = begun(size=15)
     for _ in range(MAX_NEW_VERSIONS + 1):
         assert not made.is_done
@@ -336,7 +336,7 @@ def test_always_another_content():
 
 
 def test_first_of_two_claims():
-    """Repeating another content does not displace the right one; a proven one wins."""
+    """A second unproven acknowledgement does not replace the first; a proven one does."""
     _, file = begun(told(0), told(0, sha256=OTHER, proof=""))
     assert file.is_persisted(0)
 
@@ -345,7 +345,7 @@ def test_first_of_two_claims():
 
 
 def test_no_digest():
-    """A SHA-256 of zeros is none."""
+    """A SHA-256 of zeros counts as none."""
     made, file = begun(told(0, sha256="00" * 32, proof=""))
 
     assert 0 == file.version.acknowledged
@@ -356,7 +356,7 @@ def test_no_digest():
 
 
 def test_forged_losses():
-    """A loss uses up no attempt, and each further one waits longer than the one before."""
+    """A loss does not count as an attempt, and each further one waits longer."""
     made, file = begun(size=5, max_attempts=2)
     send(made)
     made.acknowledged(ack(file, 0), 0.0)
@@ -378,7 +378,7 @@ def test_forged_losses():
 
 
 def test_lost_and_checked():
-    """What is called lost while it is read is sent."""
+    """A block that is reported as lost while it is read is sent."""
     made, file = begun(told(0, proof=""), size=5)
     block = made.take(0.0, ())
     made.acknowledged(ack(file, 0, "lost"), 0.0)
@@ -389,7 +389,7 @@ def test_lost_and_checked():
 
 
 def test_machines_of_one_id():
-    """Two machines with one id, and files alike but for their content, both end with all of it."""
+    """Two machines with one id, whose files differ only in content, both deliver all files."""
     kept = []
     provers, contents = (PROVER, OTHER_PROVER), (b"\x01" * 32, b"\x02" * 32)
     for run, (prover, content) in enumerate([*zip(provers, contents, strict=True)] * 3):
