@@ -1,4 +1,4 @@
-"""Blocks on disk: whatever fails, and wherever the process dies, nothing false is said."""
+"""Blocks on disk: after any failure or crash, only complete blocks count as stored."""
 
 import contextlib
 import errno
@@ -46,12 +46,12 @@ def disk(tmp_path, monkeypatch):
 
 
 def stored_in(root):
-    """Return what is said of a block of `DATA` that lies in the folder *root*."""
+    """Return the metadata of a block of `DATA` in the folder *root*."""
     return msgspec.structs.replace(block_file(DATA), folder=root.identity)
 
 
 def keep(root, data=DATA, *, file_id=FILE_ID, block=0, meta=None, tries=1):  # noqa: PLR0913
-    """Keep a block as a worker does, in two pieces; each step may be tried again."""
+    """Persist a block as a worker does, in two pieces; each step may be tried again."""
 
     def tried(step):
         for left in reversed(range(tries)):
@@ -74,19 +74,19 @@ def keep(root, data=DATA, *, file_id=FILE_ID, block=0, meta=None, tries=1):  # n
 
 
 def files_below(path):
-    """Return all files below *path* but what is the folder's own, as relative paths."""
+    """Return the relative paths of all files below *path*, except the data folder's own."""
     found = (p.relative_to(path) for p in path.rglob("*") if not p.is_dir())
     return sorted(str(p) for p in found if p.name not in OURS and p.parts[0] != "quarantine")
 
 
 def is_whole(read, path):
-    """Return whether the ``.bin`` at *path* is what the metadata beside it say."""
+    """Return whether the ``.bin`` at *path* is what the metadata beside it declare."""
     raw = read(path.removesuffix(".bin") + "_metadata.json")
     return raw is not None and json.loads(raw)["sha256"] == (hashlib.sha256(read(path)).hexdigest())
 
 
 def assert_whole(top):
-    """Every ``.bin`` under its name is whole and has its metadata."""
+    """Assert that every ``.bin`` is complete and has its metadata."""
 
     def read(path):
         return (top / path).read_bytes() if (top / path).exists() else None
@@ -104,7 +104,7 @@ def open_files():
 
 
 def test_layout(root):
-    """A path becomes folders; beside the bytes stand the block's and the file's metadata."""
+    """A path becomes folders; the metadata of block and file are beside the bytes."""
     keep(root)
 
     folder = root.path / "a" / "b.csv"
@@ -124,7 +124,7 @@ def test_many_blocks_have_more_digits(root):
 
 
 def test_order(disk, open_root):
-    """Bytes are fsynced before they are named, and the name before it counts."""
+    """Bytes are fsynced before the file is renamed, and the folder is fsynced after that."""
     keep(open_root())
 
     done = [call for call in disk.calls if call[0] != "unlink"]
@@ -144,7 +144,7 @@ def test_order(disk, open_root):
 
 
 def test_metadata_are_there_before_the_bytes(root, monkeypatch):
-    """A ``.bin`` never stands without its metadata, not even for a moment."""
+    """There is never a ``.bin`` without its metadata."""
     seen = []
     rename = os.rename
 
@@ -163,7 +163,7 @@ def test_metadata_are_there_before_the_bytes(root, monkeypatch):
 
 
 def test_every_crash(tmp_path, disk):
-    """Wherever the process dies, even with the power: what is called stored is there."""
+    """After a crash or power loss at any point, every block that counts as stored is there."""
     for number in itertools.count(1):
         path = tmp_path / str(number) / "data"
         acked = False
@@ -203,10 +203,10 @@ def test_every_crash(tmp_path, disk):
 @pytest.mark.parametrize("error", [errno.EIO, errno.ENOSPC])
 @pytest.mark.parametrize("on", [1, 2])
 def test_every_failure(tmp_path, disk, error, on):
-    """Whatever fails, once or for a while: with another try it is kept.
+    """If any call fails, once or for a while, another try persists the block.
 
-    After one failure it is durable too. When taking a name back fails as well, the disk is past
-    help, and the next start finds out.
+    After one failure it is durable too. If undoing a rename fails as well, the disk is beyond
+    repair, and the next start notices that.
     """
     for number in itertools.count(1):
         path = tmp_path / str(number) / "data"
@@ -243,7 +243,7 @@ def test_every_failure(tmp_path, disk, error, on):
 
 
 def test_fsync_that_fails_on_and_on(disk, open_root):
-    """While no fsync comes through nothing has its name; afterwards all of it is proven anew."""
+    """While every fsync fails, nothing is renamed; afterwards all bytes are verified anew."""
     root = open_root()
     writer = root.begin(FILE_ID, 0, meta_of(len(DATA)))
     writer.write(DATA, offset=0)
@@ -263,7 +263,7 @@ def test_fsync_that_fails_on_and_on(disk, open_root):
 
 
 def test_folder_fsync_that_fails(disk, open_root):
-    """A name that may not be durable is taken back: nobody may believe in it meanwhile."""
+    """A rename that may not be durable is undone, so that the block does not count as stored."""
     root = open_root()
     writer = root.begin(FILE_ID, 0, meta_of(len(DATA)))
     writer.write(DATA, offset=0)
@@ -280,7 +280,7 @@ def test_folder_fsync_that_fails(disk, open_root):
 
 
 def test_failed_fsync_is_not_tried_again(disk, open_root):
-    """The kernel may have forgotten what it could not write: the bytes go to another file."""
+    """After a failed fsync the bytes go to a new file: the kernel may have dropped them."""
     root = open_root()
     writer = root.begin(FILE_ID, 0, meta_of(len(DATA)))
     writer.write(DATA, offset=0)
@@ -325,7 +325,7 @@ def test_short_writes(root, monkeypatch):
 
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
 def test_full(disk, open_root, error):
-    """A full volume, a quota and a size limit have another error than a broken disk."""
+    """A full volume, a quota and a size limit raise another error than a failing disk."""
     root = open_root()
     writer = root.begin(FILE_ID, 0, meta_of(len(DATA)))
     disk.fail_at(1, error, kinds=("write",))
@@ -341,7 +341,7 @@ def test_full(disk, open_root, error):
 
 
 def test_room_is_reserved(root, monkeypatch):
-    """Open blocks have their room for sure, less what they have written already."""
+    """Open blocks have reserved space, less what they have written."""
     free = [1000 * KIB]
     monkeypatch.setattr(dirfd, "free_bytes", lambda _fd: free[0])
     root.free_space.min_free = 100 * KIB
@@ -362,7 +362,7 @@ def test_room_is_reserved(root, monkeypatch):
 
 
 def test_declared_size_reserves_nothing(root, monkeypatch):
-    """One record that declares all that is free keeps nobody waiting, however often it comes."""
+    """Records that declare all free space do not make other blocks wait."""
     free = 64 * MIB
     monkeypatch.setattr(dirfd, "free_bytes", lambda _fd: free)
     root.free_space.min_free = 8 * MIB
@@ -377,7 +377,7 @@ def test_declared_size_reserves_nothing(root, monkeypatch):
 
 
 def test_min_free_is_kept_while_a_block_is_written(root, monkeypatch):
-    """Room that others take while a block is written is not taken from the reserve."""
+    """If other programs use the space while a block is written, ``min_free`` stays free."""
     free = [10 * MIB]
     monkeypatch.setattr(dirfd, "free_bytes", lambda _fd: free[0])
     root.free_space.min_free = MIB
@@ -391,7 +391,7 @@ def test_min_free_is_kept_while_a_block_is_written(root, monkeypatch):
 
 
 def test_inodes_are_room(root, monkeypatch):
-    """A volume without inodes is full; a reserve of them stays free."""
+    """A volume without free inodes is full; a reserve of inodes stays free."""
     spare = [63]
     monkeypatch.setattr(dirfd, "spare_files", lambda _fd: spare[0])
     with pytest.raises(StoreFullError, match=r"disk full: 63 more files .* no inodes left"):
@@ -405,7 +405,7 @@ def test_inodes_are_room(root, monkeypatch):
     [(0, 0, sys.maxsize), (1_000_000, 5_000, 3_976), (2_000, 150, 50), (2_000, 50, -50)],
 )
 def test_reserve_of_inodes(monkeypatch, files, favail, spare):
-    """Of a small volume a twentieth stays free; a volume may have no limit of inodes."""
+    """On a small volume a twentieth of the inodes stays free; some volumes have no limit."""
     volume = types.SimpleNamespace(f_files=files, f_favail=favail)
     monkeypatch.setattr(os, "fstatvfs", lambda _fd: volume)
 
@@ -413,7 +413,7 @@ def test_reserve_of_inodes(monkeypatch, files, favail, spare):
 
 
 def test_room_is_reserved_once(root, monkeypatch):
-    """Two threads that begin at once do not both get the last room."""
+    """Two threads that begin at once do not both get the last space."""
     monkeypatch.setattr(dirfd, "free_bytes", lambda _fd: 100 * KIB)
     barrier = threading.Barrier(4)
     begun, refused = [], []
@@ -435,7 +435,7 @@ def test_room_is_reserved_once(root, monkeypatch):
 
 
 def test_empty_block_needs_no_room_but_the_reserve(root):
-    """An empty file has one empty block."""
+    """An empty file has one empty block, which needs no space beyond the reserve."""
     keep(root, b"", meta=meta_of(0))
     assert 0 == root.stored(FILE_ID, 0).size
 
@@ -459,14 +459,14 @@ def test_second_opener(root):
 
 
 def test_second_opener_by_another_name(root, tmp_path):
-    """The lock is the folder's, by whatever path it is reached."""
+    """The lock is on the folder, whichever path leads to it."""
     (tmp_path / "link").symlink_to(root.path)
     with pytest.raises(StoreBusyError):
         DataFolder(tmp_path / "link", min_free=0).open()
 
 
 def test_lock_that_cannot_be_had(tmp_path, monkeypatch):
-    """Where the file system has no locks, that is what is said."""
+    """If the file system has no locks, the error says so."""
 
     def refuse(*_):
         raise OSError(errno.ENOLCK, "No locks available")
@@ -490,7 +490,7 @@ def test_lock_that_cannot_be_had(tmp_path, monkeypatch):
     ids=["hard link", "symlink", "dangling", "pipe", "folder"],
 )
 def test_lock_that_is_another_file(tmp_path, plant, what):
-    """What someone planted in the lock's place is refused, and never written to."""
+    """Another kind of file in the lock's place is refused, and never written to."""
     victim = tmp_path / "victim"
     victim.write_bytes(b"precious")
     (tmp_path / "data").mkdir()
@@ -514,7 +514,7 @@ def umask(request):
 
 @pytest.mark.parametrize(("mode", "folder_mode"), [(0o640, 0o750), (0o600, 0o700), (0o664, 0o775)])
 def test_modes(tmp_path, umask, mode, folder_mode):  # noqa: ARG001 - what must not matter
-    """All that is stored has the permissions that are set: blocks, what is beside them, folders."""
+    """Everything that is stored has the configured permissions: blocks, metadata, folders."""
     store = BlockStore([tmp_path / "above" / "data"], min_free=0, file_mode=mode)
     store.open()
     keep(store)
@@ -532,7 +532,7 @@ def test_modes(tmp_path, umask, mode, folder_mode):  # noqa: ARG001 - what must 
 
 
 def test_mode_of_a_folder_that_is_there(tmp_path):
-    """A data folder that everybody could read is closed to them; a bit of its own it keeps."""
+    """A data folder that everybody could read is closed to others; extra bits stay."""
     (tmp_path / "data").mkdir()
     (tmp_path / "data").chmod(0o2755)
     root = DataFolder(tmp_path / "data", min_free=0)
@@ -545,7 +545,7 @@ def test_mode_of_a_folder_that_is_there(tmp_path):
 
 
 def test_root_that_cannot_be_opened_holds_nothing(disk, tmp_path):
-    """Who could not open it keeps neither its lock nor a descriptor."""
+    """A failed open leaves neither a lock nor a descriptor."""
     before = open_files()
     disk.fault = lambda _number, kind, _name: OSError(errno.EIO, "") if kind == "fsync" else None
     root = DataFolder(tmp_path / "data", min_free=0)
@@ -556,7 +556,7 @@ def test_root_that_cannot_be_opened_holds_nothing(disk, tmp_path):
 
 
 def test_part_files_go(root, open_root):
-    """What a dead worker left half written goes at the next start; what users call so stays."""
+    """Files that a dead worker left half written are removed; users' files of such names stay."""
     keep(root)
     keep(root, DATA, file_id=OTHER_ID, meta=meta_of(len(DATA), name="x.part/y.part"))
     root.set_aside("t-0-1", {}, b"")
@@ -572,7 +572,7 @@ def test_part_files_go(root, open_root):
 
 
 def test_closing_throws_away_what_is_open(root):
-    """What is not kept when the folder is given back goes."""
+    """Closing the folder removes the blocks that are not persisted."""
     writer = root.begin(FILE_ID, 0, meta_of(5))
     writer.write(b"12345", offset=0)
     root.close()
@@ -603,7 +603,7 @@ def outside(tmp_path):
 @pytest.mark.parametrize("place", ["a", "a/b.csv"])
 @pytest.mark.parametrize("target", ["outside", "outside/secret", "nowhere"])
 def test_symlink_for_a_folder(root, outside, tmp_path, place, target):
-    """A symlink where a folder should be is passed by: the file gets another folder."""
+    """A symlink in place of a file's folder is not followed: the file gets another folder."""
     assert outside.is_dir()
     link = root.path / place
     link.parent.mkdir(exist_ok=True)
@@ -633,7 +633,7 @@ def test_symlink_for_a_file(open_root, outside, name, is_open):
 
 
 def test_symlink_for_the_bytes_of_a_stored_block(root, outside):
-    """A symlink is no block, even when it is as long as one."""
+    """A symlink does not count as a block, even if its size fits."""
     keep(root)
     bytes_ = root.path / "a/b.csv/block_0000.bin"
     bytes_.unlink()
@@ -645,7 +645,7 @@ def test_symlink_for_the_bytes_of_a_stored_block(root, outside):
 
 
 def test_symlink_for_a_part(root, outside, monkeypatch):
-    """A ``.part`` that someone planted is not written to; the next try has another name."""
+    """A ``.part`` that somebody else made is not written to; the next try has another name."""
     monkeypatch.setattr("streamapp.store.writer._part_numbers", itertools.count())
     folder = root.path / "a/b.csv"
     folder.mkdir(parents=True)
@@ -657,7 +657,7 @@ def test_symlink_for_a_part(root, outside, monkeypatch):
 
 
 def test_pipe_for_a_file(root):
-    """A pipe in place of metadata holds nobody up."""
+    """A pipe in place of metadata blocks nothing."""
     folder = root.path / "a/b.csv"
     folder.mkdir(parents=True)
     os.mkfifo(folder / "file.json")
@@ -698,7 +698,7 @@ def test_symlink_for_what_is_ours(root, outside, link):
     ],
 )
 def test_names_that_collide(root, open_root, taken):
-    """Whatever files are called, each has a folder of its own, and all are found again."""
+    """Files with any names have folders of their own, and all are found again."""
     ids = [f"{number:032x}" for number in range(len(taken))]
     ids = [OTHER_ID if n == len(ids) - 1 else file_id for n, file_id in enumerate(ids)]
     for name, file_id in zip(taken, ids, strict=True):
@@ -719,7 +719,7 @@ def test_names_that_collide(root, open_root, taken):
 
 
 def test_ids_that_begin_alike(root):
-    """Eight digits of an id are few: who wants the same folder still gets one of its own."""
+    """If two ids have the same first eight digits, each file still gets its own folder."""
     ids = [OTHER_ID, FILE_ID, SAME_START_ID, FILE_ID[:8] + "1" * 24]
     for file_id in ids:
         keep(root, file_id.encode(), file_id=file_id, meta=meta_of(32, name="x"))
@@ -729,7 +729,7 @@ def test_ids_that_begin_alike(root):
 
 
 def test_many_ids_that_begin_alike(open_root, monkeypatch):
-    """However many files of one name have ids that begin alike, there is a folder for the next."""
+    """With any number of such ids, the next file gets a folder."""
     root = open_root()
     monkeypatch.setattr(os, "fsync", lambda _fd: None)
     ids = [f"{FILE_ID[:16]}{number:016x}" for number in range(1_200)]
@@ -751,7 +751,7 @@ def taken(root):
 
 
 def test_names_that_are_taken_on_purpose(root, open_root, taken):  # noqa: ARG001 - the names
-    """Who takes every name that follows from a file's id keeps nobody from a folder."""
+    """If every name that follows from a file's id is taken, the file still gets a folder."""
     keep(root, meta=meta_of(len(DATA), name="x"))
     root.close()
 
@@ -759,7 +759,7 @@ def test_names_that_are_taken_on_purpose(root, open_root, taken):  # noqa: ARG00
 
 
 def test_no_folder_is_left(root, taken, monkeypatch):  # noqa: ARG001 - the names
-    """When every folder of a name is taken the block is refused, not held for ever."""
+    """If every possible folder name is taken, the block is refused and does not wait."""
     monkeypatch.setattr(placement, "_made_up", lambda part: filenames.cut(part, "~0"))
     keep(root, file_id=OTHER_ID, meta=meta_of(len(DATA), name="x~0"))
     with pytest.raises(BlockError, match="no folder"):
@@ -767,7 +767,7 @@ def test_no_folder_is_left(root, taken, monkeypatch):  # noqa: ARG001 - the name
 
 
 def test_folders_of_older_versions(root, open_root):
-    """What an older version called a folder is found by what its ``file.json`` says."""
+    """A folder of an older version is found by its ``file.json``."""
     meta = meta_of(len(DATA), name="x")
     keep(root, meta=meta)
     (root.path / "x").rename(root.path / f"x~{FILE_ID[:8]}~7")
@@ -780,7 +780,7 @@ def test_folders_of_older_versions(root, open_root):
 
 
 def test_hostile_name(root):
-    """A name that can be none is refused, and nothing is made for it."""
+    """An impossible name is refused, and nothing is created for it."""
     before = open_files()
     for name in ("../x", "/etc/passwd", "a/../../b", "", "a//b", "a\0b", "x/" * 200 + "x"):
         with pytest.raises(BlockError):
@@ -799,7 +799,7 @@ def folders_below(path):
 
 
 def test_folders_of_a_rejected_block(disk, open_root):
-    """Folders that were made for a block go with it, durably."""
+    """Folders that were created for a block are removed with it, durably."""
     root = open_root()
     writer = root.begin(FILE_ID, 0, meta_of(5, name="a/b/c/d"))
     keep(root, file_id=OTHER_ID, meta=meta_of(len(DATA), name="a/b/x"))
@@ -815,7 +815,7 @@ def test_folders_of_a_rejected_block(disk, open_root):
 
 
 def test_folders_stay_while_a_block_is_in_them(root):
-    """Another block of the file, kept or begun, keeps the folder."""
+    """A folder stays while another block of the file, persisted or open, is in it."""
     parts = {"file_size": 20, "blocks": 2, "block_size": 10}
     first = root.begin(FILE_ID, 0, meta_of(10, **parts))
     second = root.begin(FILE_ID, 1, meta_of(10, start=10, **parts))
@@ -828,7 +828,7 @@ def test_folders_stay_while_a_block_is_in_them(root):
 
 
 def test_flood_of_names(root, monkeypatch):
-    """However many files are begun and rejected, however deep, nothing is left of them."""
+    """If any number of files are begun and rejected, nothing of them remains."""
     monkeypatch.setattr(os, "fsync", lambda _fd: None)
     before = open_files()
     for number in range(100):
@@ -842,7 +842,7 @@ def test_flood_of_names(root, monkeypatch):
 
 @pytest.mark.parametrize("kind", ["mkdir", "create", "fsync"])
 def test_folders_of_a_block_that_cannot_begin(disk, open_root, kind):
-    """What was made for a block that could not begin goes as well."""
+    """Folders for a block that could not begin are removed as well."""
     for number in range(1, 8):
         root = open_root()
         disk.fail_at(number, errno.ENOSPC, kinds=(kind,))
@@ -854,7 +854,7 @@ def test_folders_of_a_block_that_cannot_begin(disk, open_root, kind):
 
 
 def test_folders_of_what_a_dead_worker_left(root, open_root):
-    """Nor does a start leave the folders of what was half written."""
+    """A start removes the folders of half-written blocks."""
     keep(root, file_id=OTHER_ID, meta=meta_of(len(DATA), name="a/x"))
     for name in ("a/half/block_0000.bin.0.part", "a/b/c/file.json.part"):
         path = root.path / name
@@ -872,7 +872,7 @@ def test_folders_of_what_a_dead_worker_left(root, open_root):
 
 
 def test_folders_made_and_removed_at_once(root):
-    """A block that begins while another one of its folder is thrown away has its folder."""
+    """A block that begins while another one of its folder is aborted has its folder."""
     errors = []
     barrier = threading.Barrier(3)
 
@@ -901,7 +901,7 @@ def test_folders_made_and_removed_at_once(root):
 
 
 def test_same_block_again(root):
-    """A block that is kept already is left as it is."""
+    """A block that is already persisted does not change."""
     keep(root)
     before = (root.path / "a/b.csv/block_0000.bin").stat().st_ino
     keep(root)
@@ -911,7 +911,7 @@ def test_same_block_again(root):
 
 
 def test_conflict(root):
-    """Another content under the same block never replaces what is kept."""
+    """Other content for the same block never replaces the persisted block."""
     keep(root)
     with pytest.raises(BlockConflictError, match="is stored already"):
         keep(root, DATA[::-1])
@@ -929,7 +929,7 @@ def test_conflict(root):
     ],
 )
 def test_another_file_under_the_same_id(root, changes):
-    """An id says what the file is: blocks of a file that is cut otherwise are refused."""
+    """Blocks of a file with the same id and another block size are refused."""
     keep(root)
     with pytest.raises(BlockConflictError, match="another file"):
         root.begin(FILE_ID, 0, meta_of(30, **changes))
@@ -937,7 +937,7 @@ def test_another_file_under_the_same_id(root, changes):
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"[]", b"\xff", b"{}" + b" " * 70_000])
 def test_damaged_metadata(root, damage):
-    """Without its metadata a block is not stored; sent again, it is."""
+    """A block without valid metadata is not stored; when it is sent again, it is."""
     keep(root)
     (root.path / "a/b.csv/block_0000_metadata.json").write_bytes(damage)
     assert root.stored(FILE_ID, 0) is None
@@ -948,7 +948,7 @@ def test_damaged_metadata(root, damage):
 
 @pytest.mark.parametrize("size", [0, len(DATA) - 1, len(DATA) + 1])
 def test_damaged_bytes(root, size):
-    """A file of another size is no stored block; sent again, it is."""
+    """A file of another size is no stored block; when the block is sent again, it is."""
     keep(root)
     os.truncate(root.path / "a/b.csv/block_0000.bin", size)
     assert root.stored(FILE_ID, 0) is None
@@ -959,7 +959,7 @@ def test_damaged_bytes(root, size):
 
 
 def test_crash_while_damage_is_mended(tmp_path, disk):
-    """Old bytes never stand beside the metadata of new ones."""
+    """Old bytes are never beside the metadata of new ones."""
     for number in itertools.count(1):
         path = tmp_path / str(number)
         root = DataFolder(path, min_free=0)
@@ -987,7 +987,7 @@ def test_crash_while_damage_is_mended(tmp_path, disk):
 @pytest.mark.parametrize("damage", [None, b"", b"{", b"[]", b"{}"])
 @pytest.mark.parametrize("is_open", [True, False])
 def test_damaged_file_json(open_root, damage, is_open):
-    """A damaged ``file.json`` holds nobody up: the block is sent again, and is stored."""
+    """With a damaged ``file.json`` the block is sent again and stored."""
     root = open_root()
     meta = meta_of(10, file_size=20, blocks=2, block_size=10)
     keep(root, b"0123456789", meta=meta)
@@ -1009,7 +1009,7 @@ def test_damaged_file_json(open_root, damage, is_open):
 
 
 def test_metadata_of_another_block(root):
-    """What is beside the bytes must speak of this very block, or it is not stored."""
+    """A block whose metadata are of another block is not stored."""
     keep(root)
     path = root.path / "a/b.csv/block_0000_metadata.json"
     good = json.loads(path.read_text())
@@ -1019,7 +1019,7 @@ def test_metadata_of_another_block(root):
 
 
 def test_folder_that_is_gone(root):
-    """A file whose folder someone removed is begun anew."""
+    """A file whose folder was removed gets a new one."""
     keep(root)
     for path in sorted((root.path / "a").rglob("*"), reverse=True):
         path.unlink() if path.is_file() else path.rmdir()
@@ -1031,7 +1031,7 @@ def test_folder_that_is_gone(root):
 
 
 def test_folder_that_holds_another_file(root):
-    """Folders of two files that changed places: a block goes where its own file is, or anew."""
+    """If the folders of two files were swapped, a block goes to its own file's folder."""
     other = msgspec.structs.replace(meta_of(len(DATA)), name="other")
     keep(root)
     keep(root, file_id=OTHER_ID, meta=other)
@@ -1050,7 +1050,7 @@ def test_folder_that_holds_another_file(root):
 
 @pytest.mark.parametrize("place", ["a", "a/b.csv"])
 def test_symlink_for_a_folder_that_was_there(root, outside, place):
-    """A symlink that takes the place of a file's folder is passed by: the block is kept anew."""
+    """A symlink that replaced a file's folder is not followed: the block is stored anew."""
     keep(root)
     (root.path / place).rename(root.path / "aside")
     (root.path / place).symlink_to(outside)
@@ -1063,7 +1063,7 @@ def test_symlink_for_a_folder_that_was_there(root, outside, place):
 
 
 def test_folder_that_is_moved_while_a_block_is_written(root, tmp_path):
-    """A block whose folder was moved meanwhile is not kept: nobody finds it by its name."""
+    """A block whose folder was moved while it was written is not persisted."""
     meta = meta_of(len(DATA))
     writer = root.begin(FILE_ID, 0, meta)
     writer.write(DATA, offset=0)
@@ -1077,7 +1077,7 @@ def test_folder_that_is_moved_while_a_block_is_written(root, tmp_path):
 
 
 def test_unknown(root):
-    """What was never kept is not stored."""
+    """A block that was never persisted is not stored."""
     keep(root)
 
     assert root.stored(FILE_ID, 1) is None
@@ -1085,7 +1085,7 @@ def test_unknown(root):
 
 
 def test_unreadable_folder_is_held(root, monkeypatch):
-    """A folder that cannot be read says nothing: neither "stored" nor "not stored"."""
+    """A folder that cannot be read raises an error: the block may be there."""
     keep(root)
 
     def refuse(*_, **__):
@@ -1100,7 +1100,7 @@ def test_unreadable_folder_is_held(root, monkeypatch):
 
 
 def test_abort_while_writing(root):
-    """A block may be thrown away from another thread at any moment."""
+    """A block may be aborted by another thread at any moment."""
     before = open_files()
     for _ in range(20):
         writer = root.begin(FILE_ID, 0, meta_of(1 << 16))
@@ -1127,7 +1127,7 @@ def test_abort_while_writing(root):
 
 
 def test_two_writers_of_one_block(root):
-    """A writer that a rebalance left behind and its successor keep one block, once."""
+    """If a writer outlives a rebalance, it and its successor persist one block once."""
     errors = []
     barrier = threading.Barrier(2)
 
@@ -1167,14 +1167,14 @@ def test_bad_root_does_not_stop_the_others(tmp_path):
 
 
 def test_no_root(tmp_path):
-    """Without any folder that can be used the worker does not start."""
+    """Without a usable data folder the worker does not start."""
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(StoreError, match="cannot use the data folder"):
         BlockStore([tmp_path / "file"], min_free=0).open()
 
 
 def test_busy_root_stops_all(tmp_path, open_root):
-    """A folder of another worker is a mistake of the user: none is taken."""
+    """If another worker has one of the folders, the user made a mistake: none is used."""
     open_root(tmp_path / "b")
     before = open_files()
     store = BlockStore([tmp_path / "a", tmp_path / "b"], min_free=0)
@@ -1185,7 +1185,7 @@ def test_busy_root_stops_all(tmp_path, open_root):
 
 
 def test_over_roots(tmp_path, monkeypatch):
-    """A block goes where most room is, and is found in whichever folder it is."""
+    """A block goes to the folder with the most free space, and is found in any of them."""
     store = BlockStore([tmp_path / "a", tmp_path / "b"], min_free=0)
     store.open()
     room = {store.roots[0]._fd: 100 * MIB, store.roots[1]._fd: 200 * MIB}
@@ -1205,7 +1205,7 @@ def test_over_roots(tmp_path, monkeypatch):
 
 
 def test_root_that_fails_later(tmp_path, monkeypatch):
-    """What cannot be read may be there; what is found elsewhere is found."""
+    """A block is found in another folder while one cannot be read; otherwise an error is raised."""
     store = BlockStore([tmp_path / "a", tmp_path / "b"], min_free=0)
     store.open()
     room = {store.roots[0]._fd: 100 * MIB, store.roots[1]._fd: 200 * MIB}
@@ -1228,7 +1228,7 @@ def test_root_that_fails_later(tmp_path, monkeypatch):
 
 
 def test_set_aside(root):
-    """A bad record is kept with its reason, whatever is in it."""
+    """A bad record is quarantined with its reason, whatever it contains."""
     path = root.set_aside("t-0-7", {"reason": "no <b>\ud800\x1b", "raw": b"\xff"}, b"\0\xff")
 
     assert root.path / "quarantine" / "t-0-7.json" == path
@@ -1239,7 +1239,7 @@ def test_set_aside(root):
 
 
 def test_quarantine_is_bounded_by_what_lies_there(open_root, monkeypatch):
-    """However often the worker starts, no more records are kept than the limit."""
+    """However often the worker starts, the number of quarantined records is limited."""
     monkeypatch.setattr(quarantine, "MAX_RECORDS", 3)
     root = open_root()
     keep(root)
@@ -1262,7 +1262,7 @@ def test_quarantine_is_bounded_by_what_lies_there(open_root, monkeypatch):
 
 
 def test_quarantine_is_bounded_in_bytes(root, monkeypatch):
-    """Nor do they take more of the volume than the limit, each file whole blocks of it."""
+    """Quarantined records take limited space, counted in whole blocks of the volume."""
     monkeypatch.setattr(quarantine, "MAX_BYTES", 100 * KIB)
     for number in range(30):
         with contextlib.suppress(StoreFullError):
@@ -1285,7 +1285,7 @@ def test_quarantine_keeps_the_reserve(root, monkeypatch):
 
 
 def test_metadata_round_trip():
-    """What is written beside a block says the same when it is read."""
+    """Metadata that are written and read again are equal."""
     assert block_file(DATA) == metadata.decode_block(block_file(DATA).encode())
     file = metadata.file_of(FILE_ID, meta_of(5))
     assert file == metadata.decode_file(file.encode())
@@ -1297,7 +1297,7 @@ def test_metadata_round_trip():
 
 
 def test_kept(open_root):
-    """What lies in the folder is counted when it is opened, and when a block is kept or lost."""
+    """Stored blocks are counted when the folder is opened, and when one is persisted or lost."""
     root = open_root()
     assert (0, 0) == root.kept.counts
     keep(root)

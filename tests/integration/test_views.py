@@ -1,4 +1,4 @@
-"""The web views: whoever is asked answers for the group, and says whose part is missing."""
+"""The web views: every worker answers for the group, and names the workers that are silent."""
 
 import contextlib
 import time
@@ -82,7 +82,7 @@ def application(faust_app, settings):
 
 @pytest.fixture(autouse=True)
 def group(faust_app, tables, monkeypatch):
-    """What Faust knows of the group: this worker holds all partitions, until told otherwise."""
+    """What Faust knows of the group: this worker has all partitions, unless a test changes that."""
     assert tables
     faust_app.web.init_server()
     monkeypatch.setattr(progress.readiness, "is_ready", lambda _: True)
@@ -136,7 +136,7 @@ async def client(serve):
 
 @pytest.fixture
 async def peer():
-    """Another worker of the group: answers what `answers` has for a path, counts who asked."""
+    """Another worker of the group: it gives the answers in `answers`, and counts the requests."""
     peer = types.SimpleNamespace(answers={}, asked=[], key=None)
 
     async def answer(request):
@@ -173,7 +173,7 @@ async def get(client, path, *, status=200, **kwargs):
 
 
 async def test_nothing(client):
-    """A group that has no files says so."""
+    """A group without files has an empty list."""
     assert {
         "totals": dict.fromkeys(("files", "complete", "bytes", "persisted_bytes", "superseded"), 0),
         "deliveries": [],
@@ -187,7 +187,7 @@ async def test_nothing(client):
 
 
 async def test_pages(client):
-    """Pages are in order of name, and together are all files, each once."""
+    """Pages are in order of name, and contain every file once."""
     for number, file_id in enumerate(reversed(IDS)):
         stored_file(file_id, f"f{number:02}", persisted=[0, 1, 2] if number % 2 else [0])
     seen = []
@@ -205,7 +205,7 @@ async def test_pages(client):
 
 
 async def test_superseded(client):
-    """Earlier versions of a file are listed and counted apart: what is current can be all there."""
+    """Earlier versions are listed and counted apart, so the current files can be complete."""
     known = {"state": "superseded", "superseded_by": IDS[1]}
     stored_file(IDS[0], "a", persisted=[0, 1], run_at=7.0, **known)
     stored_file(IDS[1], "a", persisted=[0, 1, 2], run_at=7.0)
@@ -222,7 +222,7 @@ async def test_superseded(client):
 
 
 async def test_pages_by_next(client, group, peer):
-    """Each page says where the next one begins, however many files there are."""
+    """Each page has the place where the next one begins, for any number of files."""
     names = ["a", "a", "b", *(f"c:{number:02}&%/\u00e4" for number in range(37))]
     for number, (file_id, name) in enumerate(zip(reversed(IDS), names, strict=True)):
         stored_file(file_id, name, persisted=[0] if number % 2 else ())
@@ -242,7 +242,7 @@ async def test_pages_by_next(client, group, peer):
 
 
 async def test_search_and_state(client):
-    """Search finds part of a name in any case; state finds what is in that state."""
+    """A search finds part of a name in any case; a state finds the files in that state."""
     stored_file(IDS[0], "Logs/A.csv", persisted=[0, 1, 2])
     stored_file(IDS[1], "logs/b.csv", persisted=[0])
     stored_file(IDS[2], "c.csv", state="failed")
@@ -265,7 +265,7 @@ async def test_search_and_state(client):
     "query", ["state=bogus", "state=COMPLETE", "state=%1b[31m", "after=x", "after=%C3%A9:x"]
 )
 async def test_bad_selection(client, query):
-    """A state that no file can be in is refused, with those that there are."""
+    """An unknown state is refused; the answer names the known ones."""
     answer = await get(client, f"/progress/?{query}", status=400)
     assert "expected" in answer["error"]
     assert answer["error"].isprintable()
@@ -278,7 +278,7 @@ async def test_bad_selection(client, query):
     "number", ["-1", "x", "", "1.5", "1e3", "\u00b2", "\u0661x", "9" * 5000, "10000001", "0x10"]
 )
 async def test_bad_number(client, name, number):
-    """A number that is none, or too large, is refused in one line that names it."""
+    """A number that is invalid or too large is refused in one line that names it."""
     answer = await get(client, "/progress/", params={name: number}, status=400)
 
     assert answer["error"].startswith(f"{name} is ")
@@ -286,7 +286,7 @@ async def test_bad_number(client, name, number):
 
 
 async def test_page_is_limited(client):
-    """Nobody may ask for all files at once."""
+    """A page has a maximum number of files."""
     assert "1000" in (await get(client, "/progress/?limit=1001", status=400))["error"]
     assert [] == (await get(client, "/progress/?limit=1000&offset=10000"))["files"]
 
@@ -304,7 +304,7 @@ async def test_hostile_name(client):
 
 
 async def test_one_file(client):
-    """A file's progress is what is persisted of it."""
+    """A file's progress is computed from its persisted blocks."""
     stored_file(IDS[0], "a", persisted=[0, 2])
     answer = await get(client, f"/progress/{IDS[0]}/")
 
@@ -322,7 +322,7 @@ async def test_one_file(client):
 
 
 async def test_blocks(client):
-    """Which blocks are missing is said, of a large file only the first."""
+    """The missing blocks are listed; of a large file only the first ones."""
     stored_file(IDS[0], "a", persisted=[0, 2])
     answer = await get(client, f"/progress/{IDS[0]}/blocks/")
     assert ([1], "05", 2) == (
@@ -342,7 +342,7 @@ async def test_blocks(client):
 )
 @pytest.mark.parametrize("below", ["", "blocks/"])
 async def test_unknown_file(client, file_id, below):
-    """What is not known is 404, and never 0 %."""
+    """An unknown file is answered with 404, not with 0 %."""
     answer = await get(client, f"/progress/{file_id}/{below}", status=404)
 
     assert answer["error"].endswith("is known")
@@ -371,7 +371,7 @@ def clock(monkeypatch):
 
 @pytest.mark.usefixtures("clock")
 async def test_machines(client):
-    """A machine is up while its heartbeats are received, whatever its clock says."""
+    """A machine is up while its heartbeats are received, whatever its clock is."""
     store_machine("b")
     store_machine("a", silent=16.0, state="holding")
     store_machine("c", state="stopped")
@@ -398,7 +398,7 @@ async def test_machines(client):
 
 @pytest.mark.usefixtures("clock")
 async def test_why_the_group_waits(client, faust_app):
-    """Who holds and who is silent is said once for all, this worker included."""
+    """Machines that hold or are silent are listed once, including this worker."""
     assert [] == (await get(client, "/machines/"))["waiting"]
     store_machine("w2", silent=12.0, partitions=(1,), session_timeout=30.0)
     store_machine("w3", state="holding", reason="disk full")
@@ -417,7 +417,7 @@ async def test_why_the_group_waits(client, faust_app):
 
 @pytest.mark.usefixtures("clock")
 async def test_machines_that_answer_are_up(client, group, peer):
-    """Who answers is up, also when the part of the table with its row is nobody's just now."""
+    """A machine that answers is up, even if no worker has its row now."""
     group.own, group.urls = {0}, {peer.url: {1}}
     store_machine("w2", silent=60.0)
     theirs = Presence.first(Heartbeat(machine="w2", group="g1", state="running", at=NOW), now=NOW)
@@ -443,7 +443,7 @@ DAMAGED = {
 
 @pytest.mark.parametrize("raw", DAMAGED.values(), ids=DAMAGED)
 async def test_damaged_row(client, caplog, raw):
-    """A row that cannot be read is passed over, with a warning, and hides no other one."""
+    """A damaged row is skipped with a warning, and the other rows are shown."""
     stored_file(IDS[0], "a", persisted=[0])
     files.data[IDS[1].encode()] = files.data[b"\xff"] = raw
     beat = Heartbeat(machine="b", group="g1", state="running")
@@ -465,7 +465,7 @@ async def test_damaged_row(client, caplog, raw):
 
 
 async def test_row_with_a_damaged_key(client, caplog):
-    """Nor does a key that is no text."""
+    """A row whose key is no text is skipped as well."""
     stored_file(IDS[0], "a")
     key = b"\xff"
     files.data[key] = files.data[IDS[0].encode()]
@@ -475,7 +475,7 @@ async def test_row_with_a_damaged_key(client, caplog):
 
 
 async def test_health(client, faust_app, monkeypatch):
-    """A worker that has its tables is ready, until it stops; it lives as long as it answers."""
+    """A worker with its tables is ready until it stops; it is live as long as it answers."""
     monkeypatch.setattr(progress.readiness, "block_partitions", lambda _app: [0, 3])
     for is_ready, stopping, status, state in [
         (True, False, 200, "running"),
@@ -498,7 +498,7 @@ async def test_health(client, faust_app, monkeypatch):
 
 @pytest.mark.parametrize("path", ["/health/", "/health/ready/"])
 async def test_not_ready_while_it_cannot_work(client, faust_app, monkeypatch, path):
-    """A worker that holds, has no cluster or no tables is not ready, and says why."""
+    """A worker that holds, or lacks brokers or tables, is not ready, and says why."""
     now = [0.0]
     monkeypatch.setattr(progress.readiness, "block_partitions", lambda _app: [0])
     monkeypatch.setattr(faust_app, "stats", WorkerStats())
@@ -532,7 +532,7 @@ def theirs(**fields):
 
 
 async def test_others_are_asked(client, group, peer):
-    """Lists of all workers are merged in order, and the totals added up."""
+    """The lists of all workers are merged in order, and the totals are added up."""
     stored_file(IDS[0], "b", persisted=[0, 1, 2])
     group.own, group.urls = {0, 1}, {peer.url: {2}}
     peer.answers["/progress/"] = (200, theirs(size=5, block_size=5, blocks=1))
@@ -557,7 +557,7 @@ async def test_others_are_asked(client, group, peer):
 
 
 async def test_order_of_activity(client, group, peer):
-    """What is under way comes first, whoever holds it; a delivery is apart from all history."""
+    """Active files come first, on whichever worker; superseded ones come last."""
     stored_file(IDS[0], "b", persisted=[0, 1, 2], run_at=5.0)
     stored_file(IDS[1], "c", persisted=[0], run_at=7.0)
     group.own, group.urls = {0, 1}, {peer.url: {2}}
@@ -591,7 +591,7 @@ async def test_order_of_activity(client, group, peer):
 
 
 async def test_local_answer(client, group, peer):
-    """Who is asked by another worker does not ask on."""
+    """A worker that is asked by a peer asks no other peer."""
     stored_file(IDS[0], "b")
     group.own, group.urls = {0, 1}, {peer.url: {2}}
     assert 1 == (await get(client, "/progress/?local=1&limit=10000"))["matching"]
@@ -601,7 +601,7 @@ async def test_local_answer(client, group, peer):
 
 
 async def test_not_ready(client, faust_app, monkeypatch):
-    """A worker that gives its partitions away, or has just got them, does not guess."""
+    """A worker whose partitions are being revoked or assigned answers that it is not ready."""
     stored_file(IDS[0], "b")
     monkeypatch.setattr(progress.readiness, "is_ready", lambda _: False)
     for path in (
@@ -620,7 +620,7 @@ async def test_not_ready(client, faust_app, monkeypatch):
 
 @pytest.mark.parametrize("what", ["down", "error", "slow", "no json", "moved"])
 async def test_silent_worker(client, group, peer, monkeypatch, what):
-    """Who does not answer is named, and the rest is shown."""
+    """A worker that does not answer is named, and the rest is shown."""
     stored_file(IDS[0], "a")
     group.own, group.urls = {0, 1}, {peer.url: {2}}
     if what == "down":
@@ -648,7 +648,7 @@ async def test_silent_worker(client, group, peer, monkeypatch, what):
 
 
 async def test_workers_that_cannot_be_told_apart(client, group, faust_app):
-    """Workers that all call themselves loopback are named as missing, not taken for nobody."""
+    """Workers that all advertise a loopback address are named as missing."""
     stored_file(IDS[0], "a")
     group.own = {routing.partition_of(IDS[0].encode())}
     group.urls = {str(faust_app.conf.canonical_url): {0, 1, 2}}
@@ -665,7 +665,7 @@ async def test_workers_that_cannot_be_told_apart(client, group, faust_app):
 
 
 async def test_file_of_another_worker(client, group, peer):
-    """Each of 40 files is asked of the worker that holds it, and of nobody else."""
+    """A request for each of 40 files is forwarded to the worker that has it, and no other."""
     group.own, group.urls = {0}, {peer.url: {1, 2}}
     for file_id in IDS:
         stored_file(file_id, "mine")
@@ -678,7 +678,7 @@ async def test_file_of_another_worker(client, group, peer):
 
 
 async def test_file_of_a_worker_that_does_not_answer(client, group):
-    """A file whose worker does not answer is not called unknown."""
+    """If the worker that has a file does not answer, the file is not called unknown."""
     group.own, group.urls = set(), {"http://127.0.0.1:1": {0, 1, 2}}
     for below in ("", "blocks/"):
         answer = await get(client, f"/progress/{IDS[0]}/{below}", status=503)
@@ -686,7 +686,7 @@ async def test_file_of_a_worker_that_does_not_answer(client, group):
 
 
 async def test_file_that_nobody_holds(client, group, peer):
-    """While partitions move nobody may hold a file; nor are workers sent in circles."""
+    """During a rebalance no worker may have a file; a request is not forwarded in a circle."""
     group.own, group.urls = set(), {}
     await get(client, f"/progress/{IDS[0]}/", status=503)
 
@@ -701,7 +701,7 @@ WITH_TOKEN = {"Authorization": f"Bearer {TOKEN}"}
 
 @pytest.fixture
 async def guarded(serve, group, peer, faust_app, monkeypatch):
-    """Asks one of two workers that have a token; `peer` is the other one, and has it too."""
+    """Asks one of two workers that have a token; `peer` is the other one."""
     flags = {"web_host": "192.0.2.1", "web_token": TOKEN}
     settings = Settings.load(machine_id="m1", group_id="g1", **flags)
     monkeypatch.setattr(faust_app, "settings", settings)
@@ -713,7 +713,7 @@ async def guarded(serve, group, peer, faust_app, monkeypatch):
 
 
 async def test_the_token_is_not_sent(guarded, peer):
-    """Workers prove themselves to each other; what travels is no token, and differs each time."""
+    """Workers prove themselves to each other without sending the token, anew each time."""
     for path in ("/progress/", "/machines/", "/progress/"):
         assert [] == (await get(guarded, path, headers=WITH_TOKEN))["silent"]
 
@@ -723,7 +723,7 @@ async def test_the_token_is_not_sent(guarded, peer):
 
 
 async def test_answer_without_proof(guarded, peer, caplog):
-    """What an address answers that does not prove itself does not count; it is named."""
+    """An answer without a valid proof does not count; its address is named."""
     for key in (None, worker_proofs.group_key("T" * 20, "g1")):
         peer.key = key
         for path in ("/progress/", "/machines/"):
@@ -738,7 +738,7 @@ async def test_answer_without_proof(guarded, peer, caplog):
 
 
 async def test_question_is_for_one_address(guarded, peer):
-    """A question that is handed on to a worker, or repeated, is refused."""
+    """A request that is passed on to another worker, or repeated, is refused."""
     await get(guarded, "/machines/", headers=WITH_TOKEN)
     (asked,) = peer.asked
     headers = {"Authorization": asked.headers["Authorization"]}
@@ -747,7 +747,7 @@ async def test_question_is_for_one_address(guarded, peer):
 
 
 async def test_worker_answers_with_proof(guarded, faust_app):
-    """A worker takes a question once, and proves its answer, also when it is an error."""
+    """A worker accepts a signed request once, and signs its answer, also an error."""
     key = worker_proofs.group_key(TOKEN, "g1")
     unknown = next(i for i in IDS if routing.partition_of(i.encode()) == 0)
     for path, status in [("/progress/?local=1", 200), (f"/progress/{unknown}/?local=1", 404)]:
@@ -770,13 +770,13 @@ async def test_worker_answers_with_proof(guarded, faust_app):
 
 @pytest.mark.parametrize("path", ["/progress/?local=1", "/machines/?local=1"])
 async def test_local_is_for_workers(guarded, path):
-    """Whoever has the token alone asks for the whole group."""
+    """A client that only has the token cannot ask for one worker's part."""
     answer = await get(guarded, path, headers=WITH_TOKEN, status=403)
     assert "for the workers of the group" in answer["error"]
 
 
 async def test_only_loopback_without_a_token(client, group):
-    """Without a token no address is asked that another machine may have."""
+    """Without a token only loopback addresses are asked."""
     group.own, group.urls = {0, 1}, {"http://192.0.2.7:6066": {2}}
     assert ["http://192.0.2.7:6066"] == (await get(client, "/progress/"))["silent"]
 
@@ -796,7 +796,7 @@ IMPOSSIBLE = {
 
 @pytest.mark.parametrize("what", IMPOSSIBLE)
 async def test_impossible_answer(client, group, peer, monkeypatch, what):
-    """An answer of another size or shape is none: the address is named, and the rest shown."""
+    """An answer of another size or shape is ignored: its address is named, the rest is shown."""
     monkeypatch.setattr(peers, "ANSWER_BYTES", 100_000)
     stored_file(IDS[0], "a")
     group.own, group.urls = {0, 1}, {peer.url: {2}}
@@ -809,7 +809,7 @@ async def test_impossible_answer(client, group, peer, monkeypatch, what):
 
 
 async def test_who_is_asked(client, group, peer, monkeypatch):
-    """Files are asked of who holds some, machines of every worker, and never of too many."""
+    """Workers with partitions are asked for files, all workers for machines, up to a limit."""
     monkeypatch.setattr(peers, "MAX_PEERS", 5)
     peer.answers["/machines/"] = (200, {"partitions": [2], "machines": []})
     peer.answers["/progress/"] = (200, theirs())
@@ -823,7 +823,7 @@ async def test_who_is_asked(client, group, peer, monkeypatch):
 
 
 async def test_worker_without_what_it_was_said_to_hold(client, group, peer):
-    """Partitions of which no answer came are named, whoever was said to hold them."""
+    """Partitions without an answer are named, whichever worker should have them."""
     group.own, group.urls = {0}, {peer.url: {1, 2}}
     peer.answers["/progress/"] = (200, theirs())
     (silent,) = (await get(client, "/progress/"))["silent"]
@@ -834,7 +834,7 @@ async def test_worker_without_what_it_was_said_to_hold(client, group, peer):
 
 
 def test_routes(faust_app):
-    """There is nothing to ask but what is listed here, and nothing of it changes anything."""
+    """There are no other routes than these, and none of them changes anything."""
     found = {
         (route.resource.canonical, route.method) for route in faust_app.web.web_app.router.routes()
     }
@@ -845,7 +845,7 @@ def test_routes(faust_app):
 
 @pytest.mark.parametrize("path", ["/progress/", "/machines/"])
 async def test_too_many_lists(client, monkeypatch, path):
-    """Whoever asks for one list too many is told when to ask again; the rest is answered."""
+    """A request for one list too many is refused with a time to retry; others are answered."""
     gate = table_reader.ListGate(table_reader.LISTS_AT_ONCE)
     monkeypatch.setattr(table_reader, "_gates", {False: gate, True: table_reader.ListGate(1)})
     with contextlib.ExitStack() as lists:
@@ -867,7 +867,7 @@ async def test_without_slash(client, path):
 
 
 async def test_no_such_page(client):
-    """A path that is no view is refused as all is: in JSON, with what there is."""
+    """An unknown path is refused with JSON that lists the known ones."""
     found = await get(client, "/nowhere/", status=404)
     assert found["error"].startswith("no such view; there are /progress/, ")
 
@@ -877,7 +877,7 @@ async def test_no_such_page(client):
     [("/progress/", 200), ("/nowhere", 404), ("/progress/x/", 404), ("/broken", 500)],
 )
 async def test_security_headers(client, path, status):
-    """Every answer tells the browser to trust nothing, an error too; none tells a secret."""
+    """Every answer, also an error, has the security headers; none has a secret."""
     async with client.get(path) as answer:
         assert status == answer.status
         assert SECURITY_HEADERS.items() <= answer.headers.items()
@@ -900,7 +900,7 @@ async def test_security_headers(client, path, status):
     ],
 )
 async def test_pages_from_elsewhere(client, headers, status):
-    """What a page from elsewhere has a browser ask is refused before anything is read."""
+    """A request that another site's page makes is refused before anything is read."""
     own = str(client.make_url("/")).rstrip("/")
     headers = {name: value.format(own=own) for name, value in headers.items()}
     for path in ("/progress/", "/machines/", "/metrics"):
@@ -917,7 +917,7 @@ async def test_no_body(client):
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "SEARCH"])
 async def test_nothing_can_be_changed(client, method):
-    """Only reading is allowed."""
+    """Only methods that read are allowed."""
     async with client.request(method, "/progress/") as answer:
         assert 405 == answer.status
         assert SECURITY_HEADERS.items() <= answer.headers.items()
@@ -943,7 +943,7 @@ async def test_nothing_can_be_changed(client, method):
     ],
 )
 async def test_host(client, host, status):
-    """A page that calls itself by another name (DNS rebinding) gets nothing."""
+    """A request for another host name (DNS rebinding) is refused."""
     async with client.get("/machines/", headers={"Host": host}) as answer:
         assert status == answer.status
 
@@ -963,7 +963,7 @@ async def test_host(client, host, status):
 )
 @pytest.mark.parametrize("path", ["/progress/", "/metrics", "/health/live/", "/"])
 async def test_token(serve, header, status, path):
-    """Where a token is wanted nothing is shown without it."""
+    """If a token is set, requests without it are refused."""
     client = await serve(web_host="0.0.0.0", web_token="t" * 20)  # noqa: S104
     headers = {} if header is None else {"Authorization": header}
     async with client.get(path, headers=headers) as answer:
@@ -972,7 +972,7 @@ async def test_token(serve, header, status, path):
 
 
 def test_fold_status(faust_app, tables):
-    """A word on a file goes to its row; a heartbeat to its machine's; what is set aside nowhere."""
+    """A status goes to its file's row, a heartbeat to its machine's, other records nowhere."""
     assert faust_app
     assert tables
     assert folds.file_row(b"x") is None

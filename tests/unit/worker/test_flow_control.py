@@ -1,4 +1,4 @@
-"""Flow control: a record that came in is taken out, however often flow is resumed."""
+"""Flow control: a record that was queued is taken out, however often flow is resumed."""
 
 from mode.utils.queues import FlowControlEvent, FlowControlQueue
 
@@ -36,7 +36,7 @@ async def test_suspended_again():
 
 
 async def test_fault_of_mode():
-    """The flow control of mode loses it; if not, ours may be deleted."""
+    """The flow control of mode loses the record; if not, the override may be deleted."""
     assert queue_after_resuming_twice(FlowControlEvent()).empty()
 
 
@@ -48,7 +48,7 @@ def test_is_used():
 
 
 async def test_full_queue_holds_up_nobody():
-    """A queue asks for no more when it is full, and takes what was fetched all the same."""
+    """A full queue asks for no more records, and accepts those that were fetched."""
     app = create_app(Settings(machine_id="m"))
     app.flow_control.resume()
     queue = app.FlowControlQueue(maxsize=8, clear_on_resume=True)
@@ -68,7 +68,7 @@ async def test_full_queue_holds_up_nobody():
 
 
 async def test_recovery_has_a_bound():
-    """Where nobody heeds the pressure, the queue is full in the end."""
+    """Where pressure is ignored, as in a recovery, the queue is full in the end."""
     app = create_app(Settings(machine_id="m"))
     queue = app.FlowControlQueue(maxsize=8)
     for number in range(8 + FETCHED_RECORDS):

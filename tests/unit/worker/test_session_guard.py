@@ -1,4 +1,4 @@
-"""After a gap the worker writes nothing until it would have heard of a rebalance."""
+"""After a gap, the worker writes nothing until it would know of a rebalance."""
 
 from types import SimpleNamespace
 

@@ -1,4 +1,4 @@
-"""The watchdog: what is stuck is noticed, what is only slow, waiting or frozen is not."""
+"""The watchdog: it notices a stuck worker, and not a slow, waiting or suspended one."""
 
 import subprocess
 import sys
@@ -15,7 +15,7 @@ PLACE, OTHER = ("data-blocks", 3), ("processing-status", 0)
 
 
 class Worker:
-    """A worker as samples show it; what it is now can be changed between looks."""
+    """A worker as the samples show it; a test changes its state between looks."""
 
     def __init__(self):
         self.now = 1000.0
@@ -36,19 +36,19 @@ class Worker:
         return self._watchdog.judge(Sample(now=self.now, **self.seen))
 
     def alarm_within(self, seconds):
-        """Look until there is an alarm; return it, empty when there is none."""
+        """Look until there is an alarm; return it, or an empty string."""
         looks = int(seconds / LOOK_SECONDS)
         return next(filter(None, (self.look() for _ in range(looks))), "")
 
 
 @pytest.fixture
 def worker():
-    """A worker with four records to do."""
+    """A worker with four records to process."""
     return Worker()
 
 
 def test_silent_loop(worker):
-    """An event loop is stuck when it was silent in many looks in a row, and not before."""
+    """An event loop counts as stuck after many consecutive looks without an answer."""
     worker.seen |= {"committed": {PLACE: 9}}
     reasons = [worker.look(loop_answered=False) for _ in range(LOOP_LOOKS - 1)]
     assert {""} == set(reasons)
@@ -61,7 +61,7 @@ def test_silent_loop(worker):
 
 
 def test_busy_loop(worker):
-    """While something keeps the event loop busy no partition hangs; afterwards one may."""
+    """While the event loop is busy, no partition counts as stuck."""
     looks = int(2 * PATIENCE / LOOK_SECONDS)
     reasons = [worker.look(loop_answered=number % 4 == 0) for number in range(looks)]
     assert {""} == set(reasons)
@@ -76,33 +76,33 @@ def test_silent_loop_without_a_broker(worker):
 
 
 def test_stuck(worker):
-    """Records to do, none taken, none committed for longer than the patience: it is stuck."""
+    """With records to process, none taken and none committed for too long, it is stuck."""
     assert not worker.alarm_within(PATIENCE)
     assert "data-blocks-3: 4 records" in worker.alarm_within(3 * LOOK_SECONDS)
 
 
 def test_never_committed(worker):
-    """A group that has committed nothing yet can be stuck as well."""
+    """A group without commits can be stuck as well."""
     worker.seen |= {"committed": {}, "taken": {}}
 
     assert "9 records" in worker.alarm_within(2 * PATIENCE)
 
 
 def test_all_is_done(worker):
-    """With nothing to do there is nothing to be stuck at, for a week."""
+    """Without records to process, it is not stuck, not after a week."""
     worker.seen |= {"committed": {PLACE: 9}}
 
     assert not worker.alarm_within(7 * 24 * 3600)
 
 
 def test_slow_block(worker):
-    """A big block over a slow line takes frames and commits nothing for hours: no alarm."""
+    """A large block over a slow link takes frames and commits nothing for hours: no alarm."""
     for number in range(1000):
         assert not worker.look(after=PATIENCE / 2, taken={PLACE: number})
 
 
 def test_heartbeats_hide_nothing(worker):
-    """Other partitions that move, and the machines' heartbeats always do, excuse none."""
+    """Progress in other partitions does not hide a stuck one."""
     reasons = [
         worker.look(
             taken={PLACE: 5, OTHER: n}, committed={PLACE: 5, OTHER: n}, ends={PLACE: 9, OTHER: 99}
@@ -114,7 +114,7 @@ def test_heartbeats_hide_nothing(worker):
 
 
 def test_holding(worker):
-    """A paused worker (a full disk) waits on purpose, and reports it itself."""
+    """A paused worker (a full disk) is not stuck."""
     worker.seen |= {"holding": True}
 
     assert not worker.alarm_within(24 * 3600)
@@ -122,7 +122,7 @@ def test_holding(worker):
 
 @pytest.mark.parametrize("ready", [True, False])
 def test_frozen(worker, ready):
-    """A machine that slept, or a process that was stopped, for hours has not been looked at."""
+    """The time for which a machine or process was suspended does not count."""
     worker.look(ready=ready)
 
     assert not worker.look(after=10 * 3600.0)
@@ -130,7 +130,7 @@ def test_frozen(worker, ready):
 
 
 def test_no_broker(worker):
-    """Without a broker there is no judgement; when it is back, time goes on from where it was."""
+    """Without a broker there is no judgement; when it answers again, counting resumes."""
     assert not worker.alarm_within(PATIENCE / 2)
     known = {name: worker.seen[name] for name in ("committed", "ends")}
     worker.seen |= dict.fromkeys(known)
@@ -162,7 +162,7 @@ def test_recovery(worker):
 
 
 def test_taken_by_place():
-    """What is taken is counted for each partition of each topic by itself."""
+    """Records are counted for each partition of each topic."""
     stats = WorkerStats()
     for place in (PLACE, OTHER, PLACE):
         stats.took(*place)
@@ -195,7 +195,7 @@ sys.exit(1)
 
 
 def test_process_ends():
-    """The process ends with the documented code, whatever fails on the way."""
+    """The process ends with the documented code, whatever fails before."""
     done = subprocess.run(
         [sys.executable, "-c", STUCK], capture_output=True, text=True, check=False, timeout=120
     )

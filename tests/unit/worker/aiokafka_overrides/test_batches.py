@@ -1,4 +1,4 @@
-"""Record batches: what aiokafka reads is read the same, and what it cannot stops nothing."""
+"""Record batches: valid ones are decoded as aiokafka does, and bad ones stop no partition."""
 
 import functools
 import itertools
@@ -44,7 +44,7 @@ RECORDS = st.lists(
 
 
 def fetched(data, *, reader=MemoryRecords, start=0):
-    """Return the records that aiokafka's own fetcher takes from *data*, and where it goes on."""
+    """Return the records that aiokafka's own fetcher takes from *data*, and its next offset."""
     place = TopicPartition("t", 0)
     arguments = {"check_crcs": True, "isolation_level": fetcher.READ_UNCOMMITTED}
     partition = fetcher.PartitionRecords(place, reader(data), None, start, None, None, **arguments)
@@ -57,7 +57,7 @@ def values(data):
 
 
 def whole(data):
-    """Return whether the offsets of *data* are all there, in order, and the fetcher goes on."""
+    """Return whether *data* gave all its offsets in order, and the fetcher continues after it."""
     records, end = fetched(data)
     return [r.offset for r in records] == list(range(records[0].offset, end))
 
@@ -71,7 +71,7 @@ def reason(record):
 
 @given(RECORDS, st.sampled_from([0, 8, 16]), st.sampled_from([0, -1, 1 << 40]))
 def test_same_as_aiokafka(records, attributes, stamp):
-    """What aiokafka can read is read as it reads it, to the last field."""
+    """What aiokafka can decode is decoded as it does, to the last field."""
     fields = {"attributes": attributes, "first_timestamp": stamp, "max_timestamp": 5}
     data = built(records, base_offset=BASE, **fields) + built(ABC, base_offset=BASE + 50)
 
@@ -90,12 +90,12 @@ def test_compressed(codec):
 
 
 def test_from_the_middle():
-    """A fetch that goes on in the middle of a batch gets the records from there on."""
+    """A fetch that begins in the middle of a batch gets the records from there on."""
     assert [BASE + 2] == [r.offset for r in fetched(GOOD, start=BASE + 2)[0]]
 
 
 def test_compacted():
-    """Offsets that Kafka's compaction took out are passed over, within and behind the records."""
+    """Offsets that compaction removed are skipped, between the records and after them."""
     body = bytearray(GOOD[HEADER.size :])
     places = [at + 3 for at in record_starts(GOOD)]
     for place, delta in zip(places, (1, 4, 6), strict=True):
@@ -116,7 +116,7 @@ def record_starts(batch):
 
 
 def test_control_batch():
-    """What Kafka writes for transactions is passed over, even if nobody could read it."""
+    """Kafka's control batches of transactions are skipped, even if they cannot be decoded."""
     control = sealed(GOOD, b"???", attributes=0x20 | 0x10 | 3)
     later = built(ABC, base_offset=BASE + 3)
 
@@ -125,7 +125,7 @@ def test_control_batch():
 
 
 def test_fault_of_aiokafka():
-    """Aiokafka's own reader raises on a header that is not UTF-8; if not, ours may be deleted."""
+    """Aiokafka's own reader raises on a header that is not UTF-8; if not, delete the override."""
     data = built([(b"k", b"v", [("name", b"1")])]).replace(b"name", b"\xff\xfe\xfd\xfc")
     with pytest.raises(UnicodeDecodeError):
         fetched(sealed(data), reader=memory_records.MemoryRecords)
@@ -134,7 +134,7 @@ def test_fault_of_aiokafka():
 @pytest.mark.parametrize("codec", [None, "gzip", "zstd"])
 @pytest.mark.parametrize("name", [b"\xff\xfe\xfd\xfc", b"\xed\xa0\x80.", b"sal\xe9"])
 def test_header_name(codec, name):
-    """A header whose name is no UTF-8 is one more header without meaning, and the frame is good."""
+    """A header whose name is not UTF-8 is ignored, and the frame is valid."""
     data = built([(FRAME.key, VALUE, [*frames.encode(FRAME), ("NAME", b"1")]), *ABC])
     data = sealed(data, data[HEADER.size :].replace(b"NAME", name))
     records, end = fetched(compressed(data, codec) if codec else data)
@@ -145,7 +145,7 @@ def test_header_name(codec, name):
 
 
 def test_many_headers():
-    """Of 200,000 headers so many are read that the record is malformed, and no more are held."""
+    """Of 200,000 headers only so many are decoded that the record is malformed."""
     headers = [(f"{n}", b"") for n in range(200_000)]
     data = built([(FRAME.key, VALUE, frames.encode(FRAME) + headers), *ABC])
     tracemalloc.start()
@@ -183,7 +183,7 @@ def test_many_headers():
     ],
 )
 def test_refused(batch, said):
-    """Of a batch that cannot be read each offset gives a record that says why, without bytes."""
+    """For each offset of a batch that cannot be decoded there is a record with the reason."""
     later = built(ABC, base_offset=BASE + 3)
     records, end = fetched(batch + later)
 
@@ -198,7 +198,7 @@ def test_refused(batch, said):
 @pytest.mark.parametrize("codec", [None, "gzip", "zstd"])
 @pytest.mark.parametrize("wrong", ["cut", "too few", "offset"])
 def test_rest_refused(codec, wrong):
-    """What comes before the part that cannot be read is read; the rest is refused, to the last."""
+    """Records before the damage are decoded; all records after it are refused."""
     second = record_starts(GOOD)[1]
     body = bytearray(GOOD[HEADER.size :])
     changes = {}
@@ -231,7 +231,7 @@ def test_forged_offset(delta):
 
 @pytest.mark.parametrize("delta", [-1, -4, -(1 << 31)])
 def test_forged_end(delta):
-    """A batch that says that it ends before it begins does not make the fetcher go back."""
+    """A batch whose end is before its beginning does not make the fetcher go back."""
     assert ([(BASE, b"k", b"first")], BASE + 1) == (
         values(batch := sealed(GOOD, last_offset_delta=delta)),
         fetched(batch)[1],
@@ -239,7 +239,7 @@ def test_forged_end(delta):
 
 
 def test_huge_refusal():
-    """A batch that says that it covers two thousand million offsets costs what is taken of it."""
+    """A batch that covers two thousand million offsets takes memory only for what is read."""
     batch = sealed(GOOD, count=(1 << 31) - 1, last_offset_delta=(1 << 31) - 1)
     records = itertools.islice(MemoryRecords(batch).next_batch(), 64)
 
@@ -248,7 +248,7 @@ def test_huge_refusal():
 
 @pytest.mark.parametrize("place", [HEADER.size, HEADER.size + 20, 24, len(GOOD) - 1])
 def test_check_sum(place):
-    """A batch that changed on its way is fetched again, as aiokafka does it."""
+    """A batch with a wrong CRC is fetched again, as aiokafka does it."""
     data = bytearray(GOOD)
     data[place] ^= 1
 
@@ -258,7 +258,7 @@ def test_check_sum(place):
 
 @pytest.mark.parametrize("length", [-(1 << 31), -13, -12, -1, 0, 3, 4, 5, 48])
 def test_too_short(length):
-    """What is shorter than its own header is no batch: it is fetched again."""
+    """Bytes shorter than a batch's header are no batch, and are fetched again."""
     data = GOOD[:8] + struct.pack(">i", length) + GOOD[12:]
 
     with pytest.raises(CorruptRecordException, match="less than its own header"):
@@ -267,7 +267,7 @@ def test_too_short(length):
 
 @pytest.mark.parametrize("cut", [1, 50, len(GOOD) - 12, len(GOOD) - 1, len(GOOD)])
 def test_cut_off(cut):
-    """The last batch of an answer may be cut off: it is left for the next one."""
+    """An incomplete last batch of a response is left for the next fetch."""
     data = GOOD + built(ABC, base_offset=BASE + 3)[:-cut]
 
     assert (fetched(GOOD), len(data)) == (fetched(data), MemoryRecords(data).size_in_bytes())
@@ -299,7 +299,7 @@ def seeds():
 
 @given(st.data())
 def test_anything(data):
-    """Whatever a batch with a right check sum says, it gives records of offsets of its own."""
+    """Any batch with a valid CRC gives only records with offsets of the batch."""
     batch = data.draw(st.sampled_from(seeds()))
     body = bytearray(batch[HEADER.size :])
     for place, byte in data.draw(
@@ -325,7 +325,7 @@ def test_anything(data):
 @given(st.binary(max_size=200))
 @example(GOOD[:16] + b"\2")
 def test_any_bytes(data):
-    """Bytes that are no batches are fetched again, or are none; nothing else happens."""
+    """Bytes that are no batches are fetched again or ignored."""
     try:
         fetched(data)
     except CorruptRecordException:
@@ -354,7 +354,7 @@ for record in MemoryRecords(data).next_batch():
 @pytest.mark.skipif(sys.platform != "linux", reason="limits memory, and asks /proc how much it is")
 @pytest.mark.parametrize("codec", CODECS)
 def test_bomb(codec):
-    """A few KiB that would become 256 MiB are refused, where there is no memory for them."""
+    """A few KiB that decompress to 256 MiB are refused within limited memory."""
     size, headroom = 4 * MAX_PLAIN_BYTES, 3 * MAX_PLAIN_BYTES
     packed = bomb(codec, size)
     command = [sys.executable, "-c", UNDER_A_LIMIT, str(size), str(headroom)]
@@ -370,7 +370,7 @@ def test_bomb(codec):
 
 @pytest.mark.parametrize("codec", ["gzip", "zstd"])
 def test_largest(codec):
-    """What stays just within the bound is read."""
+    """A batch just within the limit is decoded."""
     (record,) = fetched(bomb(codec, MAX_PLAIN_BYTES - 100))[0]
 
     assert MAX_PLAIN_BYTES - 100 == len(record.value)

@@ -1,4 +1,4 @@
-"""What a broker is asked for: it must not keep a request that leaves a partition out."""
+"""The fetcher: a broker holds a request that leaves a partition out only for a short time."""
 
 import types
 
@@ -24,7 +24,7 @@ FIRST, SECOND, THIRD, FOURTH = LEADERS
 
 
 class Worker:
-    """A fetcher without Kafka, that has four partitions of two brokers."""
+    """A fetcher without Kafka, with four partitions on two brokers."""
 
     def __init__(self, kind=own_fetcher.Fetcher):
         self.fetcher = fetcher = object.__new__(kind)
@@ -47,15 +47,15 @@ class Worker:
         }
 
     def pause(self, tp):
-        """Hold *tp*, as Faust does while a stream's queue is full."""
+        """Pause *tp*, as Faust does while a stream's queue is full."""
         self._states[tp].paused = True
 
     def has(self, tp, *, patience=0):
-        """Have records of *tp* that nobody has taken yet."""
+        """Buffer records of *tp*."""
         self.fetcher._records[tp] = types.SimpleNamespace(calculate_backoff=lambda: patience)
 
     def waits(self):
-        """Return how long each broker may keep what it is asked now."""
+        """Return for how long each broker may hold the request that is made now."""
         assignment = types.SimpleNamespace(tps=list(LEADERS), state_value=self._states.get)
         requests = self.fetcher._get_actions_per_node(assignment)[0]
         return {node: request._max_wait_ms for node, request in requests}
@@ -68,19 +68,19 @@ def worker():
 
 
 def test_idle_worker_waits(worker):
-    """Asking for all, it may be kept waiting: an idle worker asks seldom."""
+    """A request for all partitions may be held for long: an idle worker asks seldom."""
     assert {LEFT: PATIENCE_MS, RIGHT: PATIENCE_MS} == worker.waits()
 
 
 def test_partition_being_read(worker):
-    """While one partition's records are handed on, news of the other must not keep it."""
+    """A request without a partition whose records are buffered is held only shortly."""
     worker.has(FIRST)
 
     assert {LEFT: own_fetcher.PARTIAL_WAIT_MS, RIGHT: PATIENCE_MS} == worker.waits()
 
 
 def test_fault_of_aiokafka():
-    """Aiokafka's own fetcher waits as long as ever then; if not, ours may be deleted."""
+    """Aiokafka's own fetcher waits for the whole time; if not, the override may be deleted."""
     worker = Worker(STOCK)
     worker.has(FIRST)
 
@@ -88,7 +88,7 @@ def test_fault_of_aiokafka():
 
 
 def test_partition_held(worker):
-    """The same while a stream has no room for more."""
+    """The same holds while a stream accepts no more records of a partition."""
     worker.pause(THIRD)
 
     assert {LEFT: PATIENCE_MS, RIGHT: own_fetcher.PARTIAL_WAIT_MS} == worker.waits()
@@ -102,7 +102,7 @@ def test_aiokafkas_own_patience_stays(worker):
 
 
 def test_lesser_patience_stays(worker):
-    """Who waits less anyway goes on so."""
+    """A shorter wait than the limit does not change."""
     worker.fetcher._fetch_max_wait_ms = 10
     worker.has(FIRST)
 
