@@ -1,4 +1,4 @@
-"""The documents say what the code does: whoever changes one of them changes both."""
+"""The documents describe what the code does: a change of one needs a change of the other."""
 
 import hashlib
 import importlib

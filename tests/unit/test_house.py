@@ -1,4 +1,4 @@
-"""The house: what holds for every file of the project, whoever wrote it."""
+"""Rules for every file of the project."""
 
 import ast
 import configparser

@@ -97,8 +97,8 @@ def test_memory_is_bounded(known, monkeypatch):
 def test_machines_are_heard(known):
     """All machines of the group are known by their heartbeats until they are forgotten.
 
-    Another worker under this machine id is told of only while it speaks: what lies on the topic
-    at the start may be this worker's own earlier run.
+    Another worker under this machine id is reported only for its new heartbeats: those on the
+    topic at the start may be of this worker's own earlier run.
     """
     own, spoken = [], {"state": "running", "at": time.time()}
     known._on_heartbeat = own.append

@@ -98,7 +98,7 @@ def test_reason():
 
 
 def test_broken_in_the_background():
-    """A fatal error that comes while polling breaks it too, and the thread goes on."""
+    """A fatal error that comes while polling breaks it too, and the thread continues."""
     stop = threading.Event()
 
     class Polled(Full):
@@ -130,7 +130,7 @@ def test_renewed():
 
 
 def test_frames_of_one_attempt():
-    """What was begun with a producer is not gone on with by the next: a piece is missing there."""
+    """An attempt does not continue with another producer: frames would be missing."""
     first, second = Full(times=1), Full()
     made = iter([first, second])
     box = BoundedProducer(lambda: next(made))

@@ -155,5 +155,5 @@ def test_anything(value, codec_, length):
     ],
 )
 def test_choice(compression, data, expected):
-    """``auto`` compresses only what shrinks; whoever asks for a codec gets it."""
+    """``auto`` compresses only data that shrinks; a codec that is set is used."""
     assert expected is codecs.choose(compression, data)

@@ -140,7 +140,7 @@ def test_table_is_long():
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_refused(name):
-    """What no producer of ours sends is refused, and the message is short."""
+    """A name that no producer of this project sends is refused, with a short message."""
     with pytest.raises(BlockMalformedError) as caught:
         filenames.folder_parts(name)
 
@@ -161,7 +161,7 @@ def test_kept(name):
 
 @pytest.mark.parametrize("name", CUT)
 def test_cut(name):
-    """What is too long is cut between characters, and told apart by a digest of the whole."""
+    """A name that is too long is cut between characters, and gets a digest of the whole name."""
     (part,) = filenames.folder_parts(name)
     (other,) = filenames.folder_parts(name[:-1] + "!")
 
@@ -199,7 +199,7 @@ def test_bytes_travel_as_hex():
 
 
 def test_suffix():
-    """A folder that another file has is told apart by the file id: as much of it as it takes."""
+    """If another file has the folder, the name gets as much of the file id as is needed."""
     file_id = "0123abcd" * 4
 
     assert ["a~0123abcd", "a~0123abcd0123abcd", f"a~{file_id}"] == filenames.with_suffixes(

@@ -25,7 +25,7 @@ ABORT = Frame(file_id=FILE_ID, block=0, attempt=1, frame=1, offset=0, length=0, 
 
 @st.composite
 def frames(draw):
-    """A frame of any kind that a producer of ours may write."""
+    """A frame of any kind that a producer of this project may write."""
     plan = FilePlan(
         file_size=draw(st.integers(0, 1 << 40)), block_size=draw(st.integers(1 << 20, 1 << 32))
     )
@@ -63,7 +63,7 @@ def frames(draw):
 
 
 def headers(frame=SINGLE, /, **changes):
-    """Return the headers of *frame*, with *changes* to it that no producer of ours makes."""
+    """Return the headers of *frame*, with *changes* that no producer of this project makes."""
     return frame_headers.encode(msgspec.structs.replace(frame, **changes))
 
 
@@ -320,7 +320,7 @@ def test_meta_is_complete(field):
     ],
 )
 def test_meta_is_json(raw):
-    """Metadata that is no JSON object of ours is refused, however deep or long it is."""
+    """Metadata that are not a valid JSON object are refused, however deep or long they are."""
     refuse([headers()[0], ("block", raw), headers()[2]])
 
 

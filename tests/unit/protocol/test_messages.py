@@ -130,7 +130,7 @@ def test_keys():
     ],
 )
 def test_foreign(raw):
-    """What is no record of ours is refused, however deep, long or broken it is."""
+    """A record that violates the protocol is refused, however deep, long or damaged it is."""
     refuse(raw)
 
 

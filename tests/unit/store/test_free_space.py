@@ -1,4 +1,4 @@
-"""The room of a data folder: nobody's word takes it, and whoever writes gets to the end."""
+"""The space of a data folder: a declared size reserves none, and the oldest block can finish."""
 
 import contextlib
 import dataclasses
@@ -76,7 +76,7 @@ def test_flood_of_begun_blocks(sources):
 
 
 def test_share_of_a_source():
-    """What is promised to one source has a limit, so its own blocks are not kept waiting for it."""
+    """The reservations of one source have a limit, so its own blocks do not wait for them."""
     volume = Volume(10 * GIB)
     room = volume.room()
     for _ in range(384):
@@ -163,7 +163,7 @@ def test_nobody_yields_in_vain():
 
 @pytest.mark.parametrize("number", range(20))
 def test_no_room_is_wasted(number):
-    """Whoever writes in whatever order: while the rest of the oldest block fits, it gets on."""
+    """In any order of writes, the oldest block continues while its rest fits."""
     rng = random.Random(number)  # noqa: S311 - no secret
     volume = Volume(rng.randrange(200, 2000) * MIB)
     room = volume.room(min_free=MIB)

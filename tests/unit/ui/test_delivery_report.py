@@ -87,7 +87,7 @@ def test_json():
 
 
 def test_what_suits_the_stream():
-    """Bars are for terminals, lines for logs, JSON for whoever asks."""
+    """Terminals get bars, logs get lines, ``--json`` gets JSON."""
     assert [JsonReporter, BarReporter, LineReporter] == [
         type(reporter(as_json=as_json, stream=stream))
         for as_json, stream in [(True, Terminal()), (False, Terminal()), (False, io.StringIO())]
@@ -95,7 +95,7 @@ def test_what_suits_the_stream():
 
 
 def test_lines():
-    """Progress is a line every few seconds; what matters is told at once."""
+    """Progress is a line every few seconds; important events are reported at once."""
     now = [0.0]
     stream = io.StringIO()
     report = LineReporter(stream, clock=lambda: now[0])

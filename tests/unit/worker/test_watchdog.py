@@ -61,7 +61,7 @@ def test_silent_loop(worker):
 
 
 def test_busy_loop(worker):
-    """While the event loop is busy, no partition counts as stuck."""
+    """While the event loop is busy, no partition counts as stuck; afterwards one may."""
     looks = int(2 * PATIENCE / LOOK_SECONDS)
     reasons = [worker.look(loop_answered=number % 4 == 0) for number in range(looks)]
     assert {""} == set(reasons)

@@ -202,7 +202,7 @@ def test_no_files(tmp_path, monkeypatch):
 
 
 def test_folder_that_cannot_be_listed(tmp_path, monkeypatch):
-    """It is reported, and the rest goes on. Root can list every folder: the error is made."""
+    """It is reported, and the scan continues. Root can list every folder: the error is made."""
     (tmp_path / "closed").mkdir()
     (tmp_path / "file").write_bytes(b"")
     names = Directory.names

@@ -74,7 +74,7 @@ def test_merge():
 
 
 def test_any_number_of_names():
-    """Not all names that somebody made up are told apart."""
+    """Of many invented names, only a limited number is listed."""
     found = Deliveries()
     for number in range(MAX_DELIVERIES + 5):
         found.note(row(f"s{number}", 1.0 + number))
