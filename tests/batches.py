@@ -1,6 +1,6 @@
-"""Makes record batches: as aiokafka builds them, and then damaged as a stranger would.
+"""Makes record batches: as aiokafka builds them, and then damaged as an unknown producer would.
 
-The check sum is always right: a stranger can compute it too.
+The check sum is always right: an unknown producer can compute it too.
 """
 
 import asyncio

@@ -320,7 +320,7 @@ def read_topic(brokers, topic):
 
 
 def read_acks(brokers):
-    """Return every acknowledgement there is, as it stands on the topic; no noise of strangers."""
+    """Return every acknowledgement on the topic, without records of unknown producers."""
     acks = []
     for record in read_topic(brokers, ACKS):
         try:

@@ -1,4 +1,4 @@
-"""A disk that fails where it is told to, and forgets what was not fsynced.
+"""A disk that fails at chosen calls, and loses what was not fsynced.
 
 The model is harsher than any file system: a name is durable only when its folder was fsynced
 after it was given, bytes only when their file was; and what a failed fsync could not write is

@@ -44,7 +44,7 @@ def main():
     datagrams.bind(place)
     threading.Thread(target=_serve_datagrams, args=(datagrams,), daemon=True).start()
     server = socket.create_server(place)
-    print("ready", flush=True)  # noqa: T201 - whoever started it waits for this line
+    print("ready", flush=True)  # noqa: T201 - its parent process waits for this line
     while True:
         connection, _ = server.accept()
         threading.Thread(target=_serve, args=(connection,), daemon=True).start()

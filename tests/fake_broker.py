@@ -81,7 +81,7 @@ class FakeBroker:
         return Handler
 
     def _answer(self, connection):
-        """Answer one request; return whether the connection goes on."""
+        """Answer one request; return whether the connection stays open."""
         (size,) = struct.unpack(">i", _exactly(connection, 4))
         reader = _Reader(_exactly(connection, size))
         api, version, correlation = reader.take(">hhi")

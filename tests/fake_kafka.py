@@ -170,7 +170,7 @@ class FakeProducer:
             self._reports.append((on_delivery, error, message))
 
     def poll(self, timeout):
-        """Call back, or tell once that it is broken."""
+        """Call back, or raise once because it is broken."""
         if self._fatal and not self._is_told:
             self._is_told = True
             raise KafkaException(self._fatal)
@@ -181,7 +181,7 @@ class FakeProducer:
             on_delivery(error, message)
 
     def __len__(self):
-        """How many records nobody was told about."""
+        """How many records have no delivery report yet."""
         return len(self._reports)
 
     def purge(self):

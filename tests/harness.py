@@ -118,7 +118,7 @@ class Process:
         self._popen = None
 
     def start(self):
-        """Start it, again after it ended; its log goes on."""
+        """Start it, also after it ended; its log is appended."""
         with self.log.open("ab") as log:
             around = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log} | self._around
             self._popen = subprocess.Popen(
@@ -155,7 +155,7 @@ class Process:
         wait_for(lambda: self._state() == "T", within=5, what=f"{self.name} to freeze")
 
     def resume(self):
-        """Let it go on."""
+        """Resume it."""
         self.send(signal.SIGCONT)
 
     def kill(self):

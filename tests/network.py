@@ -2,7 +2,7 @@
 
 Every island is a network namespace with one cable to a bridge in the test's own namespace; what
 runs there reaches the other islands and the test, and nothing else. The addresses are those
-that are set aside for tests of networks (198.18.0.0/15). All of it goes when the test ends.
+that are reserved for tests of networks (198.18.0.0/15). All of it goes when the test ends.
 
 A kernel often lacks netem. Here loss is a classifier in the kernel that throws away packets at
 random (cBPF at clsact), throttling is tbf, and delay is a cable of two taps whose frames this

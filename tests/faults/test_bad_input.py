@@ -27,7 +27,7 @@ def test_lies(site):
     for records in lies:
         sender.send(records, partition=rng.randrange(harness.PARTITIONS))
 
-    site.wait_until_committed(within=120)  # also those that are given up after a while
+    site.wait_until_committed(within=120)  # also attempts that expire
 
     assert [] == [ack for ack in site.acks() if ack["outcome"] == "persisted"]
     assert [] == worker.bins()

@@ -1,4 +1,4 @@
-"""A full disk: the worker holds, says so, frees nothing, and goes on when there is room."""
+"""A full disk: the worker holds, reports it, deletes nothing, and resumes when space is free."""
 
 import contextlib
 import os
@@ -71,7 +71,7 @@ def test_injector(volume):
 
 
 def test_disk_full(volume, site):
-    """What does not fit is held, not skipped; when there is room it goes on by itself."""
+    """Blocks that do not fit wait and are not skipped; when space is free the worker resumes."""
     rng = harness.seeded()
     source = site.source({"large": SIZE}, rng)
     worker = site.worker("w1", min_free=MIN_FREE, block_timeout=3)
@@ -94,7 +94,7 @@ def test_disk_full(volume, site):
     assert 0 < stored < SIZE // BLOCK
     assert free(volume) >= MIN_FREE
 
-    heartbeats_for(site, 5)  # longer than a block may be idle: what is held is not given up
+    heartbeats_for(site, 5)  # longer than a block may be idle: blocks that wait are not expired
     assert holds()
     assert stored == site.stored()
     assert producer.is_running

@@ -1,7 +1,7 @@
-"""Workers and brokers that die, freeze and come back: nothing is lost, wrong or stored twice.
+"""Workers and brokers that are killed, suspended and restarted: no block is lost or wrong.
 
-A block whose offsets a worker had not committed when it was hurt may be kept by a second machine
-too (`doubled`). Workers commit every second; what they had acknowledged long before must not be.
+If a worker is killed before it committed a block's offsets, a second machine may persist the block
+too (`doubled`). Workers commit every second; blocks acknowledged long before must not be doubled.
 """
 
 import time
@@ -31,7 +31,7 @@ def check_delivery(site, source, hurt, *, with_tables=True):
     assert [] == verdict.problems
     assert (BLOCKS, len(SIZES)) == (verdict.blocks, verdict.files)
     told = {(ack["file_id"], ack["block"], ack["machine"]): ack["at"] for ack in site.acks()}
-    for key in verdict.doubled:  # who was hurt could not tell of it, or not commit that it was told
+    for key in verdict.doubled:  # a killed worker could not publish it, or not commit it
         kept = {name: told.get((*key, name)) for name in verdict.holders[key]}
         assert any(
             name in hurt and (at is None or at > hurt[name] - COMMIT_SECONDS)
@@ -76,7 +76,7 @@ def test_broker_dies(site3, kafka3):
     killed_at = time.time()
     assert site3.stored() < BLOCKS - harness.PARTITIONS
     stored = site3.stored()
-    site3.wait_until_stored(min(BLOCKS, stored + 10))  # two brokers go on
+    site3.wait_until_stored(min(BLOCKS, stored + 10))  # two brokers remain
     kafka3.start_node(node)
 
     assert 0 == producer.wait()

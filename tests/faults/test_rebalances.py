@@ -35,7 +35,7 @@ def is_holding(worker):
 
 
 def test_holding(site, disk):
-    """A worker whose disk is full goes on when others join, and stores what it can later."""
+    """A worker whose disk is full runs on when others join, and stores its blocks later."""
     source = site.source({f"f{n}": MIB for n in range(BLOCKS)}, harness.seeded())
     w1 = site.worker("w1", **disk(free=0)).wait_until_ready(range(PARTITIONS))
     producer = site.producer(source, **SMALL)

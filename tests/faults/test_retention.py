@@ -171,7 +171,7 @@ def children(pid):
 def check_other_content(site, worker, source, rng):
     """Another content under the id of a stored file is delivered as a version of its own."""
     file_id = checker.file_id_of(source / "bad", "bad", source="source", block_size=BLOCK)
-    site.wait_until_committed()  # a block that comes again after the kill is told again
+    site.wait_until_committed()  # a block that is delivered again is acknowledged again
     lose(site, file_id, 2)
     stamp, right = (source / "bad").stat().st_mtime_ns, (source / "bad").read_bytes()
     wrong = bytearray(right)

@@ -34,7 +34,7 @@ class Soak:
 
     @property
     def seconds(self):
-        """Return how long it goes on by now."""
+        """Return for how long it has run."""
         return time.monotonic() - self._began
 
     def send(self):

@@ -69,7 +69,7 @@ def test_twenty_rebalances(site):
 
 
 def test_thousand_malicious_blocks(site):
-    """A thousand blocks of a liar: none is kept, each is on record, and honest ones arrive."""
+    """1,000 blocks of a forger: none is persisted, each is reported, and valid ones arrive."""
     rng = harness.seeded()
     worker = site.worker("w1").wait_until_ready()
     sender = harness.RawSender(site)

@@ -103,7 +103,7 @@ def test_block_of_another_length(joined):
 
 @pytest.mark.parametrize("name", ["block_0001.bin", "block_0001_metadata.json"])
 def test_unreadable(joined, name):
-    """What cannot be read is an error of ours that names it."""
+    """A file that cannot be read raises an error of this project that names it."""
     path = joined.blocks[1][0].with_name(name)
     path.unlink()
     path.mkdir()

@@ -46,7 +46,7 @@ def test_damaged(tmp_path, content):
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o602])
 def test_open_to_others(tmp_path, mode):
-    """A key that others can read or write proves nothing: whoever has it makes proofs."""
+    """A key that other users can read or write is refused: they could make proofs."""
     own_key(tmp_path)
     (tmp_path / KEY_FILE).chmod(mode)
     with pytest.raises(OSError, match=rf"producer\.key has mode 0{mode:o}, expected 0600"):

@@ -194,7 +194,7 @@ def test_unreadable_state(folder):
 
 @pytest.fixture
 def lock_elsewhere():
-    """Have another process hold the lock on a file while the test goes on."""
+    """Let another process lock a file until the test ends."""
     others = []
 
     def hold(path):

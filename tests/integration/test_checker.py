@@ -359,7 +359,7 @@ def test_running(world):
 
 
 def test_doubled(world):
-    """A block that two machines have is told apart from one that a machine has twice."""
+    """A block on two machines is distinguished from one that a machine has twice."""
     source, other = world.roots[0] / "c", world.roots[1] / "c"
     other.mkdir()
     for path in source.iterdir():
@@ -381,7 +381,7 @@ def test_lost(world):
 
 
 def test_other_group(world):
-    """Another group's acknowledgements are none of ours."""
+    """Acknowledgements of another group are ignored."""
     assert {} == checker.persisted(world.acks, "other")
 
 
@@ -394,7 +394,7 @@ def test_strays(world):
 
 
 def test_shares_nothing():
-    """The checker does not believe the program: it imports nothing of it."""
+    """The checker shares no code with the program: it imports nothing of it."""
     code = (
         "import sys, tests.checker; "
         "sys.exit(any(m.split('.')[0] in {'streamapp', 'agents', 'tables'} for m in sys.modules))"

@@ -296,7 +296,7 @@ def test_folder_with_a_separator():
 
 
 def test_password_is_not_shown():
-    """A password in a URL is in no message, of ours or of click's."""
+    """A password in a URL is in no message of this program or of click."""
     for words in (
         ["producer", "--data-folder", "s3://user:canary@host/a"],
         ["demo", "--data", "s3://user:canary@host/a"],

@@ -43,14 +43,14 @@ def settings(broker, tmp_path):
 
 @pytest.fixture(params=["of the commands", "of the delivery"])
 def writer(request, settings):
-    """Each Kafka producer of ours outside of Faust."""
+    """Each Kafka producer of this project outside of Faust."""
     if request.param == "of the delivery":
         return BoundedProducer.for_topic(settings, max_message_bytes=topic_admin.MAX_MESSAGE_BYTES)
     return BoundedProducer(lambda: clients.producer(settings))
 
 
 def assert_promised(produced):
-    """All in-sync replicas have to answer, and the broker can tell what it has already."""
+    """All in-sync replicas must acknowledge, and the broker recognizes repeated records."""
     assert {ALL_REPLICAS} == {batch.acks for batch in produced}
     assert {PRODUCER_ID} == {batch.producer_id for batch in produced}
 

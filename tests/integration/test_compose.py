@@ -136,7 +136,7 @@ def test_values_are_settings(services, name, monkeypatch):
 
 @pytest.mark.parametrize("name", sorted(OURS))
 def test_commands_exist(services, name):
-    """Every command is one of ours; so is each of its subcommands and flags."""
+    """Every command exists in this project, with its subcommands and flags."""
     command, words = cli, iter(services[name]["command"])
     for word in words:
         if word.startswith("-"):

@@ -62,7 +62,7 @@ def test_identity_is_durable(tmp_path, monkeypatch):
 
 
 def test_full_disk_gives_no_identity_and_opens(tmp_path, monkeypatch):
-    """A volume without room for the identity is used all the same."""
+    """A volume without space for the identity is used nevertheless."""
 
     def full(*_, **__):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -143,7 +143,7 @@ def test_moved_while_a_block_is_written(tmp_path, monkeypatch):
 
 
 def test_one_of_two_folders_is_moved(tmp_path):
-    """The other data folder of the machine goes on."""
+    """The other data folder of the machine is still used."""
     with opened(tmp_path / "a", tmp_path / "b") as store:
         move_away(tmp_path / "a")
         file_id = keep_file(store, "f", **PLAIN)

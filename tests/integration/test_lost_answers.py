@@ -92,7 +92,7 @@ async def test_found_bad_while_it_is_sent_again(context, send, acked):
 
 
 async def test_sent_again_after_the_loss(context, send):
-    """A block that was taken back is kept anew when it comes again, and only then persisted."""
+    """A block that was revoked is persisted anew when it is delivered again, and not before."""
     await send(1, range(3))
     path = context.store.roots[0].path / "a/b.csv/block_0000.bin"
     good = path.read_bytes()

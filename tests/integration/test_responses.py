@@ -131,7 +131,7 @@ async def test_each_response_is_a_sign_of_life(monkeypatch):
 
 @pytest.mark.parametrize("batches", [SMALL, LARGE], ids=["small", "large"])
 async def test_whole(own, batches):
-    """A response is what was sent; only a large field of ours is no copy."""
+    """A response is what was sent; only large fields are views and not copies."""
     async with Broker() as broker:
         answer = broker.client.send(FETCH)
         broker.say(fetched(2, batches))
@@ -164,7 +164,7 @@ async def test_tiny_pieces(own, size):  # noqa: ARG001
 
 
 async def test_many_at_once(own):  # noqa: ARG001
-    """Many responses in one piece, large and small, are told apart and keep their order."""
+    """Many responses that arrive at once, large and small, are separated, in order."""
     bodies = [SMALL, LARGE, b"", LARGE[::-1], *[b"%d" % n for n in range(50)]]
     async with Broker() as broker:
         answers = [broker.client.send(FETCH) for _ in bodies]

@@ -112,7 +112,7 @@ async def test_hundred_flipped_bits(store, tmp_path):
 
 
 async def test_lost_shares_the_key(store, tmp_path):
-    """The word that a block is lost takes the place of the word that it is persisted."""
+    """The record that a block is lost replaces the record that it is persisted: same key."""
     file_id = keep_file(store, "a", size=2_500, block_size=BLOCK)
     stored = store.stored(file_id, 2)
     flip(store.roots[0].path / "a/block_0002.bin", 5)
@@ -127,7 +127,7 @@ async def test_lost_shares_the_key(store, tmp_path):
 
 @pytest.mark.parametrize("group", ["g", "other"])
 async def test_machine_that_changed_its_group(store, tmp_path, group):
-    """A block is taken back from the group it was persisted for and from the one of today."""
+    """A block is revoked in the group it was persisted for, and in the current group."""
     keep_file(store, "a", size=10, block_size=BLOCK, group=group)
     flip(store.roots[0].path / "a/block_0000.bin", 5)
     context = await scrub(store, tmp_path)
@@ -137,7 +137,7 @@ async def test_machine_that_changed_its_group(store, tmp_path, group):
 
 @pytest.mark.parametrize("damage", ["bin", "metadata", "no bin", "no metadata"])
 async def test_sent_again(store, tmp_path, damage):
-    """A block that was taken back can be kept again, and rot again: nothing is overwritten."""
+    """A revoked block can be persisted and decay again: quarantine overwrites nothing."""
     file_id = keep_file(store, "a", size=2_500, block_size=BLOCK)
     path = store.roots[0].path / "a" / "block_0001.bin"
     for number in range(1, 4):
@@ -195,7 +195,7 @@ async def test_nothing_tells_whose_it_was(store, tmp_path):
 
 
 def test_good_at_a_second_look(store):
-    """What only the way to the disk garbled is not taken back."""
+    """A block that was only read wrongly, and is good on disk, is not revoked."""
     keep_file(store, "a", size=10, block_size=BLOCK)
     path = store.roots[0].path / "a/block_0000.bin"
     flip(path, 3)
@@ -401,7 +401,7 @@ async def test_unreadable_note(store, tmp_path):
 
 
 async def test_answers_take_turns(store, tmp_path):
-    """While someone answers for a block it is not taken back: the later word is the true one."""
+    """While a task publishes an outcome of a block, the block is not revoked."""
     file_id = keep_file(store, "a", size=10, block_size=BLOCK)
     flip(store.roots[0].path / "a/block_0000.bin", 3)
     context = worker_of(store)

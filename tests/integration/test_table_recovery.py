@@ -51,7 +51,7 @@ def flip(path, place):
 
 
 def test_usable(folder):
-    """What is whole, and of these topics, is kept, however often one looks."""
+    """Intact databases of these topics are not wiped, however often they are checked."""
     assert ["", ""] == [why(folder), why(folder)]
 
 

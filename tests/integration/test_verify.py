@@ -282,7 +282,7 @@ def test_unreadable_folder(root, monkeypatch):
 
 
 def test_after(root):
-    """A reading goes on behind the folder where it stopped."""
+    """A verification continues after the folder where it stopped."""
     assert ["b/c", "empty"] == list(
         dict.fromkeys("/".join(v.parts) for v in look(root, after=("a",)))
     )
@@ -385,7 +385,7 @@ def test_newer_resend_beside_missing(root):
 
 
 def test_names_of_others(root):
-    """A block under a number that its file has not, or with other digits, is none of ours."""
+    """A block with a number that its file does not have, or with other digits, is no block."""
     good = root.path / "a/block_0003"
     for name in ("block_0099", "block_00003"):
         for suffix in (".bin", "_metadata.json"):

@@ -557,7 +557,7 @@ async def test_others_are_asked(client, group, peer):
 
 
 async def test_order_of_activity(client, group, peer):
-    """Active files come first, on whichever worker; superseded ones come last."""
+    """By activity, arriving and failed files of all workers come first; a delivery is one run."""
     stored_file(IDS[0], "b", persisted=[0, 1, 2], run_at=5.0)
     stored_file(IDS[1], "c", persisted=[0], run_at=7.0)
     group.own, group.urls = {0, 1}, {peer.url: {2}}

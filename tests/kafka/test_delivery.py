@@ -73,7 +73,7 @@ def test_producer_killed(site):
         every=0,
     )
     first.kill()
-    site.wait_until_committed()  # blocks that were cut off are given up
+    site.wait_until_committed()  # incomplete blocks expire
     there = {(a["file_id"], a["block"]) for a in site.acks() if a["outcome"] == "persisted"}
     assert 0 < len(there) < blocks
     before = site.records()

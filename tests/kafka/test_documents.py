@@ -122,7 +122,7 @@ class Newcomer:
             self._worker = None
 
     def watch(self, text):
-        """Type a command that goes on for ever, wait for its first words, and press Ctrl-C."""
+        """Run a command that does not end, wait for its first output, and press Ctrl-C."""
         process = self.start(text)
         wait_for(lambda: process.said() or not process.is_running, within=30, what=text)
         process.send(signal.SIGINT)
@@ -275,7 +275,7 @@ def _paths_are_there(newcomer, project):
 
 
 def test_reasons(project):
-    """Whoever says that another test runs a command names a test that is there."""
+    """A command that another test runs names a test that exists."""
     for why in {*NOT_RUN.values(), *ELSEWHERE.values(), *NAMED.values(), INSTALL}:
         path, _, name = why.partition(": ")
         if name:
@@ -319,7 +319,7 @@ def test_every_block_has_a_language(project):
 
 
 def test_what_is_mentioned(project):
-    """A command that a sentence names is one of ours, with its flags, and is run by a test."""
+    """A command in a sentence exists, with its flags, and a test runs it."""
     targets = set(
         re.findall(r"^([a-z-]+):", (project / "Makefile").read_text("utf-8"), re.MULTILINE)
     )

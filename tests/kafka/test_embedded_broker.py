@@ -95,7 +95,7 @@ def test_crash(cluster):
 
 
 def test_port_of_a_broker(kafka, tmp_path):
-    """A second broker on the port of the first says so; the first goes on."""
+    """A second broker on the same port fails and says why; the first one runs on."""
     port = int(kafka.rpartition(":")[2])
 
     with pytest.raises(BrokerError, match=f"port {port} .* in use"):
@@ -156,7 +156,7 @@ def test_pause_one_of_three(kafka3):
 
 
 def test_stop_one_of_three(kafka3):
-    """One broker stops politely while the others go on, and comes back on its port."""
+    """One broker stops while the others run, and starts again on its port."""
     before = kafka3.bootstrap
 
     kafka3.stop_node(1)

@@ -1,9 +1,9 @@
 """Whatever happens in any order, the committed offset never passes a block that is not persisted.
 
 A log of frames is read by two machines in turn. Producers start, stall, stop and repeat;
-machines crash, go on, lose the partition, cannot write, and lose the moment between keeping a
-block and telling of it. A third machine acknowledges blocks as well, and revokes them. What Kafka
-holds after each step must suffice to keep every block.
+machines crash, resume, lose the partition, cannot write, and crash between persisting a block and
+publishing it. A third machine acknowledges blocks as well, and revokes them. After each step, the
+records that Kafka has must suffice to persist every block.
 """
 
 import asyncio
@@ -212,7 +212,7 @@ class World(RuleBasedStateMachine):
         self.log = []
         self.sendings = []
         self.persisted = {}  # what Kafka knows to be persisted, and where
-        self.over = set()  # attempts that were rejected or taken back
+        self.over = set()  # attempts that were rejected or revoked
         self.done = set()  # attempts that were done because their block was persisted just then
         self.dies_telling = False
         self.slow_answers = 0
@@ -389,7 +389,7 @@ class World(RuleBasedStateMachine):
         self.clock.now += seconds
         before = {s.attempt for s in self.sendings} - self.over - self.done
         self._run(look())
-        for sending in self.sendings:  # what is late and not open here is given up unheard
+        for sending in self.sendings:  # attempts that are late and not open here expire
             if sending.attempt in before and sending.first_offset < self.committed:
                 assert self._is_done(sending)
 

@@ -1,8 +1,8 @@
-"""Keeps blocks as a worker does, and says of each that it is kept: the one that gets hurt.
+"""Persists blocks as a worker does, and prints the number of each one; tests kill it.
 
 ``python -m tests.storage.child FOLDER FIRST COUNT``. A block's bytes follow from its number,
-so whoever looks afterwards knows what must be there. A line is written, and flushed, only
-when `commit` has returned: that line stands for the acknowledgement.
+so a check knows afterwards what must be there. A line is written, and flushed, only
+when `commit` has returned: it stands for the acknowledgement.
 """
 
 import hashlib

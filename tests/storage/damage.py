@@ -1,6 +1,6 @@
-"""What hurts a disk here: strace's injection, loop-mounted file systems, and how to look after.
+"""Damages disks (strace's injection, loop-mounted file systems), and checks them afterwards.
 
-Whoever looks reads the disk by itself: metadata as JSON, bytes with hashlib.
+The check shares no code with the program: it reads metadata as JSON, and bytes with hashlib.
 """
 
 import contextlib
@@ -68,7 +68,7 @@ def keep(folder, first, count, *, under=()):
 
 
 def acknowledged(output):
-    """The numbers of the blocks that were said to be kept."""
+    """The numbers of the blocks that were reported as persisted."""
     return [int(line) for line in output.splitlines() if line.strip().isdigit()]
 
 

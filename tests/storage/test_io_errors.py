@@ -1,4 +1,4 @@
-"""A disk that fails or is full: nothing is said that is not so, and work goes on afterwards."""
+"""A disk that fails or is full: no block is reported wrongly, and work resumes afterwards."""
 
 import re
 import subprocess
@@ -21,9 +21,9 @@ def under_strace(inject, log):
 
 
 def syncs_of_failed(log):
-    """How often an fsync was tried on a file's descriptor of which one had failed before.
+    """How often an fsync was tried on a file's descriptor whose fsync had failed before.
 
-    A folder's may be: its names were taken back meanwhile, and given anew.
+    A folder's fsync may be tried again: its names were undone meanwhile, and made anew.
     """
     files, failed, tried = set(), set(), 0
     for line in log.read_text().splitlines():
@@ -71,7 +71,7 @@ def test_write_fails(tmp_path, error, when):
 
 @pytest.mark.root
 def test_disk_is_full(tmp_path):
-    """A full disk holds the work; when there is room it goes on, and nothing is torn."""
+    """A full disk pauses the work; when space is free it resumes, and no block is partial."""
     damage.need(what="that a full disk only holds the work")
     mount = tmp_path / "small"
     mount.mkdir()
@@ -112,7 +112,7 @@ def test_file_size_limit(tmp_path):
 
 
 def test_checker_sees_damage(tmp_path):
-    """Whoever looks afterwards is not blind: a flipped bit, a lost block, a lost metadata."""
+    """The check finds damage: a flipped bit, a lost block, lost metadata."""
     kept = damage.keep(tmp_path / "data", 0, BLOCKS)
     blocks = sorted((tmp_path / "data").rglob("block_*.bin"))
     raw = bytearray(blocks[0].read_bytes())
