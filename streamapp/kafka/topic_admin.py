@@ -59,13 +59,13 @@ _UNREAD_COMPRESSION: Final = (
 
 
 def names(settings: Settings) -> Names:
-    """Return what the topics are called: `topic_prefix`, then their own names."""
+    """Return the names of the topics on the cluster: `topic_prefix`, then their own names."""
     prefix = settings.topic_prefix
     return Names(prefix + DATA_BLOCKS, prefix + STATUS, prefix + ACKS)
 
 
 def file_places(topic: str) -> list[Place]:
-    """Return the partitions of *topic*, one of those as wide as the tables."""
+    """Return the partitions of *topic*, which has as many as the tables."""
     return [(topic, number) for number in range(FILE_PARTITIONS)]
 
 

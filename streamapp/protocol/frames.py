@@ -22,7 +22,8 @@ raw or compressed. It has at most three headers, little-endian. `docs/protocol.m
 ``seal``, in the last frame, 52 bytes: SHA-256 of the block's plain bytes, number of frames,
 and the producer's proof that it hashed them.
 
-Frames of version 1 are read as well: their seal has no proof, their attempts are larger.
+Frames of version 1 are read as well: their seal has no proof, and their attempt numbers may be
+larger.
 """
 
 from __future__ import annotations

@@ -16,7 +16,8 @@ ACKS: Final = "block-acknowledgments"
 
 BLOCK_PARTITIONS: Final = 6
 FILE_PARTITIONS: Final = 3
-"""Partitions of `ACKS`, `STATUS` and every table. They are equal: all have a file's row."""
+"""Partitions of `ACKS`, `STATUS` and every table. They have equally many, because the records and
+the row of a file are in partitions of the same number."""
 
 FILES_TABLE: Final = "files"
 BLOCK_MAP_TABLE: Final = "block_map"

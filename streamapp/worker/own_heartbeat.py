@@ -26,7 +26,7 @@ def report(app: WorkerApp) -> Report:
 
 
 async def own_heartbeat(app: WorkerApp) -> Heartbeat:
-    """Return what a heartbeat of this worker says now."""
+    """Return a heartbeat with the present state of this worker."""
     stats, settings = app.stats, app.settings
     kept_blocks, kept_bytes = app.block_store.kept
     state, reason = stats.state, stats.reason
