@@ -85,7 +85,7 @@ def ack(file, number, outcome="persisted", attempt=FIRST_ATTEMPT, **changes):
 
 
 def status(file, state="complete", **changes):
-    """What an earlier run recorded of *file*, with its proof."""
+    """Return the status that an earlier run recorded of *file*, with its proof."""
     version, known = file.version, file.source
     said = fileplan.file_digest(digest(number) for number in range(file.blocks))
     values = {
@@ -106,7 +106,7 @@ def status(file, state="complete", **changes):
 
 
 def view(*, committed=None, starts=None, end=1_000_000, is_group_up=True):
-    """What is seen of Kafka: the same on every partition."""
+    """Return a view with the same offsets on every partition."""
     every = range(PARTITIONS)
     return View(
         committed={} if committed is None else dict.fromkeys(every, committed),
@@ -130,7 +130,7 @@ def only_file(made):
 
 
 def kinds(made):
-    """What was reported, and forget it: kinds of events, for files their states."""
+    """Return and clear the reported events: their kinds, for files their states."""
     told = [getattr(event, "state", type(event).__name__) for event in made.events]
     made.events.clear()
     return told

@@ -52,7 +52,7 @@ def test_exact_size(size, text):
 
 @given(st.integers(0, 10**15), st.integers(0, 50))
 def test_exact_size_is_read_back(number, shift):
-    """What is printed can be typed, and means the same."""
+    """A formatted size can be parsed again, with the same value."""
     assert number << shift == units.parse_size(units.exact_size(number << shift))
 
 
@@ -76,7 +76,7 @@ def test_exact_size_is_read_back(number, shift):
     ],
 )
 def test_no_size(text):
-    """What is no size is refused with a short message that says how to write one."""
+    """A text that is no size is refused with a short message that explains the format."""
     with pytest.raises(SettingsError, match="is no size: write") as caught:
         units.parse_size(text)
 

@@ -8,7 +8,7 @@ from tests.waiting import eventually, wait_for
 
 
 async def test_eventually_fails_in_time():
-    """What never comes fails the test; it does not hang it."""
+    """A wait for something that never comes fails the test within its limit."""
     with pytest.raises(TimeoutError):
         await eventually(lambda: False, within=0.02)
 

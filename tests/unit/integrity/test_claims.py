@@ -59,7 +59,7 @@ def known():
     )
 )
 def test_as_the_inventory(taken):
-    """Who has a block is decided alike by a worker's claims and by the inventory of a machine."""
+    """A worker's claims and a machine's inventory agree on which machine has a block."""
     known = Claims(Settings(machine_id="m", group_id="g"), Roster("g"))
     inventories = {name: Differences((), group="g", machine=name) for name in ("m", "n", "o")}
     for block, machine, outcome, group in taken:
@@ -153,7 +153,7 @@ def followed(known, monkeypatch):
 
 
 async def test_topic_that_is_another_one(known, followed):
-    """What was on a topic that was deleted confirms nothing; the one in its place is followed."""
+    """Records of a deleted topic confirm nothing; its replacement is followed."""
     assert await known.catch_up()
     assert known.of(FILE_ID, 0)
 
@@ -209,7 +209,7 @@ async def test_revoked_meanwhile(partition, context):
 
 
 async def test_another_content(partition, context):
-    """Where the other machine has another content, the attempt is rejected and says so."""
+    """If the other machine has other content, the attempt is rejected with that reason."""
     context.claims.claim(FILE_ID, 0, "0" * 64)
     await partition.put(*pieces())
     assert ["rejected"] == context.outcomes
@@ -243,7 +243,7 @@ async def test_the_rest_does_not_come(partition, context, clock):
 
 
 async def test_asked_anew_after_a_rebalance(partition, context):
-    """What was acknowledged while another worker had the partition is known before a block."""
+    """Claims from before the partition was assigned are read before a block begins."""
     await partition.put(*pieces())
     before = context.claims.catch_ups
     await partition.put(*pieces(attempt=2))

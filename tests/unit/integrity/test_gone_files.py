@@ -51,7 +51,7 @@ def test_is_not_ended():
 
 
 def test_groups_are_apart():
-    """What another group has, or lost, says nothing of this one's blocks."""
+    """Records of another group do not concern this group's blocks."""
     others = acks("persisted", "persisted", "persisted", group="h")
 
     assert [FILE_ID] == found(*others)
@@ -59,7 +59,7 @@ def test_groups_are_apart():
 
 
 def test_rejections_change_nothing():
-    """What a worker rejected says nothing of what is persisted."""
+    """A rejection does not concern persisted blocks."""
     whole = acks("persisted", "persisted", "persisted")
 
     assert [] == found(*whole, *acks("rejected"))

@@ -1,4 +1,4 @@
-"""What the acknowledgements say of a machine is compared with what is on its disks."""
+"""Compares a machine's acknowledgements with its disks."""
 
 from pathlib import Path
 

@@ -91,7 +91,7 @@ def meet(consumer, reader, message):
 
 @pytest.mark.parametrize("code", [Code._BAD_COMPRESSION, Code._BAD_MSG, Code._NOT_IMPLEMENTED])
 def test_bomb(consumer, reader, code):
-    """What librdkafka cannot read, and would ask for for ever, is passed by."""
+    """A batch that librdkafka cannot decode, and would fetch again without end, is skipped."""
     unreadable = Message(topics.ACKS, 1, 0, error=Code(code))
 
     assert [(1, 1)] == meet(consumer, reader, unreadable)

@@ -1,4 +1,4 @@
-"""What Kafka says of groups: an answer that is not whole must not pass for one."""
+"""Kafka's answers about groups: an incomplete answer must not count as a complete one."""
 
 import pathlib
 

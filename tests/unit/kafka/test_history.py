@@ -53,7 +53,7 @@ def test_one_record(fake, data_blocks):
 
 
 def test_empty_topic(fake, data_blocks, monkeypatch):
-    """Where nothing is to be read the group's coordinator is not even asked."""
+    """If there are no records to read, the group's coordinator is not asked."""
     monkeypatch.setattr(clients, "consumer", None)
 
     assert "" == said(data_blocks)

@@ -24,7 +24,7 @@ def settings():
 
 @pytest.fixture
 def states(settings, monkeypatch):
-    """What a cluster says that has all topics as they must be; a test may change it."""
+    """The answers of a cluster with all topics configured; a test may change them."""
     states = {
         spec.name: TopicState(spec.name, spec.partitions, 3, dict(spec.config))
         for spec in topic_admin.specs(settings)

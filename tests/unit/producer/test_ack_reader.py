@@ -19,7 +19,7 @@ def fake():
 
 @pytest.fixture
 def heard():
-    """What the reader says."""
+    """The records that the reader passed on."""
     return []
 
 

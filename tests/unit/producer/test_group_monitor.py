@@ -52,7 +52,7 @@ def test_view(fake):
 
 
 def test_unread():
-    """What is before the group is counted from its commit, or from where the log begins now."""
+    """Unread records are counted from the group's commit, or from the beginning of the log."""
     view = View(
         committed={0: 5, 1: 2}, starts={0: 0, 1: 7, 2: 1}, ends={0: 9, 1: 9, 2: 3}, is_group_up=True
     )

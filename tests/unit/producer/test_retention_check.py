@@ -24,7 +24,7 @@ def check(wanted, found, *, window=None):
 
 @pytest.mark.parametrize("wanted", [0, 1, 100 * GIB])
 def test_no_limit(wanted):
-    """Where Kafka deletes nothing for its size, and after days, there is nothing to say."""
+    """Without a size limit, and with a retention of days, there is no warning."""
     assert "" == check(wanted, topic())
 
 
@@ -40,7 +40,7 @@ def test_no_limit(wanted):
     ],
 )
 def test_size(wanted, window, fits):
-    """What may wait unread, at most the window, must fit into what a partition keeps."""
+    """Unread bytes, at most the window, must fit into a partition's retention size."""
     kept = topic(GIB)
     if fits:
         assert "" == check(wanted, kept, window=window)

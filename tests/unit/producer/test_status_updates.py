@@ -16,7 +16,7 @@ def updates():
 
 
 def test_one_record_a_second(updates):
-    """What happens to a file within a second is one record, with its last state."""
+    """All changes of a file within a second are one record, with its last state."""
     made = delivery(source(size=5))
     file = only_file(made)
     updates.touch([file], now=0.0)

@@ -72,7 +72,7 @@ def test_there_already(state):
 
 
 def test_superseded_already():
-    """What is superseded by whatever version is not called so again, and costs no record."""
+    """A version that is superseded already gets no further record."""
     made = fed(
         earlier,
         lambda made: earlier(made, "superseded", superseded_by="ab" * 16),
@@ -160,7 +160,7 @@ def test_other_content_is_superseded_already():
 
 @pytest.mark.parametrize("has_begun", [False, True])
 def test_freed(has_begun):
-    """What is freed of a version with the size and time of the file is not sent again."""
+    """Freed blocks of a superseded version with the file's size and time are not sent again."""
     made = fed(lambda made: status(only_file(made)))
     file = only_file(made)
     other = fileplan.file_id(

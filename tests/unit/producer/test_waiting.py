@@ -131,7 +131,7 @@ def test_time_left(rates, missing, seconds):
 
 
 def test_burst():
-    """What came at once is no rate per second of a thousandth of it."""
+    """Growth within less than a second is not extrapolated to a rate."""
     meter = RateMeter()
     meter.note(0.0, 0)
     meter.note(0.001, 1 << 24)

@@ -162,7 +162,7 @@ def test_released(kafka_of, commits, deleted, is_all):
 
 
 def test_released_before(kafka_of):
-    """What is deleted already is not asked for again."""
+    """Records that are deleted already are not deleted again."""
     purger, found = kafka_of({"g": {A: 9, B: 7}}, {A: 9, B: 7}, starts={A: 9, B: 5})
 
     assert purger.release()

@@ -34,7 +34,7 @@ def bomb_of(codec_):
 
 @given(st.binary(max_size=5000), st.sampled_from(Codec))
 def test_round_trip(data, codec_):
-    """What was encoded is decoded to the same bytes, from bytes as from a memoryview."""
+    """Encoded bytes are decoded to the same bytes, from bytes and from a memoryview."""
     assert data == codecs.decode(encoded(data, codec_), codec_, length=len(data))
     assert data == codecs.decode(encoded(memoryview(data), codec_), codec_, length=len(data))
 
@@ -62,7 +62,7 @@ def test_empty(codec_):
 @pytest.mark.parametrize("codec_", COMPRESSED)
 @pytest.mark.parametrize("length", [0, 1, 1000, 1 << 20])
 def test_bomb(codec_, length):
-    """What would become more than it declares costs no more memory than what it declares."""
+    """Decoding never takes more memory than the declared length."""
     bomb = bomb_of(codec_)
     tracemalloc.start()
     try:

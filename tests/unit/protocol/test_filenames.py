@@ -149,13 +149,13 @@ def test_refused(name):
 
 @pytest.mark.parametrize("name", ESCAPED)
 def test_escaped(name):
-    """What cannot be a folder's name here is escaped, never dropped."""
+    """Characters that a folder's name cannot have here are escaped, never dropped."""
     assert ESCAPED[name] == filenames.folder_parts(name)
 
 
 @pytest.mark.parametrize("name", AS_THEY_ARE)
 def test_kept(name):
-    """What is a harmless name here stays as it is, however it looks to a shell or a browser."""
+    """A harmless name does not change, even if a shell or a browser would interpret it."""
     assert tuple(name.split("/")) == filenames.folder_parts(name)
 
 
@@ -187,7 +187,7 @@ def test_any_text(text):
 
 @given(st.lists(st.text(st.characters(exclude_categories=()), min_size=1), min_size=1))
 def test_what_travels_is_text(parts):
-    """Whatever a disk calls a file, its name travels as Unicode that every JSON can hold."""
+    """The published name of any file is Unicode that every JSON decoder accepts."""
     name = filenames.portable_name(tuple(parts))
 
     assert name == name.encode().decode()

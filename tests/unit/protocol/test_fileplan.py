@@ -1,4 +1,4 @@
-"""What a file is: the same for ever while nothing of it changes, and cut without a gap."""
+"""File ids and plans: an unchanged file has the same id, and blocks have no gap."""
 
 import hashlib
 

@@ -99,7 +99,7 @@ def refuse(raw):
 @example(EMPTY)
 @example(ABORT)
 def test_round_trip(frame):
-    """What a producer writes is read back as it was."""
+    """A frame that is encoded and parsed is unchanged."""
     written = frame_headers.encode(frame)
 
     assert frame == frame_headers.parse(written)
@@ -124,7 +124,7 @@ def test_layout():
     "attempt", [1, frame_headers.MAX_ATTEMPT + 1, frame_headers.MAX_OLD_ATTEMPT]
 )
 def test_version_1(attempt):
-    """What older producers wrote is read, with their larger attempts."""
+    """Frames of version 1 are parsed, with their larger attempt numbers."""
     frame = msgspec.structs.replace(SINGLE, attempt=attempt)
 
     assert frame == frame_headers.parse(old(frame))
@@ -393,7 +393,7 @@ def test_any_meta(raw):
 
 
 def test_reserved_byte():
-    """What is reserved is 0: a bit that is set came by accident, or from a newer format."""
+    """Reserved bits are 0: one that is set is an error, or of a newer format."""
     (name, raw), *rest = frame_headers.encode(SINGLE)
     damaged = raw[:7] + b"\x01" + raw[8:]
 
@@ -434,7 +434,7 @@ def test_identity(version):
     ],
 )
 def test_forged_identity(lie):
-    """What is said of a file under the id of another one is refused."""
+    """Metadata of a file under the id of another file are refused."""
     file_id = identity_of(IDENTITY, RAW)
     with pytest.raises(BlockMalformedError, match=file_id):
         frame_headers.check_identity(file_id, msgspec.structs.replace(IDENTITY, **lie))

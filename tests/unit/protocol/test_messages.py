@@ -55,7 +55,7 @@ def refuse(raw):
 
 @pytest.mark.parametrize("record", ALL, ids=lambda r: type(r).__name__)
 def test_round_trip(record):
-    """What is written is read back as it was, and says what it is."""
+    """A record that is encoded and decoded is unchanged, and has its kind."""
     assert record == read(record)
     assert type(record).__struct_config__.tag == json.loads(messages.encode(record))["kind"]
 

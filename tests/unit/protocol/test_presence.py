@@ -71,7 +71,7 @@ def test_old_rows():
 
 
 def test_reasons():
-    """Who holds and who is silent is named, with what comes of it."""
+    """Machines that hold or are silent are named, with the consequence."""
     found = [
         presence(machine="w1", state="holding", reason="disk\x07 full", partitions=(0, 1)),
         presence(machine="w2", silent=12.0, partitions=(2, 3)),

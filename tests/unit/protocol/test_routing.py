@@ -1,4 +1,4 @@
-"""Where rows, acknowledgements and status of one file are: all clients must agree."""
+"""The partition of a file's rows, acknowledgements and status: all clients must agree."""
 
 import pytest
 

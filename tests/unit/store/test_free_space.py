@@ -147,7 +147,7 @@ def test_younger_one_yields():
 
 
 def test_nobody_yields_in_vain():
-    """Where the older one could not finish either, both wait for room and keep what they have."""
+    """If the older block could not finish either, both wait and keep their bytes."""
     volume = Volume(40 * MIB + 4 * BESIDE_BYTES)
     room = volume.room()
     claims = [room.begin(source=source, size=60 * MIB) for source in "ab"]
@@ -212,7 +212,7 @@ def test_producer_on_a_full_volume():
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, GIB), st.integers(0, GIB))))
 def test_others_never_have_more_than_half(blocks):
-    """Whatever was begun, a new source may use half of what is free, less what is beside blocks."""
+    """Whatever is open, a new source may use half of the free space, less the metadata's."""
     volume = Volume(GIB)
     room = volume.room()
     for source, size, came in blocks:

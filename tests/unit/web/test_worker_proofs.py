@@ -33,7 +33,7 @@ def question(nonce="0" * 32, **fields):
 
 
 def test_question(reader):
-    """What a worker of the group asks is taken, and both can prove the answer."""
+    """A request of a worker of the group is accepted, and both can prove the answer."""
     asked = question()
     found = reader.read(asked.credentials(KEY), **ASKED)
 
@@ -77,7 +77,7 @@ def test_other_key(reader, key):
     ["", "Bearer x", worker_proofs.SCHEME, f"{worker_proofs.SCHEME} 1 2 3", "\udcff", "x" * 9999],
 )
 def test_no_proof(reader, credentials):
-    """What is no proof at all is refused in one line."""
+    """Credentials that are no proof are refused in one line."""
     with pytest.raises(PeerError, match="no proof"):
         reader.read(credentials, **ASKED)
 

@@ -107,7 +107,7 @@ def test_hostile_member(ours, cluster, known, caplog, user_data):
 
 @pytest.mark.parametrize("raw", [b"", b"\x00", b"\x00\x00\x7f\xff\xff\xff", b"\xff" * 100])
 def test_unreadable_member(ours, cluster, known, raw):
-    """What is not even Kafka's format gets nothing either."""
+    """A member whose metadata are not in Kafka's format gets no partitions either."""
     broken = assignor.MemberMetadata(known).decode(raw)
     found = ours.assign(cluster, {"w1": member(known, said()), "x": broken})
 
@@ -115,7 +115,7 @@ def test_unreadable_member(ours, cluster, known, raw):
 
 
 def test_topics_of_a_member(ours, cluster, known):
-    """What a member subscribes to besides, or instead, is not asked for nor assigned."""
+    """Other topics that a member subscribes to are neither requested nor assigned."""
     for topics in (["secret", *known], ["secret"], []):
         other = member(known, said("http://w2:6066"), topics)
         assert set(other.subscription) <= set(known)
@@ -166,7 +166,7 @@ def read(known, ours, monkeypatch):
 
 
 def test_assignment(ours, read, leader_said):
-    """What an honest leader sends is taken as it is."""
+    """A valid assignment of the leader is unchanged."""
     found = read(leader_said.encode())
     assert assigned(leader_said) == assigned(found) != set()
     ours.on_assignment(found)

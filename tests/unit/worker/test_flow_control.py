@@ -26,7 +26,7 @@ async def test_keeps_what_came_in():
 
 
 async def test_suspended_again():
-    """What was queued before a suspension is gone after it."""
+    """Records that were queued before a suspension are dropped."""
     flow = FlowControl()
     queue = queue_after_resuming_twice(flow)
     flow.suspend()

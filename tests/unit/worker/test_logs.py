@@ -128,7 +128,7 @@ def test_bounded(log):
     ],
 )
 def test_escaped(log, text, args, written):
-    """What a terminal would obey is visible; no argument begins a line."""
+    """Control characters are escaped; no argument begins a line."""
     log(text, *args)
 
     assert written == "\n".join(log.lines())

@@ -1,4 +1,4 @@
-"""What replaces a part of a library is for one version of it, and says when to delete it."""
+"""Each override names the version of its library, and when to delete it."""
 
 import importlib.metadata
 import re

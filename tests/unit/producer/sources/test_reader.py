@@ -153,7 +153,7 @@ def test_folder_is_replaced_by_a_link(tmp_path):
 
 
 def test_data_folder_is_replaced_by_a_link(tmp_path):
-    """So is the data folder itself: its path is looked up again, and another file is there."""
+    """A replaced data folder is noticed as well: its path leads to another file."""
     source = twins(tmp_path)
     (tmp_path / "outside" / "folder").mkdir()
     (tmp_path / "outside" / "file").rename(tmp_path / "outside" / "folder" / "file")
@@ -181,7 +181,7 @@ def test_file_is_replaced_at_the_last_moment(tmp_path, monkeypatch, step):
 
 
 def test_folder_is_moved_while_it_is_read(tmp_path):
-    """What is being read stays the file that was found, wherever the folder's path leads now."""
+    """The open file is the one that was found, even if the folder's path leads elsewhere now."""
     source = twins(tmp_path)
     pieces = reader.chunks(tmp_path / "data", source, (0, 100), 10)
     first = next(pieces)
@@ -232,7 +232,7 @@ def test_link_out_of_the_folder(tmp_path):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not list descriptors so")
 def test_no_descriptor_is_left(path):
-    """Whatever happens, no descriptor stays open."""
+    """In every case, all descriptors are closed."""
     source = source_of(path)
     before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
     list(read(path, source))

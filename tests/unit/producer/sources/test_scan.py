@@ -30,7 +30,7 @@ def found(folder, block_size=1 << 20, **how):
 
 
 def problems(folder, **how):
-    """What cannot be sent, and why."""
+    """The entries that cannot be sent, and why."""
     return {n: f.reason for n, f in found(folder, **how).items() if isinstance(f, Problem)}
 
 
@@ -71,7 +71,7 @@ def test_identity(tmp_path):
 
 @pytest.mark.parametrize("field", ["device", "inode", "size", "mtime_ns", "ctime_ns"])
 def test_another_file(tmp_path, field):
-    """What differs from what was found in any of these is another file."""
+    """A file that differs from the scan in any of these fields is another file."""
     (tmp_path / "file").write_bytes(b"12345")
     source = found(tmp_path)["file"]
     other = msgspec.structs.replace(source, **{field: getattr(source, field) + 1})
@@ -260,7 +260,7 @@ def test_name_that_no_worker_takes(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("name", "reason"), [("missing", "does not exist"), ("file", "no folder")])
 def test_data_folder(tmp_path, name, reason):
-    """What is no folder is refused in one line that names it."""
+    """A path that is no folder is refused in one line that names it."""
     (tmp_path / "file").write_bytes(b"")
 
     with pytest.raises(SourceError, match=reason):
@@ -268,7 +268,7 @@ def test_data_folder(tmp_path, name, reason):
 
 
 def test_data_folder_that_cannot_be_listed(tmp_path, monkeypatch):
-    """So is one that may not be read."""
+    """A folder that may not be read is refused in one line as well."""
 
     def deny(_):
         raise PermissionError(13, "Permission denied")

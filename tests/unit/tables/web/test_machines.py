@@ -1,4 +1,4 @@
-"""Who a machine of a group is, how long it is waited for, and how it is forgotten."""
+"""Machines of a group: how they are identified, waited for, and forgotten."""
 
 import msgspec
 import pytest

@@ -1,4 +1,4 @@
-"""What Prometheus reads: names and numbers, as its own parser understands them."""
+"""The metrics, as Prometheus' own parser reads them."""
 
 import time
 
@@ -34,7 +34,7 @@ def samples():
 
 
 def test_counters(stats):
-    """What the worker counted is there, under the names that dashboards know."""
+    """The worker's counters are there, under the documented names."""
     stats.persisted(1000)
     stats.persisted(24)
     stats.repeated, stats.rejected, stats.corrupt = 3, 4, 5

@@ -95,7 +95,7 @@ def test_partition_held(worker):
 
 
 def test_aiokafkas_own_patience_stays(worker):
-    """What was fetched just now is given time to be taken, without any request."""
+    """While records that were just fetched wait to be taken, no request is made."""
     worker.has(FIRST, patience=0.1)
 
     assert {RIGHT: PATIENCE_MS} == worker.waits()
