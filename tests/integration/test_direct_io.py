@@ -63,7 +63,7 @@ def needs_direct(path):
 
 
 def test_whole_pages_go_past_the_cache(root, writes, tmp_path):
-    """What is whole pages goes past the cache, and the end of the block through it."""
+    """Whole pages bypass the page cache; the end of the block does not."""
     needs_direct(tmp_path)
 
     assert kept(root, DATA[:PIECE_BYTES], DATA[PIECE_BYTES:]) == DATA
@@ -85,7 +85,7 @@ def test_no_bytes(root):
 
 
 def test_file_system_that_cannot(root, writes, monkeypatch):
-    """Where a file cannot be written past the cache, all goes through it."""
+    """If a file cannot be written past the page cache, all bytes go through it."""
     monkeypatch.setattr(direct_io, "begin", lambda _fd: False)
 
     assert kept(root, DATA) == DATA
@@ -142,7 +142,7 @@ def test_failure_is_repeated(root, writes, code, error, nth):
 
 @pytest.mark.parametrize("data", [DATA, DATA[: 2 * PIECE_BYTES]], ids=["tail", "pages"])
 def test_fsync_that_fails(root, monkeypatch, data):
-    """What is copied after a failed fsync is copied whole, past the cache or not."""
+    """After a failed fsync all bytes are copied, past the page cache or not."""
     fsync, calls = os.fsync, []
 
     def failing(fd):

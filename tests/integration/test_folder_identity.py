@@ -80,7 +80,7 @@ def test_identity_is_no_name_for_a_file(tmp_path):
 
 
 def test_stored_block_says_its_folder(tmp_path):
-    """What is stored tells in which folder it lies, also after the folder got a new identity."""
+    """A stored block names its data folder, also after the folder got a new identity."""
     with opened(tmp_path / "a") as store:
         file_id = keep_file(store, "f", **PLAIN)
         assert store.identities[0] == store.stored(file_id, 0).folder

@@ -1,4 +1,4 @@
-"""What a worker answers when a block that it is sent again is found bad in between."""
+"""Acknowledgements of a block that is delivered again and found bad in between."""
 
 import asyncio
 

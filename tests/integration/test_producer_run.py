@@ -109,7 +109,7 @@ def fake(settings, monkeypatch):
 
 @pytest.fixture
 def told():
-    """What the run reports."""
+    """The events that the run reports."""
     return Told()
 
 
@@ -119,7 +119,7 @@ def run(settings, told, **how):
 
 
 def stored(fake):
-    """What the group has, by name: the blocks of each file joined."""
+    """The files that the group has, by name, each joined from its blocks."""
     blocks = {}
     for (file_id, number), data in sorted(fake.bytes.items()):
         blocks.setdefault(file_id, []).append((number, data))
@@ -132,7 +132,7 @@ def stored(fake):
 
 @pytest.mark.parametrize("compression", compression.Compression)
 def test_everything_arrives(fake, settings, told, compression):
-    """What the group joined and checked is what lies in the folder, however it was compressed."""
+    """The files that the group verified are those in the folder, with any compression."""
     summary = run(settings.model_copy(update={"compression": compression}), told)
 
     assert CONTENT == stored(fake)
@@ -227,7 +227,7 @@ def test_fresh_files(fake, settings, told, monkeypatch):
 
 @pytest.mark.usefixtures("fake")
 def test_key_that_cannot_be_kept(settings, told, folder):
-    """Where no key can be kept the run says so, and delivers."""
+    """If no key can be stored, the run reports it and delivers."""
     summary = run(settings.model_copy(update={"state_dir": folder / "one"}), told)
 
     assert 5 == summary.delivered
@@ -269,7 +269,7 @@ def test_file_that_changes_before_it_is_read_again(fake, settings, told, monkeyp
 
 
 def test_another_group(fake, settings, told):
-    """What one group has says nothing of another one."""
+    """Another group gets all files, whatever the first group has."""
     run(settings, told)
     fake.group = "others"
 
@@ -289,7 +289,7 @@ def test_rejected_blocks_are_sent_again(fake, settings, told):
 
 
 def test_given_up(fake, settings, told):
-    """What is always rejected is reported, and the run ends with an error that says so."""
+    """A block that is always rejected is reported, and the run ends with an error."""
     fake.reject = 10**6
 
     with pytest.raises(DeliveryError, match=r"5 of 5 files .* \(5 failed\).* same command resumes"):
@@ -321,7 +321,7 @@ def test_file_that_changes(fake, settings, told, monkeypatch):
 
 
 def test_what_is_no_file(fake, settings, told, folder):
-    """What is no file is listed and not sent; the run ends well, unless it is told otherwise."""
+    """Special files are listed and not sent; the run succeeds unless ``special`` is ``fail``."""
     (folder / "broken").symlink_to("nowhere")
     os.mkfifo(folder / "pipe")
 
@@ -436,7 +436,7 @@ def test_machine_holds(fake, settings, told, is_early):
 
 @pytest.mark.usefixtures("fake")
 def test_new_group(settings, told, monkeypatch):
-    """What a group without a position will read first is said before the first block."""
+    """Older records that a new group will read first are reported before the first block."""
     monkeypatch.setattr(history, "ahead_of", lambda *_: "all that Kafka holds")
     run(settings, told)
     kinds = [type(event) for event in told.events]
@@ -526,7 +526,7 @@ def test_no_right_to_write(fake, settings, told):
 
 @pytest.mark.usefixtures("fake")
 def test_error_in_a_thread(settings, told, monkeypatch):
-    """What nobody foresaw ends the run instead of a thread that nobody misses."""
+    """An unexpected error in a thread ends the run."""
     monkeypatch.setattr(reader, "chunks", None)
 
     with pytest.raises(TypeError):
@@ -534,7 +534,7 @@ def test_error_in_a_thread(settings, told, monkeypatch):
 
 
 def test_no_folder(settings, told, tmp_path):
-    """Where there is nothing to send the error says so, before Kafka is asked."""
+    """An empty folder is an error before Kafka is asked."""
     with pytest.raises(SettingsError, match="data_folder"):
         run(settings.model_copy(update={"data_folder": None}), told)
     with pytest.raises(SourceError, match="does not exist"):

@@ -113,7 +113,7 @@ async def taken(future):
 
 
 async def test_each_response_is_a_sign_of_life(monkeypatch):
-    """What is called for each response is called when it is there, and not before."""
+    """The listener is called when a response is complete, and not before."""
     for name, theirs in STOCK.items():
         monkeypatch.setattr(conn, name, theirs)
     answers = []
@@ -143,7 +143,7 @@ async def test_whole(own, batches):
 
 
 async def test_bare_answers(own):  # noqa: ARG001
-    """What answers a login has no header: it is handed on as it is, as bytes."""
+    """The response to a login has no header: it is passed on unchanged, as bytes."""
     async with Broker() as broker:
         answers = [broker.client._send_sasl_token(b"token") for _ in range(2)]
         broker.say(struct.pack(">i", 5) + b"token" + struct.pack(">i", 0))
@@ -175,7 +175,7 @@ async def test_many_at_once(own):  # noqa: ARG001
 
 @pytest.mark.parametrize("cut", [0, 2, 4, 9, len(fetched(2, LARGE)) - 1])
 async def test_end_within_a_response(own, cut):  # noqa: ARG001
-    """What is asked when the connection ends, wherever in a response that is, fails."""
+    """A request that is pending when the connection ends fails, at any point of a response."""
     async with Broker() as broker:
         first, second = broker.client.send(FETCH), broker.client.send(FETCH)
         broker.say(fetched(2, SMALL) + fetched(3, LARGE)[:cut])

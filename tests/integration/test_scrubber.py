@@ -209,7 +209,7 @@ def test_good_at_a_second_look(store):
 
 @pytest.mark.parametrize("step", range(1, 12))
 async def test_crash_while_it_is_taken_back(store, tmp_path, monkeypatch, step):
-    """Wherever a worker dies, the bytes remain, and the next worker publishes the loss."""
+    """If a worker dies at any point, the bytes remain, and the next start publishes the loss."""
     file_id = keep_file(store, "a", size=10, block_size=BLOCK)
     top = store.roots[0].path
     flip(top / "a/block_0000.bin", 3)

@@ -94,7 +94,7 @@ os._exit(0)
 
 @pytest.mark.parametrize("cut", [0, 3, 60, 200])
 def test_log_cut(tmp_path, cut):
-    """Where the log of a database is cut, offset and row stay together: Kafka has the rest."""
+    """If a database's log is cut, offset and rows still agree: Kafka has the rest."""
     database = tmp_path / "v1" / "tables" / "files-0.db"
     database.mkdir(parents=True)
     (tmp_path / table_recovery.MARK).write_text(json.dumps(IDS))
@@ -125,7 +125,7 @@ def test_other_topics(folder):
 
 @pytest.mark.parametrize("mark", [None, "", "{torn"])
 def test_unknown_topics(folder, mark):
-    """Where it is not known which topics they are from, they are not used."""
+    """Databases of unknown topics are not used."""
     path = folder / table_recovery.MARK
     path.unlink() if mark is None else path.write_text(mark)
 
@@ -133,7 +133,7 @@ def test_unknown_topics(folder, mark):
 
 
 def test_wipe(folder):
-    """What is wiped is the databases and what is said of them, and no file of anybody else."""
+    """A wipe removes the databases and their marks, and no other file."""
     others = [folder / "scrub.json", folder / "v1" / "x", folder / "photos" / "tables" / "a.jpg"]
     for path in others:
         path.parent.mkdir(parents=True, exist_ok=True)

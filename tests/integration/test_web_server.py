@@ -143,7 +143,7 @@ async def test_idle_connection(served):
 
 
 async def test_answer_that_is_not_taken(served):
-    """Nor may an answer be left lying; a slow view has more time than a slow request."""
+    """A response that is not read ends the connection; a slow view has more time than a request."""
     slow = asyncio.create_task(get(served.port, "/slow"))
     async with connected(served.port) as (reader, writer):
         writer.write(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -169,7 +169,7 @@ async def test_large_header(served, path, headers):
 
 
 async def test_garbage_is_not_logged(served, caplog):
-    """What is no HTTP is anybody's: it leaves no line in the log."""
+    """Bytes that are no HTTP leave no line in the log."""
     async with connected(served.port) as (reader, writer):
         writer.write(b"GET / HTTP/9\r\n\xff: \r\n\r\n" * 10)
         assert await asyncio.wait_for(is_closed(reader), 5)
@@ -231,7 +231,7 @@ def test_port_of_a_connection(caplog):
 
 
 def test_port_of_a_worker_that_ended():
-    """What a worker leaves behind (TIME_WAIT) does not keep the next one from its port."""
+    """Connections in TIME_WAIT of an earlier worker do not block the port."""
     (server,) = listening.listen("127.0.0.1", 0)
     port = server.getsockname()[1]
     with server, socket.create_connection(("127.0.0.1", port)) as asking:

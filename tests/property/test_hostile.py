@@ -50,7 +50,7 @@ def run(*arguments):
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("kind", COUNTS)
 def test_damaged(kind, seed):
-    """Whatever comes is taken, or refused with the project's own error; nothing else happens."""
+    """Any input is accepted, or refused with an error of this project."""
     count = COUNTS[kind]
     done = run("-m", "tests.property.hostile", kind, seed, count)
     assert 0 == done.returncode, done.stderr

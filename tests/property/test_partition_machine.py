@@ -350,7 +350,7 @@ class World(RuleBasedStateMachine):
 
     @rule()
     def commit(self):
-        """What was acknowledged is committed."""
+        """Acknowledged records are committed."""
         self.committed = self.acked
 
     @rule()
