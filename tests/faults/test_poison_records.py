@@ -4,6 +4,7 @@ import functools
 
 import pytest
 
+from streamapp.broker import Cluster
 from streamapp.protocol import topics
 from tests import checker, harness
 from tests.batches import HEADER, bomb, built, compressed, produce, record_before, sealed
@@ -18,6 +19,17 @@ PLAIN = built([(b"k", b"value", [("NAME", b"")])])
 NO_TEXT = sealed(PLAIN, PLAIN[HEADER.size :].replace(b"NAME", b"\xff\xfe\xfd\xfc"))
 SMALL_BYTES = 1_000_000  # what a topic takes that is not for blocks
 PEAK_BYTES = 300 * MIB  # what a worker may have without bombs too
+
+
+HEAP_MIB = 1536
+"""The broker decompresses bombs too, where it checks the keys of a compacted topic."""
+
+
+@pytest.fixture(scope="module")
+def kafka(tmp_path_factory):
+    """A broker of this module's own, which holds what the bombs decompress to."""
+    with Cluster(tmp_path_factory.mktemp("kafka"), heap_mib=HEAP_MIB) as cluster:
+        yield cluster.bootstrap
 
 
 @functools.cache
