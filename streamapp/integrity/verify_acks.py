@@ -6,13 +6,12 @@ published as ``lost``, and others are acknowledged again. `docs/protocol.md` is 
 
 from __future__ import annotations
 
-import sys
-
 from typing import IO, TYPE_CHECKING, Final
 
 import msgspec
 
 from streamapp.integrity import inventory, reconciliation
+from streamapp.integrity.line_writer import line_writer
 from streamapp.kafka import topic_admin
 from streamapp.protocol.filenames import printable
 from streamapp.store import BlockStore, walk
@@ -77,10 +76,7 @@ def run(
         ClusterError: the broker does not answer, or the records could not be published.
     """
     topic_admin.check(settings)
-
-    def write(said: Difference | Summary) -> None:
-        text = msgspec.json.encode(said).decode() if as_json else said.line()
-        print(text, file=stream or sys.stdout, flush=True)
+    write = line_writer(as_json=as_json, stream=stream)
 
     summary = Summary()
     for machine, roots in machines.items():

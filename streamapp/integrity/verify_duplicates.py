@@ -7,8 +7,6 @@ same content, and that machine reports that it has the folder.
 
 from __future__ import annotations
 
-import sys
-
 from typing import IO, TYPE_CHECKING, Final
 
 import msgspec
@@ -16,6 +14,7 @@ import msgspec
 from streamapp.integrity import inventory
 from streamapp.integrity.duplicates import Copies, FolderPresence
 from streamapp.integrity.free import Freeing
+from streamapp.integrity.line_writer import line_writer
 from streamapp.kafka import publish, topic_admin
 from streamapp.protocol.filenames import printable
 from streamapp.store import BlockStore, walk
@@ -108,10 +107,7 @@ def run(  # noqa: PLR0913 - the flags of the mode
         ClusterError: the broker does not answer.
     """
     topic_admin.check(settings)
-
-    def write(said: Duplicate | Summary) -> None:
-        text = msgspec.json.encode(said).decode() if as_json else said.line()
-        print(text, file=stream or sys.stdout, flush=True)
+    write = line_writer(as_json=as_json, stream=stream)
 
     work = _Work(settings, write, stop)
     for machine, roots in machines.items():

@@ -8,13 +8,12 @@ start of the worker.
 
 from __future__ import annotations
 
-import sys
-
 from typing import IO, TYPE_CHECKING, Final
 
 import msgspec
 
 from streamapp.integrity import inventory, superseded
+from streamapp.integrity.line_writer import line_writer
 from streamapp.integrity.superseded import Versions
 from streamapp.kafka import publish, topic_admin
 from streamapp.protocol.filenames import printable
@@ -100,10 +99,7 @@ def free(  # noqa: PLR0913 - the flags of the command
         ClusterError: the broker does not answer, or the records could not be published.
     """
     topic_admin.check(settings)
-
-    def write(said: SupersededVersion | Summary) -> None:
-        text = msgspec.json.encode(said).decode() if as_json else said.line()
-        print(text, file=stream or sys.stdout, flush=True)
+    write = line_writer(as_json=as_json, stream=stream)
 
     summary = Summary(is_dry_run=is_dry_run)
     for machine, roots in machines.items():
